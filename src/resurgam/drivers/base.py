@@ -1,0 +1,217 @@
+"""The driver port: seven verbs between one kind of store and two kinds of item. No base class; a driver is one class.
+
+The life of a component in a capture::
+
+    facts = driver.inspect(component)                  # read-only; what it is and how big
+    with driver.freeze(component) as position: ...     # all components are frozen together, then all are let go
+    for item in driver.read(component, position): ...  # bytes are read after the thaw, as they were at the position
+    driver.release(component, position)                # pins go; repeatable
+
+and in a restore::
+
+    driver.write(items, target)                        # only into an empty, isolated place
+    driver.fingerprint(target)                         # what it means; equal after a faithful restore
+    driver.erase(target)                               # repeatable
+
+Rules, and what is lost if they are broken:
+
+* ``freeze`` lets go on every way out, also when the process dies. Else a backup stops production.
+* The same position gives the same items in the same order. Else nothing can be compared or resumed.
+* What was written after the freeze stays out of ``read``, as far as ``Position.earned`` claims it. Else a point relates
+  states that never were together.
+* ``write`` refuses a target that is not empty (TargetRefused), raises IntegrityError on a missing or unknown item, and
+  builds beside ``target.location`` before it becomes it by one rename (P5).
+* No secret in facts, item paths, meta, logs or errors.
+* Errors are those of ``resurgam.errors``: Denied, Unreachable, NotFound, Busy, LimitExceeded, IntegrityError, TargetRefused.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Protocol, runtime_checkable
+
+import msgspec
+
+from resurgam.model.point import Finding, Position
+from resurgam.model.system import Component, Consistency, Json
+
+COPY_STEP = 1 << 20  # bytes moved at a time where a source has no faster way of its own
+
+
+class Equality(StrEnum):
+    """What two faithful restores have in common: every byte, or what the bytes mean."""
+
+    BYTES = "bytes"
+    LOGICAL = "logical"
+
+
+class Freeze(StrEnum):
+    """How a position is held: a PIN costs milliseconds, a private COPY costs the time to copy, LISTING holds nothing."""
+
+    PIN = "pin"
+    COPY = "copy"
+    LISTING = "listing"
+
+
+class Traits(msgspec.Struct, frozen=True, kw_only=True):
+    """Differences between drivers as data. ``consistency`` is the best it can earn, ``freeze_limit`` the seconds after
+    which its freeze must have let go."""
+
+    consistency: Consistency
+    equality: Equality
+    freeze: Freeze
+    freeze_limit: float
+
+
+class Source(Protocol):
+    """The bytes of a Blob, read by position, by several threads at once."""
+
+    def read_into(self, offset: int, buffer: memoryview) -> int:
+        """Fill ``buffer`` from ``offset``; returns the bytes read, fewer only at the end."""
+        ...
+
+    def settled(self) -> bool:
+        """Asked once after the last read: whether the bytes stood still meanwhile. False asks the reader to read again."""
+        ...
+
+    def close(self) -> None:
+        """Let go of what it holds; repeatable."""
+        ...
+
+
+@runtime_checkable
+class CopiesItself(Protocol):
+    """A Source with a faster way into a file than ``read_into`` in a loop (the vault's own, in parallel)."""
+
+    def copy_to(self, descriptor: int) -> None:
+        """Write all bytes into the empty file ``descriptor`` from offset 0; runs of zeros may become holes."""
+        ...
+
+
+@dataclass(slots=True)
+class Blob:
+    """Named bytes. ``path`` is relative, ``/`` between parts, any bytes but NUL. ``meta`` is what the driver needs to write it
+    back (JSON values, and bytes). Where ``stamp`` is given, equal stamps of one path promise equal bytes, so an unchanged
+    Blob is not read again. ``layout`` tells how to cut it: ``""`` (by content), ``sqlite``, ``safetensors``, ``npy``."""
+
+    path: bytes
+    size: int
+    source: Source
+    meta: Mapping[str, Json] = field(default_factory=dict)
+    stamp: bytes | None = None
+    layout: str = ""
+
+    def read(self) -> bytes:
+        """All bytes at once, for small ones."""
+        buffer = bytearray(self.size)
+        done = read_fully(self.source, 0, memoryview(buffer))
+        return bytes(buffer[:done])
+
+    def copy_to(self, descriptor: int) -> None:
+        """Write all bytes into the empty file ``descriptor``."""
+        if isinstance(self.source, CopiesItself):
+            self.source.copy_to(descriptor)
+            return
+        buffer = memoryview(bytearray(min(COPY_STEP, max(self.size, 1))))
+        offset = 0
+        while offset < self.size:
+            done = self.source.read_into(offset, buffer[: self.size - offset])
+            if not done:
+                break
+            write_fully(descriptor, buffer[:done], offset)
+            offset += done
+
+
+@dataclass(slots=True)
+class Rows:
+    """A keyed table. ``batches`` yields lists of rows, each a tuple of None, int, float, str or bytes in the order of ``columns``;
+    bytes that should be text but are not UTF-8 come as bytes. ``key`` names the key's columns (empty: a table without
+    one; its rows are known by their digests, with multiplicity). Any order: the vault sorts keys. ``view_of`` names the Blob
+    from which these rows are decoded: the vault then keeps key -> digest only."""
+
+    name: str
+    columns: tuple[str, ...]
+    key: tuple[str, ...]
+    batches: Iterable[list[tuple[Json, ...]]]
+    view_of: bytes | None = None
+
+
+Item = Blob | Rows
+Facts = dict[str, Json]
+
+
+@runtime_checkable
+class Driver(Protocol):
+    """See the module's docstring."""
+
+    @property
+    def kind(self) -> str:
+        """The word in the manifest."""
+        ...
+
+    @property
+    def traits(self) -> Traits:
+        """What it can and cannot."""
+        ...
+
+    def inspect(self, component: Component) -> Facts:
+        """Identity, version, size (``bytes``), settings that change answers. Read-only.
+
+        Raises NotFound, Denied, Unreachable, IntegrityError, ManifestError (its options are wrong).
+        """
+        ...
+
+    def freeze(self, component: Component) -> AbstractContextManager[Position]:
+        """Hold the writers or pin a state; yields the position; always lets go."""
+        ...
+
+    def read(self, component: Component, at: Position) -> Iterator[Item | Finding]:
+        """The items at the position; a Finding among them tells of what could not be read as wished."""
+        ...
+
+    def release(self, component: Component, at: Position) -> None:
+        """Drop what ``freeze`` pinned; repeatable, and harmless for an unknown position."""
+        ...
+
+    def write(self, items: Iterable[Item], target: Component) -> Component:
+        """Build the component at ``target.location``, which must not exist or be empty; returns it bound there."""
+        ...
+
+    def fingerprint(self, component: Component) -> str:
+        """Hex digest of what the component means now; equal after a faithful restore."""
+        ...
+
+    def erase(self, target: Component) -> None:
+        """Remove what ``write`` made or left half made; repeatable."""
+        ...
+
+
+@runtime_checkable
+class Queries(Protocol):
+    """An optional port: asks a statement of a frozen component, for invariants and oracles."""
+
+    def query(self, component: Component, at: Position, statement: str) -> Rows:
+        """The rows of ``statement`` at the position. Raises ManifestError where the statement is wrong."""
+        ...
+
+
+def read_fully(source: Source, offset: int, buffer: memoryview) -> int:
+    """``read_into`` until ``buffer`` is full or the bytes end; returns the bytes read."""
+    done = 0
+    while done < len(buffer):
+        step = source.read_into(offset + done, buffer[done:])
+        if not step:
+            break
+        done += step
+    return done
+
+
+def write_fully(descriptor: int, data: memoryview, offset: int) -> None:
+    """``os.pwrite`` until all of ``data`` is written at ``offset``."""
+    done = 0
+    while done < len(data):
+        done += os.pwrite(descriptor, data[done:], offset + done)

@@ -1,0 +1,73 @@
+"""Values to bytes and back: JSON for what people and other tools read, MessagePack for what lies inside pages.
+
+Both are deterministic (keys sorted, smallest form of each number), so that equal values have equal bytes and therefore
+equal digests. Unknown fields are ignored on reading; they are never lost, since a record is never written again (P2).
+"""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+import msgspec
+
+from resurgam.errors import IntegrityError, NewerFormat
+
+T = TypeVar("T")
+
+_json = msgspec.json.Encoder(order="sorted")
+_msgpack = msgspec.msgpack.Encoder(order="sorted")
+
+
+def to_json(value: object) -> bytes:
+    """Deterministic JSON of a struct or plain value."""
+    return _json.encode(value)
+
+
+def from_json(data: bytes | memoryview, kind: type[T], *, what: str) -> T:
+    """Decode ``data`` as ``kind``; ``what`` names it in the error.
+
+    Raises IntegrityError where the bytes are not such a value.
+    """
+    try:
+        return msgspec.json.decode(data, type=kind)
+    except (msgspec.DecodeError, msgspec.ValidationError, UnicodeDecodeError) as error:
+        raise _unreadable(what, error) from error
+
+
+def to_msgpack(value: object) -> bytes:
+    """Deterministic MessagePack of a struct or plain value."""
+    return _msgpack.encode(value)
+
+
+def from_msgpack(data: bytes | memoryview, kind: type[T], *, what: str) -> T:
+    """Decode ``data`` as ``kind``; ``what`` names it in the error.
+
+    Raises IntegrityError where the bytes are not such a value.
+    """
+    try:
+        return msgspec.msgpack.decode(data, type=kind)
+    except (msgspec.DecodeError, msgspec.ValidationError, UnicodeDecodeError) as error:
+        raise _unreadable(what, error) from error
+
+
+def to_plain(value: object) -> Any:
+    """A struct as plain dicts, lists, strings and numbers, for ``--json`` and for people's eyes."""
+    return msgspec.to_builtins(value, order="sorted")
+
+
+def require_format(found: int, known: int, *, what: str) -> None:
+    """Refuse what a newer release wrote (raises NewerFormat)."""
+    if found > known:
+        raise NewerFormat(
+            f"{what} has format {found}; this release reads up to {known}.",
+            untouched="Nothing was changed.",
+            next_step="Upgrade Resurgam and run the same command again.",
+        )
+
+
+def _unreadable(what: str, error: Exception) -> IntegrityError:
+    return IntegrityError(
+        f"{what} cannot be read: {error}.",
+        untouched="Nothing was changed.",
+        next_step="Run `resurgam vault check` to see what else is damaged.",
+    )

@@ -1,0 +1,132 @@
+"""The recovery point: one snapshot per component under one cut. Values only.
+
+Times are RFC 3339 strings in UTC, durations seconds, ids lower-case hex. What may hold personal data or the system's
+own words (the manifest, witness answers, keys named by findings) is not here but in an encrypted document of the vault,
+:class:`Particulars`, which the record names by its chunk id.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Any
+
+import msgspec
+
+from resurgam.model.system import Consistency, Json, System
+
+
+class Severity(StrEnum):
+    """How much a finding weighs: a NOTE is for reading, a WARNING is shown, a BROKEN point is never chosen as clean."""
+
+    NOTE = "note"
+    WARNING = "warning"
+    BROKEN = "broken"
+
+
+class Finding(msgspec.Struct, frozen=True, kw_only=True):
+    """Something that a capture saw and that the owner should know. ``keys`` are examples, at most 20."""
+
+    severity: Severity
+    what: str
+    component: str | None = None
+    keys: tuple[str, ...] = ()
+
+
+class Position(msgspec.Struct, frozen=True, kw_only=True):
+    """A driver's own word for "here". The core compares ``token`` for equality only. ``earned`` is the consistency that
+    this freeze really gives."""
+
+    token: str
+    earned: Consistency
+
+
+class CutPart(msgspec.Struct, frozen=True, kw_only=True):
+    """One component in the cut: ``frozen_at`` and ``thawed_at`` are seconds after the cut began."""
+
+    component: str
+    position: Position
+    frozen_at: float
+    thawed_at: float
+
+
+class Cut(msgspec.Struct, frozen=True, kw_only=True):
+    """All positions, noted while all were frozen. ``skew`` is 0 where all were held together at one moment, else the
+    seconds between the first and the last note."""
+
+    at: str
+    skew: float
+    freeze: float
+    parts: tuple[CutPart, ...]
+
+    def position(self, component: str) -> Position:
+        """The position of ``component``; KeyError when it is not in the cut."""
+        for part in self.parts:
+            if part.component == component:
+                return part.position
+        raise KeyError(component)
+
+
+class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
+    """One component as read at its position. ``tree`` is the id of the root page, ``chunks`` of the list of all chunk
+    ids (open with the index key); ``bytes`` are logical, ``stored`` what this capture added to the vault."""
+
+    component: str
+    driver: str
+    domain: str
+    tree: str
+    chunks: str
+    items: int
+    bytes: int
+    stored: int
+    asked: str
+    earned: str
+
+
+class Observation(msgspec.Struct, frozen=True, kw_only=True):
+    """What one probe answered: ``answers`` maps a case to its answer; ``error`` tells why there is none."""
+
+    probe: str
+    answers: dict[str, Json] = {}
+    error: str | None = None
+    seconds: float = 0.0
+
+
+class Witness(msgspec.Struct, frozen=True, kw_only=True):
+    """The live system just before and just after the cut; valid per case where both agree."""
+
+    before: tuple[Observation, ...] = ()
+    after: tuple[Observation, ...] = ()
+
+
+class Particulars(msgspec.Struct, frozen=True, kw_only=True):
+    """The encrypted part of a recovery point."""
+
+    system: System
+    facts: dict[str, dict[str, Json]]
+    findings: tuple[Finding, ...]
+    witness: Witness
+    cut: Cut
+
+
+class PointBody(msgspec.Struct, frozen=True, kw_only=True):
+    """The signed, clear part of a recovery point: digests, counts, times."""
+
+    format: int
+    id: str
+    system: str
+    started: str
+    sealed: str
+    skew: float
+    freeze: float
+    snapshots: tuple[Snapshot, ...]
+    particulars: str
+    findings: dict[str, int]
+    host_can_read: bool
+    resurgam: str
+    previous: str | None = None
+
+
+def body_to_plain(body: PointBody) -> dict[str, Any]:
+    """The body as plain values for ``--json``."""
+    plain: dict[str, Any] = msgspec.to_builtins(body)
+    return plain

@@ -1,0 +1,173 @@
+"""The system: what ``resurgam.yaml`` declares. Values only; reading the file is ``capture.manifest``'s work.
+
+Field names are the words of the file. Durations are seconds, sizes bytes, unless a name says otherwise. Locations are
+absolute once a manifest is loaded, so a System means the same wherever the command was started.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum, StrEnum
+from typing import Any
+
+import msgspec
+
+Json = Any  # a JSON value: None, bool, int, float, str, list, or dict with str keys
+
+
+class Consistency(IntEnum):
+    """How a snapshot of one component relates to its writers; more is better. In files it is written in lower case."""
+
+    CRASH = 1  # each part as it was at some moment during the reading, as after a power cut
+    SNAPSHOT = 2  # all parts as they were at one moment
+    TRANSACTION = 3  # as SNAPSHOT, and between two transactions of the store
+
+    @property
+    def word(self) -> str:
+        """The lower-case word used in manifests and output."""
+        return self.name.lower()
+
+
+class Isolation(StrEnum):
+    """What a verdict asks of the sandbox: see P4."""
+
+    REQUIRED = "required"
+    BEST_EFFORT = "best-effort"
+
+
+class Component(msgspec.Struct, frozen=True, kw_only=True):
+    """One restorable part of a system.
+
+    ``driver`` is a registered kind, ``location`` an absolute path (or, for later drivers, a URL without secrets).
+    The relations name other components. ``consistency`` is what the owner asks for; less earned is a finding.
+    ``options`` belong to the driver, which validates them.
+    """
+
+    name: str
+    driver: str
+    location: str
+    owner: str = ""
+    tier: str = "standard"
+    derived_from: tuple[str, ...] = ()
+    reads: tuple[str, ...] = ()
+    writes: tuple[str, ...] = ()
+    serves: tuple[str, ...] = ()
+    consistency: str = "crash"
+    shred_domain: str = "default"
+    options: dict[str, Json] = {}
+
+    def bound_to(self, location: str) -> Component:
+        """The same component at another place: a sandbox, a target."""
+        return msgspec.structs.replace(self, location=location)
+
+
+class Invariant(msgspec.Struct, frozen=True, kw_only=True):
+    """A checkable statement across components. Exactly one of the forms is given:
+
+    ``every`` and ``exists_in``: each key that the first query yields stands among the second's (key inclusion);
+    ``component`` and ``sql`` with ``expect``: the query's first value equals ``expect`` (counts, digests of the store).
+    A query is written ``component: SELECT …``.
+    """
+
+    name: str
+    every: str | None = None
+    exists_in: str | None = None
+    component: str | None = None
+    sql: str | None = None
+    expect: Json = None
+
+
+class Probe(msgspec.Struct, frozen=True, kw_only=True):
+    """A question to a live or restored system, with what makes two answers the same.
+
+    ``reads`` names the components whose state the answers depend on; what no probe reads is *unprobed* (P4).
+    ``witness`` marks a cheap, read-only probe that is also asked of the live system around the cut.
+    ``ask`` is handed to a command on standard input as JSON (one case per entry); ``run`` is its argument list, in
+    which ``{name}`` stands for the location of component *name*. ``tolerance`` is documented in ``proof.compare``.
+    """
+
+    name: str
+    kind: str
+    reads: tuple[str, ...] = ()
+    witness: bool = False
+    component: str | None = None
+    sql: str | None = None
+    run: tuple[str, ...] = ()
+    ask: Json = None
+    env: dict[str, str] = {}
+    timeout: float = 60.0
+    tolerance: Json = "exact"
+
+
+class Objectives(msgspec.Struct, frozen=True, kw_only=True):
+    """Promised RPO and RTO, in seconds; None is no promise."""
+
+    rpo: float | None = None
+    rto: float | None = None
+
+
+class Retention(msgspec.Struct, frozen=True, kw_only=True):
+    """How long points stay. Kept with the system; acted upon by expiry and prune only."""
+
+    last: int = 0
+    hourly: int = 0
+    daily: int = 0
+    weekly: int = 0
+    monthly: int = 0
+    yearly: int = 0
+    window: float | None = None
+    at_least: int = 1
+
+
+class Limits(msgspec.Struct, frozen=True, kw_only=True):
+    """What a capture may cost its sources. ``freeze`` is in seconds, ``read_mb_s`` in 10^6 bytes per second."""
+
+    freeze: float = 5.0
+    read_mb_s: float | None = None
+
+
+class Promotion(msgspec.Struct, frozen=True, kw_only=True):
+    """The owner's own commands around a switch: ``fence`` keeps clients out, ``reload`` lets them in to the new state."""
+
+    fence: tuple[str, ...] = ()
+    reload: tuple[str, ...] = ()
+    timeout: float = 60.0
+
+
+class VaultPlace(msgspec.Struct, frozen=True, kw_only=True):
+    """Where the vault and this host's keys are; both are paths, never the keys themselves."""
+
+    path: str
+    keys: str
+
+
+class System(msgspec.Struct, frozen=True, kw_only=True):
+    """Named components, their relations, probes and objectives."""
+
+    name: str
+    vault: VaultPlace
+    components: tuple[Component, ...]
+    description: str = ""
+    invariants: tuple[Invariant, ...] = ()
+    probes: tuple[Probe, ...] = ()
+    objectives: Objectives = Objectives()
+    retention: Retention = Retention()
+    limits: Limits = Limits()
+    promotion: Promotion = Promotion()
+    isolation: Isolation = Isolation.REQUIRED
+    root: str = ""  # the folder of the manifest; commands run in it
+
+    def component(self, name: str) -> Component:
+        """The component called ``name``; KeyError when there is none."""
+        for component in self.components:
+            if component.name == name:
+                return component
+        raise KeyError(name)
+
+    def bound_to(self, locations: dict[str, str]) -> System:
+        """The same system with its components at other places (a sandbox)."""
+        moved = tuple(c.bound_to(locations[c.name]) if c.name in locations else c for c in self.components)
+        return msgspec.structs.replace(self, components=moved)
+
+    def locations(self) -> dict[str, str]:
+        """Component name to location."""
+        return {c.name: c.location for c in self.components}

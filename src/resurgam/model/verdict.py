@@ -1,0 +1,72 @@
+"""What a judge says. The whole is the worst of its parts (P4): ``max`` over :class:`Judgement`."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+import msgspec
+
+from resurgam.model.point import Observation
+from resurgam.model.system import Json
+
+
+class Judgement(IntEnum):
+    """From best to worst. An empty set of parts is INCONCLUSIVE, never IDENTICAL."""
+
+    IDENTICAL = 1
+    EQUIVALENT = 2
+    INCONCLUSIVE = 3
+    DIFFERENT = 4
+
+    @property
+    def word(self) -> str:
+        """The lower-case word used in output."""
+        return self.name.lower()
+
+    @property
+    def passes(self) -> bool:
+        """Whether promotion may follow."""
+        return self <= Judgement.EQUIVALENT
+
+
+class Deviation(msgspec.Struct, frozen=True, kw_only=True):
+    """One case whose answer was not the expected one."""
+
+    case: str
+    expected: Json
+    got: Json
+    why: str
+
+
+class Part(msgspec.Struct, frozen=True, kw_only=True):
+    """One probe (or one component that no probe read), judged by one yardstick: witness, baseline or reference."""
+
+    name: str
+    yardstick: str
+    judgement: Judgement
+    reason: str
+    cases: int = 0
+    deviations: tuple[Deviation, ...] = ()
+
+
+class Verdict(msgspec.Struct, frozen=True, kw_only=True):
+    """The judged behaviour of one restore of one point."""
+
+    point: str
+    judgement: Judgement
+    parts: tuple[Part, ...]
+    isolation: str
+    first_proof: bool
+    seconds: float
+
+
+class Baseline(msgspec.Struct, frozen=True, kw_only=True):
+    """How a point behaves on a copy restored from it: the same probes, observed at least twice."""
+
+    point: str
+    runs: tuple[tuple[Observation, ...], ...]
+
+
+def worst(parts: tuple[Part, ...]) -> Judgement:
+    """P4: the whole is the worst of its parts; nothing judged is inconclusive."""
+    return max((part.judgement for part in parts), default=Judgement.INCONCLUSIVE)

@@ -1,0 +1,80 @@
+"""The store port: a flat space of named, write-once objects. The vault needs nothing more of a folder or a bucket.
+
+A name is one or more parts of ``[a-z0-9._-]`` joined by ``/``, at most 200 characters, no part ``.`` or ``..``
+(:func:`checked_name` refuses others on the way in *and* on the way out). Contract, and what is lost if it is broken:
+
+* **Create-only.** ``put`` of a name that exists MUST raise :class:`AlreadyThere` and change nothing. Else a writer could
+  replace a recovery point (P2).
+* **Whole or not at all.** An object MUST NOT be seen before all its bytes are durable, also after a power cut. Else a
+  point could be sealed over bytes that are gone (P1).
+* **Read after write.** What ``put`` has returned for MUST be seen by every later ``get`` and ``list``.
+* ``list`` MUST be complete and sorted by name. Else prune would free what a missed point needs.
+* A short or changed read is not the store's to find: chunks and records authenticate themselves.
+
+Errors: NotFound, :class:`AlreadyThere`, StoreFull, Denied, Unreachable (transient), and no other for what the world does.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple, Protocol
+
+from resurgam.errors import IntegrityError, ResurgamError
+
+Buffer = bytes | bytearray | memoryview
+
+_NAME = re.compile(r"[a-z0-9_-][a-z0-9._-]*(/[a-z0-9_-][a-z0-9._-]*)*")
+MAX_NAME = 200
+
+
+class AlreadyThere(ResurgamError):
+    """``put`` met an object of that name. Whether that is a conflict or one's own lost response is the caller's to find
+    by reading it back."""
+
+
+class Entry(NamedTuple):
+    """One listed object: its name, size in bytes, and when the store received it (seconds since 1970, store's clock)."""
+
+    name: str
+    size: int
+    received: float
+
+
+class Store(Protocol):
+    """See the module's docstring for the contract."""
+
+    def put(self, name: str, data: Buffer | Iterable[Buffer]) -> None:
+        """Create ``name`` durably. Raises AlreadyThere, StoreFull, Denied, Unreachable."""
+        ...
+
+    def get(self, name: str, offset: int = 0, length: int | None = None) -> bytes:
+        """The bytes of ``name`` from ``offset``; fewer than ``length`` only at its end. Raises NotFound."""
+        ...
+
+    def read_into(self, name: str, offset: int, buffer: memoryview) -> int:
+        """As ``get``, into ``buffer``; returns the number of bytes read. Safe from several threads. Raises NotFound."""
+        ...
+
+    def list(self, prefix: str = "") -> Iterator[Entry]:
+        """All objects whose names begin with ``prefix`` (any string, not only whole parts), sorted by name."""
+        ...
+
+    def delete(self, name: str) -> None:
+        """Remove ``name``; no error where it is gone already. Raises Denied (a forbidden delete fails loudly)."""
+        ...
+
+    def describe(self) -> str:
+        """Where this is, for people; no secret."""
+        ...
+
+
+def checked_name(name: str) -> str:
+    """``name`` itself when it is a valid object name; IntegrityError otherwise."""
+    if len(name) > MAX_NAME or not _NAME.fullmatch(name):
+        raise IntegrityError(
+            f"{name[:80]!r} is not an object name of a vault.",
+            untouched="Nothing was read or written under it.",
+            next_step="If a listing returned it, something else has written into the vault's folder: move it away.",
+        )
+    return name
