@@ -96,14 +96,13 @@ class CopiesItself(Protocol):
 class Blob:
     """Named bytes. ``path`` is relative, ``/`` between parts, any bytes but NUL. ``meta`` is what the driver needs to write it
     back (JSON values, and bytes). Where ``stamp`` is given, equal stamps of one path promise equal bytes, so an unchanged
-    Blob is not read again. ``layout`` tells how to cut it: ``""`` (by content), ``sqlite``, ``safetensors``, ``npy``."""
+    Blob is not read again."""
 
     path: bytes
     size: int
     source: Source
     meta: Mapping[str, Json] = field(default_factory=dict)
     stamp: bytes | None = None
-    layout: str = ""
 
     def read(self) -> bytes:
         """All bytes at once, for small ones."""
