@@ -1,0 +1,67 @@
+"""The way in: a system becomes a recovery point. One screen; the work is in the floors below.
+
+A recovery point exists when, and only when, its record is the last thing written (P1). Stopped anywhere before that, a
+capture leaves garbage that the next one reuses, and its sources as they were.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from resurgam.capture.cut import Drivers, release, take
+from resurgam.capture.invariants import hold_invariants
+from resurgam.clock import Clock
+from resurgam.model.point import Cut, Finding, Observation, Particulars, Severity, Witness
+from resurgam.model.system import Consistency, System
+from resurgam.vault.host import HostState
+from resurgam.vault.repository import Repository, Sealed
+from resurgam.vault.writer import Progress
+
+Ask = Callable[[System], tuple[Observation, ...]]  # the witness probes, asked of the live system
+
+
+def capture(
+    system: System,
+    drivers: Drivers,
+    witness: Ask,
+    repository: Repository,
+    host: HostState,
+    clock: Clock,
+    *,
+    paranoid: bool = False,
+    progress: Progress | None = None,
+) -> Sealed:
+    """Take one recovery point of ``system``. Raises Busy, LimitExceeded, StoreFull, and what a driver raised."""
+    with host.one_capture(), repository.writer(system, host, clock, paranoid=paranoid, progress=progress) as writer:
+        facts = {c.name: drivers(c.driver).inspect(c) for c in system.components}
+        before = witness(system)
+        cut = take(system, drivers, clock)
+        with _released(system, drivers, cut):
+            seen = Witness(before=before, after=witness(system))
+            snapshots = tuple(writer.snapshot(c, drivers(c.driver), cut.position(c.name)) for c in system.components)
+            findings = writer.findings + _consistency(system, cut) + hold_invariants(system, cut, drivers)
+        return writer.seal(
+            Particulars(system=system, facts=facts, findings=tuple(findings), witness=seen, cut=cut), snapshots
+        )
+
+
+@contextmanager
+def _released(system: System, drivers: Drivers, cut: Cut) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        release(system, drivers, {part.component: part.position for part in cut.parts})
+
+
+def _consistency(system: System, cut: Cut) -> list[Finding]:
+    """What a component earned less than its owner asked for (design 5)."""
+    return [
+        Finding(
+            severity=Severity.WARNING,
+            component=c.name,
+            what=f"earned {cut.position(c.name).earned.word} consistency; the manifest asks for {c.consistency}",
+        )
+        for c in system.components
+        if cut.position(c.name).earned < Consistency[c.consistency.upper()]
+    ]

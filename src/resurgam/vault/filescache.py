@@ -1,0 +1,91 @@
+"""What a host remembers of its last capture: which blobs were unchanged need not be read again. Can be deleted any time (P3).
+
+One file per component, sorted by path, so that it is read alongside the driver's listing in constant memory. A damaged or
+foreign file is as good as none.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from collections.abc import Generator
+from typing import BinaryIO
+
+import msgspec
+
+from resurgam.vault.snapshots import Extent
+
+_MAGIC = b"RSGFILES"
+_LENGTH = struct.Struct("<I")
+_BATCH = 512
+
+
+class Known(msgspec.Struct, frozen=True, array_like=True):
+    """A blob as the last capture left it, with all its extents: the host cannot read them back from the vault (P9)."""
+
+    path: bytes
+    stamp: bytes
+    size: int
+    digest: bytes
+    extents: list[Extent]
+
+
+class FilesCache:
+    """Reads the last capture's file and writes the next one's beside it; ``commit`` puts it in place."""
+
+    def __init__(self, path: str, vault: str) -> None:
+        self._path = path
+        self._vault = vault.encode()
+        self._old = self._read()
+        self._next: Known | None = next(self._old, None)
+        self._new: BinaryIO | None = None
+        self._batch: list[Known] = []
+
+    def known(self, path: bytes, stamp: bytes) -> Known | None:
+        """What is remembered of ``path`` when its stamp is the same. Paths are asked in ascending order."""
+        while self._next is not None and self._next.path < path:
+            self._next = next(self._old, None)
+        if self._next is not None and self._next.path == path and self._next.stamp == stamp:
+            return self._next
+        return None
+
+    def remember(self, known: Known) -> None:
+        """Keep ``known`` for the next capture. Paths come in ascending order."""
+        self._batch.append(known)
+        if len(self._batch) >= _BATCH:
+            self._write()
+
+    def commit(self) -> None:
+        """The component was captured whole: the new file becomes the file."""
+        self._write()
+        assert self._new is not None
+        self._new.close()
+        os.replace(self._path + ".new", self._path)
+        self._old.close()
+
+    def close(self) -> None:
+        """Leave the old file as it was, unless ``commit`` came before."""
+        self._old.close()
+        if self._new is not None and not self._new.closed:
+            self._new.close()
+            os.unlink(self._path + ".new")
+
+    def _write(self) -> None:
+        if self._new is None:
+            self._new = open(self._path + ".new", "wb")  # noqa: SIM115
+            self._new.write(_MAGIC + _LENGTH.pack(len(self._vault)) + self._vault)
+        data = msgspec.msgpack.encode(self._batch)
+        self._new.write(_LENGTH.pack(len(data)) + data)
+        self._batch = []
+
+    def _read(self) -> Generator[Known]:
+        try:
+            with open(self._path, "rb") as file:
+                head = _MAGIC + _LENGTH.pack(len(self._vault)) + self._vault
+                if file.read(len(head)) != head:
+                    return
+                while length := file.read(_LENGTH.size):
+                    data = file.read(_LENGTH.unpack(length)[0])
+                    yield from msgspec.msgpack.decode(data, type=list[Known])
+        except (OSError, struct.error, msgspec.DecodeError, msgspec.ValidationError, UnicodeDecodeError):
+            return

@@ -1,0 +1,95 @@
+"""What a host keeps beside the vault: locks, memories of unchanged files, and notes on what is under way.
+
+All of it can be deleted (P3). It lies under ``$RESURGAM_STATE``, else ``$XDG_STATE_HOME/resurgam``, else
+``~/.local/state/resurgam``: one folder per vault and system, readable by its owner only.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import msgspec
+
+from resurgam.errors import Busy, IntegrityError
+from resurgam.model.codec import from_json, to_json
+
+
+class UnderWay(msgspec.Struct, frozen=True):
+    """A capture that has begun: ``point`` is the name that its lease reserves."""
+
+    point: str
+    started: str
+    pid: int
+
+
+def state_home() -> str:
+    """The folder of all host state."""
+    if home := os.environ.get("RESURGAM_STATE"):
+        return os.path.abspath(os.path.expanduser(home))
+    base = os.environ.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state")
+    return os.path.join(base, "resurgam")
+
+
+class HostState:
+    """The host's notes on one system in one vault."""
+
+    def __init__(self, vault: str, system: str, home: str | None = None) -> None:
+        self.folder = os.path.join(home or state_home(), vault, system)
+        os.makedirs(self.folder, mode=0o700, exist_ok=True)
+
+    def path(self, name: str) -> str:
+        """A file in the folder."""
+        return os.path.join(self.folder, name)
+
+    @contextmanager
+    def one_capture(self) -> Iterator[None]:
+        """Hold the lock of this system's captures on this host; the kernel lets go of it when the process dies.
+
+        Raises Busy: captures of other systems, and from other hosts, may run beside.
+        """
+        with open(self.path("capture.lock"), "a+b") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                under_way = self.under_way()
+                by = f" (process {under_way.pid}, since {under_way.started})" if under_way else ""
+                raise Busy(
+                    f"Another capture of this system is running on this host{by}.",
+                    untouched="It was left alone, and nothing was captured.",
+                    next_step="Wait until it has ended; `resurgam status` shows it.",
+                ) from error
+            yield
+
+    def capture_running(self) -> bool:
+        """Whether a capture holds the lock now."""
+        with open(self.path("capture.lock"), "a+b") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return True
+            return False
+
+    def under_way(self) -> UnderWay | None:
+        """The capture that has begun and not ended, running or interrupted; None when there is none."""
+        try:
+            with open(self.path("under-way.json"), "rb") as file:
+                return from_json(file.read(), UnderWay, what="the note on the capture under way")
+        except (FileNotFoundError, IntegrityError):
+            return None  # a torn note is as good as none: the vault's lease says the same
+
+    def begin(self, note: UnderWay) -> None:
+        """Note that a capture has begun."""
+        temporary = self.path("under-way.json.new")
+        with open(temporary, "wb") as file:
+            file.write(to_json(note))
+        os.replace(temporary, self.path("under-way.json"))
+
+    def end(self) -> None:
+        """The capture has ended, one way or the other; repeatable."""
+        try:
+            os.unlink(self.path("under-way.json"))
+        except FileNotFoundError:
+            return

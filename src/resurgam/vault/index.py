@@ -1,0 +1,189 @@
+"""The index: chunk id to place. Flat arrays sorted by id, never an object per chunk.
+
+A segment is what one writing session added: a table of packs, then its entries sorted by id. It is sealed with the index
+key and signed by its writer. Segments are merged in memory when a vault is opened; a session's own chunks stand in a small
+table first and are merged into the arrays as they grow in number.
+
+A writer reuses only what its own key has signed: a stolen capture host could else publish garbage under a known id
+(design 4). A reader uses every segment that a capture or verifier key has signed, and finds garbage out by the chunk id.
+"""
+
+from __future__ import annotations
+
+import struct
+import threading
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from resurgam.errors import IntegrityError
+from resurgam.vault.pack import ENTRY, ID
+
+_SEGMENT = struct.Struct("<II")
+_RECENT = 1 << 16  # chunks held in the small table before they are merged: a few MB
+
+Entries = NDArray[np.void]
+
+
+class Place(NamedTuple):
+    """Where a chunk lies: ``stored`` encrypted bytes after the 80-byte header at ``offset`` of pack ``pack``."""
+
+    pack: str
+    offset: int
+    stored: int
+    raw: int
+    kind: int
+
+
+def encode_segment(packs: Iterable[tuple[str, Entries]]) -> bytes:
+    """The plain bytes of a segment over finished packs: counts, pack digests, entries sorted by id."""
+    names: list[bytes] = []
+    parts: list[Entries] = []
+    for name, entries in packs:
+        part = entries.copy()
+        part["pack"] = len(names)
+        names.append(bytes.fromhex(name))
+        parts.append(part)
+    merged = np.concatenate(parts) if parts else np.empty(0, dtype=ENTRY)
+    merged = merged[np.argsort(_ids(merged), kind="stable")] if len(merged) else merged
+    return _SEGMENT.pack(len(names), len(merged)) + b"".join(names) + merged.tobytes()
+
+
+def decode_segment(data: bytes, what: str) -> tuple[list[str], Entries]:
+    """Pack names and entries of a segment's plain bytes. Raises IntegrityError."""
+    try:
+        packs, count = _SEGMENT.unpack_from(data)
+        start = _SEGMENT.size + packs * ID
+        names = [data[_SEGMENT.size + i * ID :][:ID].hex() for i in range(packs)]
+        entries = np.frombuffer(data, dtype=ENTRY, count=count, offset=start)
+    except (struct.error, ValueError) as error:
+        raise IntegrityError(
+            f"Index segment {what} cannot be read: {error}.",
+            untouched="Nothing was changed.",
+            next_step="Move it out of the vault's index/ folder: the index is rebuilt from packs.",
+        ) from error
+    if len(data) != start + entries.nbytes or (count and int(entries["pack"].max()) >= packs):
+        raise IntegrityError(
+            f"Index segment {what} has the wrong length.",
+            untouched="Nothing was changed.",
+            next_step="Move it out of the vault's index/ folder: the index is rebuilt from packs.",
+        )
+    return names, entries
+
+
+class Index:
+    """All known chunks. Thread-safe."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._packs: list[str] = []
+        self._entries: Entries = np.empty(0, dtype=ENTRY)
+        self._prefixes: NDArray[np.uint64] = np.empty(0, dtype=np.uint64)
+        self._recent: set[bytes] = set()
+        self._finished: list[tuple[list[str], Entries]] = []
+
+    def __len__(self) -> int:
+        return len(self._entries) + len(self._recent)
+
+    @property
+    def packs(self) -> list[str]:
+        """The names (hex) of all packs that the index knows."""
+        return list(self._packs)
+
+    def add(self, segments: Iterable[tuple[list[str], Entries]]) -> None:
+        """Merge decoded segments."""
+        with self._lock:
+            self._merge(segments)
+
+    def add_pack(self, name: str, entries: Entries) -> None:
+        """A pack of this session that is durable now. Merged when enough have come that sorting again is worth it."""
+        with self._lock:
+            self._finished.append(([name], entries))
+            if len(self._recent) > max(_RECENT, len(self._entries) // 8):
+                self._settle()
+
+    def settle(self) -> None:
+        """Merge all durable packs of this session, so that ``find`` sees their chunks."""
+        with self._lock:
+            self._settle()
+
+    def claim(self, chunk: bytes) -> bool:
+        """Whether ``chunk`` is new; it is known from now on, so exactly one caller stores it."""
+        with self._lock:
+            if chunk in self._recent or self._row(chunk) >= 0:
+                return False
+            self._recent.add(chunk)
+            return True
+
+    def knows(self, chunk: bytes) -> bool:
+        """Whether ``chunk`` lies in a pack or is about to."""
+        with self._lock:
+            return chunk in self._recent or self._row(chunk) >= 0
+
+    def find(self, chunk: bytes) -> Place | None:
+        """Where ``chunk`` lies, or None."""
+        with self._lock:
+            row = self._row(chunk)
+            if row < 0:
+                return None
+            entry = self._entries[row]
+            name = self._packs[int(entry["pack"])]
+        return Place(name, int(entry["offset"]), int(entry["stored"]), int(entry["raw"]), int(entry["kind"]))
+
+    def totals(self) -> tuple[int, int, int]:
+        """Number of chunks, their raw bytes, their stored bytes."""
+        raw = int(self._entries["raw"].sum(dtype=np.uint64)) if len(self._entries) else 0
+        stored = int(self._entries["stored"].sum(dtype=np.uint64)) if len(self._entries) else 0
+        return len(self._entries), raw, stored
+
+    def _settle(self) -> None:
+        finished, self._finished = self._finished, []
+        self._merge(finished)
+        for _, entries in finished:
+            self._recent.difference_update(_bytes_of(entries))
+
+    def _merge(self, segments: Iterable[tuple[list[str], Entries]]) -> None:
+        parts = [self._entries]
+        for names, entries in segments:
+            part = entries.copy()
+            part["pack"] += len(self._packs)
+            self._packs.extend(names)
+            parts.append(part)
+        merged = np.concatenate(parts)
+        prefixes = _prefixes(merged)
+        order = np.argsort(prefixes, kind="stable")
+        self._entries, self._prefixes = merged[order], prefixes[order]
+
+    def _row(self, chunk: bytes) -> int:
+        prefix = np.uint64(int.from_bytes(chunk[:8], "big"))
+        row = int(np.searchsorted(self._prefixes, prefix))
+        while row < len(self._prefixes) and self._prefixes[row] == prefix:
+            if _id_at(self._entries, row) == chunk:
+                return row
+            row += 1
+        return -1
+
+
+def _raw(entries: Entries) -> NDArray[np.uint8]:
+    return np.ascontiguousarray(entries).view(np.uint8).reshape(len(entries), ENTRY.itemsize)
+
+
+def _prefixes(entries: Entries) -> NDArray[np.uint64]:
+    if not len(entries):
+        return np.empty(0, dtype=np.uint64)
+    return np.ascontiguousarray(_raw(entries)[:, :8]).view(">u8").ravel().astype(np.uint64)
+
+
+def _ids(entries: Entries) -> NDArray[np.void]:
+    return np.ascontiguousarray(_raw(entries)[:, :ID]).view("V32").ravel()
+
+
+def _id_at(entries: Entries, row: int) -> bytes:
+    return entries[row : row + 1].tobytes()[:ID]
+
+
+def _bytes_of(entries: Entries) -> list[bytes]:
+    raw = np.ascontiguousarray(_raw(entries)[:, :ID]).tobytes()
+    return [raw[i : i + ID] for i in range(0, len(raw), ID)]

@@ -1,0 +1,327 @@
+"""The intake of one component: items from a driver become entries and tables, in order, while threads do the work.
+
+Three ways for the bytes of a blob:
+
+* **unchanged**: the host remembers its stamp and the vault still has its chunks: nothing is read (P11);
+* **small** (below ``SMALL``): files share chunks. A shared chunk ends after a file whose digest says so, so that one more
+  file among a hundred thousand does not shift the rest;
+* **large**: cut by its structure or by its content, and handed to the threads span by span. Entries wait in a queue until
+  their chunks are known, and leave it in the driver's order.
+
+A blob whose bytes did not stand still is read again from the start, up to ``ATTEMPTS`` times, then kept as last read with
+a finding that names it.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+from blake3 import blake3
+
+from resurgam.drivers.base import Blob, Item, Rows, Source, read_fully
+from resurgam.model.codec import to_msgpack
+from resurgam.model.point import Finding, Severity
+from resurgam.vault.chunking import HEAD, ContentCutter, Dtype, Piece, structure_of
+from resurgam.vault.filescache import FilesCache, Known
+from resurgam.vault.index import Index
+from resurgam.vault.pack import Kind
+from resurgam.vault.sink import DomainKeys, Sink
+from resurgam.vault.snapshots import FORMAT as SNAPSHOT_FORMAT
+from resurgam.vault.snapshots import INLINE, ChunkList, Entry, EntryTree, Extent, SnapshotRoot, store_runs
+from resurgam.vault.tables import Table, store_rows
+
+SMALL = 256 << 10
+SHARED_MIN, SHARED_MAX, SHARED_BITS = 256 << 10, 1 << 20, 5
+SPAN = 4 << 20
+WINDOW = 8 << 20
+ATTEMPTS = 3
+_MAX_WAITING = 4096  # entries that may wait for their chunks
+_MAX_LARGE = 32  # large ones among them: each holds its source open
+_MAX_KEYS = 20
+_EMPTY_DIGEST = bytes(16)
+
+Progress = Callable[[int], None]  # bytes taken in since the last call
+
+
+@dataclass(slots=True)
+class _Shared:
+    """A chunk that small files share, while it fills and until its id is known."""
+
+    data: bytearray = field(default_factory=bytearray)
+    chunk: Future[bytes] | None = None
+
+
+@dataclass(slots=True)
+class _Waiting:
+    """A blob on its way. Exactly one of ``known``, ``shared`` and ``spans`` says where its extents come from."""
+
+    blob: Blob
+    digest: bytes = b""
+    known: Known | None = None
+    shared: _Shared | None = None
+    start: int = 0
+    spans: list[Future[list[Extent]]] = field(default_factory=list)
+    settled: bool = False
+
+
+@dataclass(frozen=True)
+class Taken:
+    """A component in the vault: ids of its root page and of its chunk list, and what was counted on the way."""
+
+    tree: bytes
+    chunks: bytes
+    items: int
+    bytes: int
+    findings: list[Finding]
+
+
+class Buffers:
+    """Memory for reading: windows for content cutting travel from reader to thread and back, a span's stays in its thread.
+
+    Two kinds, since a queued window must never keep a thread that stores spans from its buffer.
+    """
+
+    def __init__(self, windows: int) -> None:
+        self.windows: queue.SimpleQueue[bytearray] = queue.SimpleQueue()
+        for _ in range(windows):
+            self.windows.put(bytearray(WINDOW))
+        self._local = threading.local()
+
+    def span(self) -> bytearray:
+        """This thread's own buffer."""
+        if not hasattr(self._local, "buffer"):
+            self._local.buffer = bytearray(SPAN)
+        buffer: bytearray = self._local.buffer
+        return buffer
+
+
+class Intake:
+    """Takes in one component. ``cache`` is None where everything is to be read (``--paranoid``)."""
+
+    def __init__(
+        self,
+        sink: Sink,
+        index: Index,
+        keys: DomainKeys,
+        pool: ThreadPoolExecutor,
+        buffers: Buffers,
+        cache: FilesCache | None,
+        paranoid: bool,
+        progress: Progress,
+    ) -> None:
+        self._sink, self._index, self._keys, self._pool, self._buffers = sink, index, keys, pool, buffers
+        self._cache, self._paranoid, self._progress = cache, paranoid, progress
+        self._list = ChunkList(lambda kind, data: sink.put(keys, kind, data))
+        self._tree = EntryTree(self._put_page, keys.chunk_ids[Kind.TREE])
+        self._tables: list[Table] = []
+        self._waiting: deque[_Waiting] = deque()
+        self._large = 0
+        self._shared = _Shared()
+        self._findings: list[Finding] = []
+        self._restless: list[str] = []
+        self._items = 0
+        self._bytes = 0
+
+    def take(self, component: str, driver: str, items: Iterable[Item | Finding]) -> Taken:
+        """Everything that ``items`` yields, stored. Raises what the driver or the store raised."""
+        for item in items:
+            if isinstance(item, Finding):
+                self._findings.append(item)
+                continue
+            self._items += 1
+            if isinstance(item, Rows):
+                self._tables.append(store_rows(item, self._keys.row_key, self._put_page))
+            else:
+                waiting = self._start(item)
+                self._waiting.append(waiting)
+                self._large += bool(waiting.spans)
+                if len(self._waiting) > _MAX_WAITING or self._large > _MAX_LARGE:
+                    self._drain(len(self._waiting) // 2)
+        self._drain(0)
+        root = SnapshotRoot(SNAPSHOT_FORMAT, component, driver, self._tree.root(), self._tables)
+        tree = self._put_page(Kind.TREE, to_msgpack(root))
+        return Taken(tree, self._list.root(), self._items, self._bytes, self._findings + self._restless_finding())
+
+    def _start(self, blob: Blob) -> _Waiting:
+        if (known := self._unchanged(blob)) is not None:
+            blob.source.close()
+            self._progress(blob.size)
+            return _Waiting(blob, known.digest, known=known)
+        if blob.size < SMALL:
+            return self._start_small(blob)
+        return _Waiting(blob, spans=list(self._spans(blob)))
+
+    def _unchanged(self, blob: Blob) -> Known | None:
+        if self._cache is None or self._paranoid or blob.stamp is None:
+            return None
+        known = self._cache.known(blob.path, blob.stamp)
+        if known is None or not all(self._index.knows(chunk) for chunk, _, _ in known.extents):
+            return None
+        return known
+
+    def _start_small(self, blob: Blob) -> _Waiting:
+        if not blob.size:
+            blob.source.close()
+            return _Waiting(blob, _EMPTY_DIGEST, settled=True)
+        if len(self._shared.data) + blob.size > SHARED_MAX:
+            self._close_shared()
+        shared, start = self._shared, len(self._shared.data)
+        shared.data += bytes(blob.size)
+        with memoryview(shared.data) as whole, whole[start:] as view:
+            whole_read = read_fully(blob.source, 0, view) == blob.size
+            digest = blake3(view, key=self._keys.chunk_ids[Kind.DATA]).digest(16)
+        if not (whole_read and blob.source.settled()):
+            del shared.data[start:]
+            return self._read_again(blob)
+        blob.source.close()
+        self._progress(blob.size)
+        if len(shared.data) >= SHARED_MIN and not digest[0] & ((1 << SHARED_BITS) - 1):
+            self._close_shared()
+        return _Waiting(blob, digest, shared=shared, start=start)
+
+    def _close_shared(self) -> None:
+        if self._shared.data:
+            full, self._shared = self._shared, _Shared()
+            full.chunk = self._pool.submit(self._sink.put, self._keys, Kind.DATA, bytes(full.data))
+            full.data = bytearray()
+
+    def _spans(self, blob: Blob) -> Iterator[Future[list[Extent]]]:
+        head = bytearray(min(HEAD, blob.size))
+        done = read_fully(blob.source, 0, memoryview(head))
+        pieces = structure_of(memoryview(head)[:done], blob.size, blob.source.read_into)
+        if pieces is None:
+            yield from self._content_spans(blob.source, blob.size)
+        else:
+            for span in _spans_of(pieces):
+                yield self._pool.submit(self._store_span, blob.source, span)
+
+    def _store_span(self, source: Source, pieces: list[Piece]) -> list[Extent]:
+        """In a thread: read one span of a structured blob and store its pieces; fewer when the bytes end early."""
+        first, last = pieces[0], pieces[-1]
+        extents: list[Extent] = []
+        with memoryview(self._buffers.span()) as whole, whole[: last.offset + last.length - first.offset] as view:
+            done = read_fully(source, first.offset, view)
+            for piece in pieces:
+                start = piece.offset - first.offset
+                if start + piece.length > done:
+                    break
+                extents.append(self._store(view[start : start + piece.length], piece.dtype))
+        self._progress(done)
+        return extents
+
+    def _content_spans(self, source: Source, size: int | None) -> Iterator[Future[list[Extent]]]:
+        """Read in order and cut by content; threads store what was cut. ``size`` None reads to wherever the bytes end."""
+        cutter = ContentCutter(self._keys.cut_seed)
+        offset, carried, final = 0, b"", False
+        while not final:
+            buffer = self._buffers.windows.get()
+            room = WINDOW - len(carried) if size is None else min(WINDOW - len(carried), size - offset)
+            with memoryview(buffer) as view:
+                view[: len(carried)] = carried
+                done = read_fully(source, offset, view[len(carried) : len(carried) + room])
+                offset += done
+                final = done < room or offset == size
+                filled = len(carried) + done
+                lengths = cutter.cut(view[:filled], final=final)
+                carried = bytes(view[sum(lengths) : filled])
+            self._progress(done)
+            yield self._pool.submit(self._store_cut, buffer, lengths)
+
+    def _store_cut(self, buffer: bytearray, lengths: list[int]) -> list[Extent]:
+        """In a thread: store the chunks that were cut from the beginning of ``buffer``, and give the buffer back."""
+        extents: list[Extent] = []
+        try:
+            with memoryview(buffer) as view:
+                at = 0
+                for length in lengths:
+                    extents.append(self._store(view[at : at + length], Dtype.BYTES))
+                    at += length
+        finally:
+            self._buffers.windows.put(buffer)
+        return extents
+
+    def _store(self, data: memoryview, dtype: Dtype) -> Extent:
+        return self._sink.put(self._keys, Kind.DATA, data, dtype), 0, len(data)
+
+    def _drain(self, keep: int) -> None:
+        """Turn the blobs that wait longest into entries until ``keep`` are left."""
+        while len(self._waiting) > keep:
+            waiting = self._waiting.popleft()
+            self._large -= bool(waiting.spans)
+            extents, digest = self._extents_of(waiting)
+            self._keep(waiting.blob, extents, digest)
+
+    def _extents_of(self, waiting: _Waiting) -> tuple[list[Extent], bytes]:
+        blob = waiting.blob
+        if waiting.known is not None:
+            return waiting.known.extents, waiting.digest
+        if waiting.shared is not None:
+            if waiting.shared.chunk is None:
+                self._close_shared()
+            assert waiting.shared.chunk is not None
+            return [(waiting.shared.chunk.result(), waiting.start, blob.size)], waiting.digest
+        extents = [extent for span in waiting.spans for extent in span.result()]
+        if not waiting.settled and (sum(e[2] for e in extents) != blob.size or not blob.source.settled()):
+            waiting = self._read_again(blob)
+            extents = [extent for span in waiting.spans for extent in span.result()]
+        blob.source.close()
+        return extents, waiting.digest or _digest_of(extents, self._keys.chunk_ids[Kind.DATA])
+
+    def _keep(self, blob: Blob, extents: list[Extent], digest: bytes) -> None:
+        size = sum(length for _, _, length in extents)
+        self._bytes += size
+        for chunk, _, _ in extents:
+            self._list.add(chunk)
+        if len(extents) <= INLINE:
+            self._tree.add(Entry(blob.path, size, digest, dict(blob.meta), extents, []))
+        else:
+            runs = store_runs(extents, self._put_page)
+            self._tree.add(Entry(blob.path, size, digest, dict(blob.meta), [], runs))
+        if self._cache is not None and blob.stamp is not None and extents:
+            self._cache.remember(Known(blob.path, blob.stamp, size, digest, extents))
+
+    def _read_again(self, blob: Blob) -> _Waiting:
+        """Read a blob that did not stand still from its start to wherever it ends now, until it does, or ATTEMPTS times."""
+        blob.stamp = None
+        for _ in range(ATTEMPTS):
+            spans = list(self._content_spans(blob.source, None))
+            for span in spans:
+                span.result()
+            if blob.source.settled():
+                break
+        else:
+            self._restless.append(blob.path.decode("utf-8", "backslashreplace"))
+        return _Waiting(blob, spans=spans, settled=True)
+
+    def _restless_finding(self) -> list[Finding]:
+        if not self._restless:
+            return []
+        what = f"{len(self._restless)} changed while they were read, {ATTEMPTS} times over; each is kept as last read"
+        return [Finding(severity=Severity.WARNING, what=what, keys=tuple(self._restless[:_MAX_KEYS]))]
+
+    def _put_page(self, kind: Kind, data: bytes) -> bytes:
+        page = self._sink.put(self._keys, kind, data)
+        self._list.add(page)
+        return page
+
+
+def _digest_of(extents: list[Extent], key: bytes) -> bytes:
+    """Equal bytes are cut alike, so the ids and lengths of the chunks stand for the bytes."""
+    return blake3(b"".join(chunk + length.to_bytes(4, "little") for chunk, _, length in extents), key=key).digest(16)
+
+
+def _spans_of(pieces: Iterable[Piece]) -> Iterator[list[Piece]]:
+    """Neighbouring pieces, up to SPAN bytes together."""
+    span: list[Piece] = []
+    for piece in pieces:
+        if span and piece.offset + piece.length - span[0].offset > SPAN:
+            yield span
+            span = []
+        span.append(piece)
+    if span:
+        yield span

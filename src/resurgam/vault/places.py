@@ -1,0 +1,80 @@
+"""Where chunks lie: reading and writing index segments and pack trailers.
+
+Both are the same thing at two scales: entries, sealed with the index key and signed by the session's key::
+
+    offset  bytes  what
+    0       8      key id of the signer
+    8       64     Ed25519 over the sealed bytes, as a ``resurgam segment`` or ``resurgam trailer``
+    72      ...    the sealed entries (``vault.keys``)
+
+A pack whose segment is missing (a capture was killed, an index was lost) is found by its trailer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+from blake3 import blake3
+
+from resurgam.errors import IntegrityError
+from resurgam.stores.base import Store
+from resurgam.vault.index import Entries, decode_segment
+from resurgam.vault.keys import IndexSecret
+from resurgam.vault.pack import ENTRY, FOOTER, trailer_place
+from resurgam.vault.roles import RoleTable
+from resurgam.vault.signing import PublicKey, Role, SigningKey, broken
+
+_SIGNED = 8 + 64
+_WRITERS = (Role.CAPTURE, Role.VERIFIER)  # verifiers store evidence
+
+Segment = tuple[list[str], Entries]
+
+
+class Places:
+    """The segments and trailers of one vault. ``roles`` says whose signatures count."""
+
+    def __init__(self, store: Store, secret: IndexSecret, roles: RoleTable) -> None:
+        self._store, self._secret = store, secret
+        self._keys = {key.key_id: key for role in _WRITERS for key in roles.keys(role)}
+
+    def seal(self, kind: str, plain: bytes, signer: SigningKey) -> bytes:
+        """Sealed and signed entries; ``kind`` is ``segment`` or ``trailer``."""
+        sealed = self._secret.seal(kind, plain)
+        return bytes.fromhex(signer.key_id) + signer.sign(f"resurgam {kind}", sealed) + sealed
+
+    def put_segment(self, plain: bytes, signer: SigningKey) -> None:
+        """Store a segment under the digest of its bytes."""
+        data = self.seal("segment", plain, signer)
+        self._store.put(f"index/{blake3(data).hexdigest()[:32]}", data)
+
+    def segments(self, signer: str | None = None) -> Iterator[Segment]:
+        """All segments, or those that the key ``signer`` has signed. Raises IntegrityError for a damaged one."""
+        for entry in self._store.list("index/"):
+            data = self._store.get(entry.name)
+            if signer is None or data[:8].hex() == signer:
+                yield decode_segment(self._open("segment", data, entry.name), entry.name)
+
+    def trailers(self, known: set[str], signer: str | None = None) -> Iterator[tuple[str, Entries]]:
+        """Packs outside ``known`` with their entries, from their trailers. A damaged pack is left out: nothing in it was
+        ever promised, or ``check`` names what was."""
+        for entry in self._store.list("packs/"):
+            name = entry.name.rpartition("/")[2]
+            if name in known:
+                continue
+            try:
+                start, length = trailer_place(self._store.get(entry.name, max(0, entry.size - FOOTER)), name)
+                data = self._store.get(entry.name, start, length)
+                if signer is None or data[:8].hex() == signer:
+                    plain = self._open("trailer", data, f"the trailer of pack {name[:16]}")
+                    yield name, np.frombuffer(plain, dtype=ENTRY)
+            except (IntegrityError, ValueError):
+                continue
+
+    def _open(self, kind: str, data: bytes, what: str) -> bytes:
+        if len(data) < _SIGNED:
+            raise broken(what, "it is cut off")
+        key: PublicKey | None = self._keys.get(data[:8].hex())
+        if key is None or not key.verifies(f"resurgam {kind}", data[_SIGNED:], data[8:_SIGNED]):
+            raise broken(what, "no capture or verifier key of this vault has signed it")
+        return self._secret.open(kind, data[_SIGNED:], what=what)

@@ -1,0 +1,173 @@
+"""Reading a vault back: chunk by chunk, each one authenticated, decoded and checked against its id before it is used.
+
+Whatever is wrong with the bytes, the answer is IntegrityError and never a guess; a flipped bit anywhere between the point's
+record and the last chunk cannot become a silently wrong restore.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from bisect import bisect_right
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from operator import itemgetter
+
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from resurgam.drivers.base import Blob, Item, Rows, write_fully
+from resurgam.errors import IntegrityError
+from resurgam.stores.base import Store
+from resurgam.vault.codecs import decode
+from resurgam.vault.index import Index, Place
+from resurgam.vault.pack import FRAME, NO_SESSION, Kind, decrypt, parse_frame
+from resurgam.vault.sink import ChunkKeys
+from resurgam.vault.snapshots import Entry, Extent, SnapshotRoot, entries, extents_of, read_root
+
+THREADS = 4
+_CACHED = 16  # decoded chunks kept: shared chunks of small files, and pages; at most a few MB each
+
+OpenSession = Callable[[bytes], AESGCM]  # session id to its cipher; Denied without an identity that opens it
+
+
+class ChunkReader:
+    """Chunks of one shred domain. Thread-safe. ``index`` finds places; ``open_session`` gives the session keys."""
+
+    def __init__(self, vault: bytes, store: Store, index: Index, keys: ChunkKeys, open_session: OpenSession) -> None:
+        self._vault, self._store, self._index, self._keys = vault, store, index, keys
+        self._open_session = open_session
+        self._lock = threading.Lock()
+        self._cache: OrderedDict[bytes, bytes] = OrderedDict()
+
+    def get(self, chunk: bytes, kind: Kind) -> bytes:
+        """The bytes of ``chunk``, kept for a while since neighbours will want them too."""
+        with self._lock:
+            if (data := self._cache.get(chunk)) is not None:
+                self._cache.move_to_end(chunk)
+                return data
+        data = bytes(self.fetch(chunk, kind))
+        with self._lock:
+            self._cache[chunk] = data
+            while len(self._cache) > _CACHED:
+                self._cache.popitem(last=False)
+        return data
+
+    def fetch(self, chunk: bytes, kind: Kind) -> bytes | bytearray | memoryview:
+        """The bytes of ``chunk``, which must be of ``kind``. Raises IntegrityError, Denied, Unreachable."""
+        place = self._index.find(chunk)
+        if place is None:
+            raise _lost(chunk, "no pack is known to hold it")
+        frame_bytes = self._read(place, chunk)
+        frame = parse_frame(frame_bytes)
+        if frame.id != chunk or frame.kind != kind or frame.stored != place.stored:
+            raise _lost(chunk, f"another one lies in its place in pack {place.pack[:16]}")
+        cipher = self._keys.list_cipher(chunk) if frame.session == NO_SESSION else self._open_session(frame.session)
+        data = decode(frame.codec, decrypt(cipher, self._vault, frame_bytes, frame), frame.raw)
+        if self._keys.id_of(kind, data) != chunk:
+            raise _lost(chunk, "its bytes do not have its id")
+        return data
+
+    def _read(self, place: Place, chunk: bytes) -> memoryview:
+        buffer = memoryview(bytearray(FRAME + place.stored))
+        if self._store.read_into(f"packs/{place.pack[:2]}/{place.pack}", place.offset, buffer) != len(buffer):
+            raise _lost(chunk, f"pack {place.pack[:16]} is cut off")
+        return buffer
+
+
+class VaultSource:
+    """The bytes of one entry, as a Source that knows a parallel way into a file."""
+
+    def __init__(self, reader: ChunkReader, entry: Entry) -> None:
+        self._reader = reader
+        self._entry = entry
+        self._extents: list[tuple[int, Extent]] | None = None
+
+    def read_into(self, offset: int, buffer: memoryview) -> int:
+        """See ``drivers.base.Source``."""
+        if offset >= self._entry.size:
+            return 0
+        placed = self._placed()
+        start, (chunk, skip, length) = placed[bisect_right(placed, offset, key=itemgetter(0)) - 1]
+        data = self._reader.get(chunk, Kind.DATA)
+        piece = memoryview(data)[skip + offset - start : skip + length][: len(buffer)]
+        buffer[: len(piece)] = piece
+        return len(piece)
+
+    def copy_to(self, descriptor: int) -> None:
+        """Write all bytes from several threads; runs of zeros become holes."""
+        placed = self._placed()
+        os.ftruncate(descriptor, self._entry.size)
+        if len(placed) <= 2:
+            for start, extent in placed:
+                self._write(descriptor, start, extent)
+            return
+        with ThreadPoolExecutor(THREADS, thread_name_prefix="restore") as pool:
+            for _ in pool.map(lambda item: self._write(descriptor, *item), placed):
+                pass
+
+    def settled(self) -> bool:
+        """What lies in a vault stands still."""
+        return True
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+    def _write(self, descriptor: int, start: int, extent: Extent) -> None:
+        chunk, skip, length = extent
+        data = self._reader.fetch(chunk, Kind.DATA) if length >= _BIG else self._reader.get(chunk, Kind.DATA)
+        piece = memoryview(data)[skip : skip + length]
+        if len(piece) != length:
+            raise _lost(chunk, "it is shorter than its entry says")
+        if _any_byte(piece):
+            write_fully(descriptor, piece, start)
+
+    def _placed(self) -> list[tuple[int, Extent]]:
+        if self._extents is None:
+            placed, start = [], 0
+            for extent in extents_of(self._entry, self._reader.get):
+                placed.append((start, extent))
+                start += extent[2]
+            if start != self._entry.size:
+                raise IntegrityError(
+                    f"The chunks of {self._entry.path!r} add up to {start} bytes, not {self._entry.size}.",
+                    untouched="Nothing was restored under this name.",
+                    next_step="Run `resurgam vault check --read`, and restore from another point.",
+                )
+            self._extents = placed
+        return self._extents
+
+
+class SnapshotReader:
+    """One component's snapshot."""
+
+    def __init__(self, reader: ChunkReader, tree: bytes) -> None:
+        self._reader = reader
+        self.root: SnapshotRoot = read_root(tree, reader.get)
+
+    def entries(self) -> Iterator[Entry]:
+        """All entries in path order."""
+        return entries(self.root.blobs, self._reader.get)
+
+    def items(self) -> Iterator[Item]:
+        """What a driver writes back. Tables that are views come with no rows: their image holds them."""
+        for entry in self.entries():
+            yield Blob(entry.path, entry.size, VaultSource(self._reader, entry), entry.meta)
+        for table in self.root.tables:
+            yield Rows(table.name, tuple(table.columns), tuple(table.key), (), table.view_of)
+
+
+_BIG = 64 << 10  # chunks of this size are used once; smaller extents share theirs with neighbours
+
+
+def _any_byte(data: memoryview) -> bool:
+    """Whether any byte is not zero; the first ones nearly always tell."""
+    return any(data[:16]) or data.tobytes().count(0) != len(data)
+
+
+def _lost(chunk: bytes, why: str) -> IntegrityError:
+    return IntegrityError(
+        f"Chunk {chunk.hex()[:16]} cannot be read: {why}.",
+        untouched="Nothing was restored from it.",
+        next_step="Run `resurgam vault check --read` to see which points are affected, and restore from another one.",
+    )

@@ -1,0 +1,318 @@
+"""The vault as one thing: opened with a store and a keyring, written by sessions, read by whoever has an identity.
+
+vault.json              who this vault is: id, format, fingerprint of its root key
+roles/<serial>          role tables, signed by the root key: which key may sign what, and who can read
+keys/index              the index secret, wrapped to the readers
+keys/session-<id>       a session's key, wrapped to its domain's readers
+packs/<xx>/<digest>     chunks
+index/<digest>          where they lie
+leases/<point>          a capture has reserved this name
+points/<point>          the recovery point, or its revocation: whichever was put first
+records/<point>/<...>   what became known of it later (P2)
+log/<n>                 announcements, in order
+"""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cached_property
+from typing import TypeVar
+
+import msgspec
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from resurgam.clock import Clock
+from resurgam.errors import Ambiguous, Denied, IntegrityError, NotFound
+from resurgam.model.codec import from_json, require_format, to_json
+from resurgam.model.point import Particulars, PointBody
+from resurgam.model.system import System
+from resurgam.stores.base import AlreadyThere, Entry, Store
+from resurgam.vault.host import HostState
+from resurgam.vault.index import Index
+from resurgam.vault.keyring import Keyring, NewKeys
+from resurgam.vault.keys import DEFAULT_DOMAIN, INDEX_OBJECT, VAULT_ID, IndexSecret, session_object, unwrap_session
+from resurgam.vault.pack import Kind
+from resurgam.vault.places import Places
+from resurgam.vault.reader import ChunkReader, SnapshotReader
+from resurgam.vault.records import (
+    Record,
+    RecordType,
+    Subject,
+    itself,
+    latest_roles,
+    make_record,
+    read_record,
+    timestamp,
+)
+from resurgam.vault.roles import RoleTable
+from resurgam.vault.signing import Role, SigningKey, broken
+from resurgam.vault.sink import ChunkKeys
+from resurgam.vault.writer import PointWriter, Progress, Writer
+
+T = TypeVar("T")
+
+FORMAT = 1
+POINT_FORMAT = 1
+IDENTITY = "vault.json"
+
+
+class VaultIdentity(msgspec.Struct, frozen=True, kw_only=True):
+    """Who a vault is. Nothing in it is secret; it is believed only as far as the pinned root fingerprint confirms it."""
+
+    format: int
+    vault: str
+    name: str
+    root: str
+    made: str
+
+
+@dataclass(frozen=True)
+class Sealed:
+    """A recovery point as its record tells it; ``received`` is when the store got it, by the store's clock."""
+
+    body: PointBody
+    record: Record
+    received: float
+
+
+class Repository:
+    """An open vault. What an operation needs and the keyring lacks raises Denied, naming the missing file."""
+
+    def __init__(self, store: Store, keyring: Keyring) -> None:
+        """Open the vault in ``store``. Raises NotFound, NewerFormat, Denied, IntegrityError."""
+        self.store = store
+        self.keyring = keyring
+        self.identity = _identity(store)
+        self.vault = bytes.fromhex(self.identity.vault)
+        trust = keyring.trust
+        if (trust.vault, trust.root) != (self.identity.vault, self.identity.root):
+            raise Denied(
+                f"{store.describe()} is the vault {self.identity.name} ({self.identity.vault}); "
+                f"the keys are those of {trust.name} ({trust.vault}).",
+                untouched="Nothing was read or written.",
+                next_step="Point vault.keys in resurgam.yaml at the keys of this vault.",
+            )
+        tables = ((entry.name, store.get(entry.name)) for entry in store.list("roles/"))
+        self.roles: RoleTable = latest_roles(tables, self.vault, trust.root).table
+        self._sessions: dict[bytes, AESGCM] = {}
+
+    @classmethod
+    def create(cls, store: Store, keys: str, name: str, clock: Clock) -> tuple[Repository, NewKeys]:
+        """Make an empty vault in ``store``, and its keys in the folder ``keys``.
+
+        Raises AlreadyThere where there is a vault, TargetRefused where there are keys.
+        """
+        if any(True for _ in store.list(IDENTITY)):
+            raise AlreadyThere(
+                f"{store.describe()} is a vault already.",
+                untouched="Nothing was changed.",
+                next_step="Use it as it is, or give another path.",
+            )
+        made = clock.now()
+        vault = secrets.token_bytes(VAULT_ID)
+        new = Keyring.create(keys, vault, name, made)
+        for object_name, data in new.objects.items():
+            store.put(object_name, data)
+        identity = VaultIdentity(format=FORMAT, vault=vault.hex(), name=name, root=new.trust.root, made=timestamp(made))
+        store.put(IDENTITY, to_json(identity))  # last: a vault exists when its identity does
+        return cls(store, Keyring(keys)), new
+
+    # What every role needs ------------------------------------------------------------------------------------------
+
+    @cached_property
+    def secret(self) -> IndexSecret:
+        """The index secret: from the capture role's file, or unwrapped by an identity. Raises Denied."""
+        return self.keyring.index_secret(lambda: self.store.get(INDEX_OBJECT))
+
+    @cached_property
+    def places(self) -> Places:
+        """Segments and trailers."""
+        return Places(self.store, self.secret, self.roles)
+
+    @cached_property
+    def index(self) -> Index:
+        """All chunks that any writer's segment names, and those of packs that no segment names."""
+        index = Index()
+        index.add(self.places.segments())
+        for name, entries in self.places.trailers(set(index.packs)):
+            index.add([([name], entries)])
+        return index
+
+    # Writing --------------------------------------------------------------------------------------------------------
+
+    def writer(
+        self, system: System, host: HostState, clock: Clock, *, paranoid: bool = False, progress: Progress | None = None
+    ) -> PointWriter:
+        """A session that makes one recovery point, in the capture role."""
+        return PointWriter(self, system, host, clock, paranoid, progress)
+
+    def evidence_writer(self) -> Writer:
+        """A session that stores documents only, in the verifier role."""
+        return Writer(self, self.keyring.signer(Role.VERIFIER))
+
+    def put_record(self, type: RecordType, point: str, body: object, role: Role, clock: Clock) -> str:
+        """Sign and store what became known of ``point``, and announce it; returns the record's name (P2)."""
+        name = f"records/{point}/{type}-{secrets.token_hex(8)}"
+        subject = self.sealed(point).record.subject
+        self.put_signed(name, type, subject, body, self.keyring.signer(role), clock)
+        self.announce(type, name, self.keyring.signer(role), clock)
+        return name
+
+    def put_signed(
+        self, name: str, type: RecordType, subject: Subject, body: object, signer: SigningKey, clock: Clock
+    ) -> None:
+        """Sign and store one record under ``name``. Raises AlreadyThere."""
+        self.store.put(name, make_record(type, subject, body, signer, vault=self.vault, made=clock.now()))
+
+    def announce(self, type: RecordType, name: str, signer: SigningKey, clock: Clock) -> None:
+        """Append to the log: a create-only put at the next free number; whoever loses the race takes the one after."""
+        last = max((int(entry.name.rpartition("/")[2]) for entry in self.store.list("log/")), default=0)
+        body = {"type": type, "object": name}
+        while True:
+            last += 1
+            try:
+                subject = itself(f"log/{last:010d}", body)
+                self.put_signed(subject.name, RecordType.LOG, subject, body, signer, clock)
+            except AlreadyThere:
+                continue
+            return
+
+    # Reading --------------------------------------------------------------------------------------------------------
+
+    def points(self, system: str | None = None) -> list[Sealed]:
+        """All recovery points, of ``system`` or of all, oldest first. Revoked names are none."""
+        found = [sealed for entry in self.store.list("points/") if (sealed := self._sealed(entry)) is not None]
+        return sorted((s for s in found if system in (None, s.body.system)), key=lambda s: s.body.sealed)
+
+    def sealed(self, point: str) -> Sealed:
+        """The point with exactly this id. Raises NotFound."""
+        for entry in self.store.list(f"points/{point}"):
+            if entry.name == f"points/{point}" and (sealed := self._sealed(entry)) is not None:
+                return sealed
+        raise _no_point(point)
+
+    def resolve(self, words: str, system: str | None = None) -> Sealed:
+        """The point that ``words`` mean: ``latest``, the beginning of an id, or a time (the newest sealed by then).
+
+        Raises NotFound, Ambiguous.
+        """
+        points = self.points(system)
+        if words == "latest":
+            matching = points[-1:]
+        elif (moment := _moment(words)) is not None:
+            matching = [s for s in points if datetime.fromisoformat(s.body.sealed) <= moment][-1:]
+        else:
+            matching = [s for s in points if s.body.id.startswith(words.lower())]
+        if not matching:
+            raise _no_point(words)
+        if len(matching) > 1:
+            raise Ambiguous(
+                f"{len(matching)} points begin with {words!r}: {', '.join(s.body.id for s in matching[:5])}.",
+                untouched="Nothing was changed.",
+                next_step="Give more of the id.",
+            )
+        return matching[0]
+
+    def records(self, point: str) -> list[Record]:
+        """What became known of ``point`` since it was sealed, oldest first."""
+        sealed = self.sealed(point)
+        found = [
+            read_record(self.store.get(e.name), self.roles, self.vault, about=f"point/{point}", what=e.name)
+            for e in self.store.list(f"records/{point}/")
+        ]
+        for record in found:
+            if record.subject != sealed.record.subject:
+                raise IntegrityError(
+                    f"A {record.type} record names another point under the id {point}.",
+                    untouched="Nothing was changed.",
+                    next_step="Run `resurgam vault check`; find out who holds that key.",
+                )
+        return sorted(found, key=lambda record: record.made)
+
+    def particulars(self, body: PointBody) -> Particulars:
+        """The encrypted part of a point. Raises Denied without an identity."""
+        return self.document(body.particulars, Particulars, what=f"the particulars of point {body.id}")
+
+    def document(self, chunk: str, kind: type[T], *, what: str, domain: str = DEFAULT_DOMAIN) -> T:
+        """A document that a writer stored."""
+        return from_json(self.chunks(domain).get(bytes.fromhex(chunk), Kind.DOCUMENT), kind, what=what)
+
+    def chunks(self, domain: str) -> ChunkReader:
+        """The chunks of a shred domain."""
+        return ChunkReader(self.vault, self.store, self.index, ChunkKeys(self.secret, domain), self._cipher)
+
+    def snapshot(self, body: PointBody, component: str) -> SnapshotReader:
+        """One component of a point. Raises NotFound."""
+        for snapshot in body.snapshots:
+            if snapshot.component == component:
+                return SnapshotReader(self.chunks(snapshot.domain), bytes.fromhex(snapshot.tree))
+        raise NotFound(
+            f"Point {body.id} has no component {component!r}.",
+            untouched="Nothing was changed.",
+            next_step=f"It has: {', '.join(s.component for s in body.snapshots)}.",
+        )
+
+    def _cipher(self, session: bytes) -> AESGCM:
+        if session not in self._sessions:
+            try:
+                wrapped = self.store.get(session_object(session))
+            except NotFound as error:
+                raise IntegrityError(
+                    f"The key of session {session.hex()[:16]} is missing from the vault.",
+                    untouched="Nothing was restored from it.",
+                    next_step="Bring keys/ back from a replica, or restore from another point.",
+                ) from error
+            self._sessions[session] = unwrap_session(wrapped, self.vault, session, self.keyring.identities).cipher
+        return self._sessions[session]
+
+    def _sealed(self, entry: Entry) -> Sealed | None:
+        point = entry.name.rpartition("/")[2]
+        expect = {RecordType.POINT, RecordType.REVOCATION}
+        record = read_record(
+            self.store.get(entry.name), self.roles, self.vault, expect, about=f"point/{point}", what=entry.name
+        )
+        if record.type is RecordType.REVOCATION:
+            return None
+        require_format(from_json(record.body, _Format, what=entry.name).format, POINT_FORMAT, what=entry.name)
+        body = record.read(PointBody)
+        if body.id != point:
+            raise broken(entry.name, f"it is the record of point {body.id[:32]}")
+        return Sealed(body, record, entry.received)
+
+
+class _Format(msgspec.Struct):
+    format: int
+
+
+def _identity(store: Store) -> VaultIdentity:
+    try:
+        data = store.get(IDENTITY)
+    except NotFound as error:
+        raise NotFound(
+            f"There is no vault in {store.describe()}.",
+            untouched="Nothing was changed.",
+            next_step="Check vault.path in resurgam.yaml, or make one with `resurgam vault init`.",
+        ) from error
+    require_format(from_json(data, _Format, what=IDENTITY).format, FORMAT, what="The vault")
+    return from_json(data, VaultIdentity, what=IDENTITY)
+
+
+def _moment(words: str) -> datetime | None:
+    """A time in ISO 8601; without an offset it is UTC, as all times that are printed. Ids are no times."""
+    if "-" not in words:
+        return None
+    try:
+        moment = datetime.fromisoformat(words)
+    except ValueError:
+        return None
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+def _no_point(words: str) -> NotFound:
+    return NotFound(
+        f"There is no recovery point {words!r}.",
+        untouched="Nothing was changed.",
+        next_step="`resurgam points` lists them; a point is named by the beginning of its id, `latest`, or a time.",
+    )

@@ -1,0 +1,169 @@
+"""The sink: bytes become chunks, chunks fill packs, full packs go to the store. The hot path of a capture.
+
+    hash --> known? --> encode (best of, verified) --> encrypt straight into the pack's memory --> store.put, another thread
+
+Several threads call ``put`` at once; each fills packs of its own, so they meet only at the index's lock. Nothing but
+hashing, compressing and encrypting happens per chunk, and all of that leaves the interpreter lock.
+"""
+
+from __future__ import annotations
+
+import mmap
+import queue
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+
+from blake3 import blake3
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from resurgam.stores.base import Buffer
+from resurgam.vault.chunking import Dtype
+from resurgam.vault.codecs import encode_verified
+from resurgam.vault.index import Entries, Index
+from resurgam.vault.keys import IndexSecret, Session
+from resurgam.vault.pack import (
+    NO_SESSION,
+    NONCE,
+    PACK_SIZE,
+    TAG,
+    Frame,
+    Kind,
+    PackBuilder,
+    associated,
+    new_buffer,
+)
+
+META_SIZE = 8 << 20  # pages lie in packs of their own, so that reading metadata touches no data
+
+
+class ChunkKeys:
+    """What names the chunks of one shred domain, and opens its chunk lists. Both writers and readers hold it (P9)."""
+
+    def __init__(self, secret: IndexSecret, domain: str) -> None:
+        base = secret.chunk_id_key(domain)
+        # One key per kind, so that equal bytes of two kinds are two chunks; DATA's is the domain's own.
+        self.chunk_ids = {k: base if k is Kind.DATA else blake3(bytes([k]), key=base).digest() for k in Kind}
+        self.domain = domain
+        self._secret = secret
+
+    def id_of(self, kind: Kind, data: Buffer) -> bytes:
+        """The chunk id of ``data``: its keyed BLAKE3."""
+        return blake3(data, key=self.chunk_ids[kind]).digest()
+
+    def list_cipher(self, chunk: bytes) -> AESGCM:
+        """The cipher of one chunk list. Its key depends on the content's id, so one nonce never meets two contents."""
+        return AESGCM(self._secret.list_key(chunk))
+
+
+class DomainKeys(ChunkKeys):
+    """What is needed to add chunks to one shred domain."""
+
+    def __init__(self, secret: IndexSecret, domain: str, session: Session) -> None:
+        super().__init__(secret, domain)
+        self.row_key = secret.row_digest_key(domain)
+        self.cut_seed = secret.cut_seed(domain)
+        self.session = session
+
+
+class Sink:
+    """Stores chunks through ``put_pack(name, bytes)``; ``seal_trailer`` seals and signs what lies in a pack."""
+
+    def __init__(
+        self,
+        vault: bytes,
+        index: Index,
+        put_pack: Callable[[str, memoryview], None],
+        seal_trailer: Callable[[bytes], bytes],
+        threads: int,
+    ) -> None:
+        self._vault = vault
+        self._index = index
+        self._put_pack = put_pack
+        self._seal_trailer = seal_trailer
+        self._local = threading.local()
+        self._lock = threading.Lock()
+        self._open: list[PackBuilder] = []
+        self._free: dict[int, queue.SimpleQueue[mmap.mmap]] = {}
+        for size, count in ((PACK_SIZE, threads + 2), (META_SIZE, 2)):
+            self._free[size] = queue.SimpleQueue()
+            for _ in range(count):
+                self._free[size].put(new_buffer(size))
+        self._shipper = ThreadPoolExecutor(1, thread_name_prefix="ship")
+        self._shipping: list[Future[None]] = []
+        self.finished: list[tuple[str, Entries]] = []
+        self.stored = 0
+        self.miscoded = 0  # chunks that a codec failed to give back and that were stored raw: this machine miscomputes
+
+    def put(self, keys: DomainKeys, kind: Kind, data: memoryview | bytes, dtype: Dtype = Dtype.BYTES) -> bytes:
+        """The id of the chunk ``data``, which is stored unless the vault has it already."""
+        chunk = keys.id_of(kind, data)
+        if self._index.claim(chunk):
+            self._store(keys, kind, chunk, memoryview(data), dtype)
+        return chunk
+
+    def flush(self) -> None:
+        """Ship every open pack and wait until all are durable. Raises what the store raised."""
+        with self._lock:
+            builders, self._open = self._open, []
+        for builder in builders:
+            self._ship(builder)
+        self._local = threading.local()
+        shipping, self._shipping = self._shipping, []
+        for future in shipping:
+            future.result()
+        self._index.settle()
+
+    def close(self) -> None:
+        """Stop the threads; what was not flushed is dropped."""
+        self._shipper.shutdown(wait=True, cancel_futures=True)
+
+    def _store(self, keys: DomainKeys, kind: Kind, chunk: bytes, data: memoryview, dtype: Dtype) -> None:
+        codec, encoded, exact = encode_verified(data, dtype)
+        self.miscoded += not exact
+        if kind is Kind.LIST:
+            session, nonce, cipher = NO_SESSION, bytes(NONCE), keys.list_cipher(chunk)
+        else:
+            session, nonce, cipher = keys.session.id, keys.session.next_nonce(), keys.session.cipher
+        frame = Frame(kind, codec, len(encoded) + TAG, len(data), chunk, session, nonce)
+        header, place = self._pack_with_room(kind is not Kind.DATA, frame.stored).add(frame)
+        cipher.encrypt_into(nonce, encoded, associated(self._vault, header), place)
+
+    def _pack_with_room(self, meta: bool, stored: int) -> PackBuilder:
+        name = "meta" if meta else "data"
+        builder: PackBuilder | None = getattr(self._local, name, None)
+        if builder is not None and not builder.has_room(stored):
+            with self._lock:
+                self._open.remove(builder)
+            self._ship(builder)
+            builder = None
+        if builder is None:
+            self._raise_early()
+            builder = PackBuilder(self._vault, self._free[META_SIZE if meta else PACK_SIZE].get())
+            setattr(self._local, name, builder)
+            with self._lock:
+                self._open.append(builder)
+        return builder
+
+    def _ship(self, builder: PackBuilder) -> None:
+        with self._lock:
+            self._shipping.append(self._shipper.submit(self._ship_now, builder))
+
+    def _ship_now(self, builder: PackBuilder) -> None:
+        try:
+            entries = builder.entries()
+            name, data = builder.finish(self._seal_trailer(entries.tobytes()))
+            self._put_pack(name, data)
+            self._index.add_pack(name, entries)
+            self.finished.append((name, entries))
+            self.stored += len(data)
+        finally:
+            self._free[len(builder.view)].put(builder.release())
+
+    def _raise_early(self) -> None:
+        """A store that is full or gone must stop the capture now, not after everything was read."""
+        with self._lock:
+            done = [future for future in self._shipping if future.done()]
+            self._shipping = [future for future in self._shipping if not future.done()]
+        for future in done:
+            future.result()

@@ -1,0 +1,182 @@
+"""Snapshots in the vault: one component as a tree of pages over its chunks (``docs/format.md`` section 6).
+
+SnapshotRoot --> tree of Entry, one per Blob, in path order      (Kind.TREE)
+             |       Entry --> extents: pieces of chunks, when they are few
+             |             --> runs: pages of chunk ids, when they are many     (Kind.RUN)
+             --> Table, one per table --> tree of keys and digests (Kind.ROWS)
+LIST pages: the ids of all those chunks, open with the index key, so that a pruner can count without reading.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from resurgam.model.codec import from_msgpack, require_format, to_msgpack
+from resurgam.vault.pack import ID, Kind
+from resurgam.vault.pages import MAX_ENTRIES, Child, Get, Put, Root, TreeBuilder, ends_page, leaves
+from resurgam.vault.tables import Table
+
+FORMAT = 1
+INLINE = 64  # a blob of more chunks than this has its list in pages of its own
+PAGE_BYTES = 1 << 20  # a leaf of large entries ends here at the latest
+_PLAIN_META = 3  # mode, time and the like; more may hold extended attributes of any size
+_RUN_MIN = 32  # groups of chunk ids end at an id with 8 zero bits, but never before this many
+
+Extent = tuple[bytes, int, int]  # chunk id, start in the chunk, length
+
+
+class Entry(msgspec.Struct, frozen=True, array_like=True):
+    """One Blob. ``digest`` is equal for equal bytes (16 bytes, keyed). Extents follow each other; so do runs, which take
+    their place when there are many chunks, each used whole."""
+
+    path: bytes
+    size: int
+    digest: bytes
+    meta: dict[str, Any]
+    extents: list[Extent]
+    runs: list[bytes]
+
+
+class Run(msgspec.Struct, frozen=True, array_like=True):
+    """Consecutive chunks of one blob: ids joined, lengths as u32 little-endian."""
+
+    ids: bytes
+    lengths: bytes
+
+
+class SnapshotRoot(msgspec.Struct, frozen=True, array_like=True):
+    """Where a component's snapshot begins."""
+
+    format: int
+    component: str
+    driver: str
+    blobs: Root
+    tables: list[Table]
+
+
+def read_root(page: bytes, get: Get) -> SnapshotRoot:
+    """The root page of a snapshot. Raises IntegrityError, NewerFormat."""
+    root = from_msgpack(get(page, Kind.TREE), SnapshotRoot, what=f"snapshot {page.hex()[:16]}")
+    require_format(root.format, FORMAT, what=f"Snapshot {page.hex()[:16]}")
+    return root
+
+
+def read_entries(child: Child, get: Get) -> list[Entry]:
+    """The entries of one leaf page."""
+    return from_msgpack(get(child.page, Kind.TREE), list[Entry], what=f"page {child.page.hex()[:16]}")
+
+
+def entries(root: Root, get: Get) -> Iterator[Entry]:
+    """All entries in path order."""
+    for child in leaves(root, Kind.TREE, get):
+        yield from read_entries(child, get)
+
+
+def extents_of(entry: Entry, get: Get) -> Iterator[Extent]:
+    """The pieces that make up a blob, in order."""
+    yield from entry.extents
+    for page in entry.runs:
+        run = from_msgpack(get(page, Kind.RUN), Run, what=f"page {page.hex()[:16]}")
+        for place, length in enumerate(np.frombuffer(run.lengths, dtype="<u4").tolist()):
+            yield run.ids[place * ID : (place + 1) * ID], 0, length
+
+
+class EntryTree:
+    """Collects entries in path order into leaves."""
+
+    def __init__(self, put: Put, seed: bytes) -> None:
+        self._put = put
+        self._seed = seed
+        self._builder = TreeBuilder(Kind.TREE, put)
+        self._open: list[Entry] = []
+        self._bytes = 0
+        self._last: bytes | None = None
+
+    def add(self, entry: Entry) -> None:
+        """The next entry; a driver that yields paths out of order or twice breaks its contract."""
+        assert self._last is None or entry.path > self._last, "a driver yields paths once, in ascending order"
+        self._last = entry.path
+        self._open.append(entry)
+        self._bytes += 64 + len(entry.path) + 48 * len(entry.extents) + 32 * len(entry.runs)
+        if len(entry.meta) > _PLAIN_META:
+            self._bytes += len(to_msgpack(entry.meta))
+        if len(self._open) >= MAX_ENTRIES or self._bytes >= PAGE_BYTES or ends_page(entry.path, self._seed):
+            self._close()
+
+    def root(self) -> Root:
+        """Close the tree."""
+        if self._open:
+            self._close()
+        return self._builder.root()
+
+    def _close(self) -> None:
+        page = self._put(Kind.TREE, to_msgpack(self._open))
+        self._builder.leaf(self._open[0].path, page, len(self._open))
+        self._open = []
+        self._bytes = 0
+
+
+def store_runs(extents: list[Extent], put: Put) -> list[bytes]:
+    """Write the chunk list of a large blob as pages that end where the ids say so; returns the pages' ids."""
+    pages: list[bytes] = []
+    start = 0
+    for place, (chunk, _, _) in enumerate(extents, 1):
+        count = place - start
+        if place == len(extents) or count >= MAX_ENTRIES or (count >= _RUN_MIN and chunk[0] == 0):
+            group = extents[start:place]
+            lengths = np.fromiter((length for _, _, length in group), dtype="<u4").tobytes()
+            pages.append(put(Kind.RUN, to_msgpack(Run(b"".join(chunk for chunk, _, _ in group), lengths))))
+            start = place
+    return pages
+
+
+class ChunkList:
+    """The ids of all chunks of one snapshot, in the order of their use, as LIST pages."""
+
+    def __init__(self, put: Put) -> None:
+        self._put = put
+        self._builder = TreeBuilder(Kind.LIST, put)
+        self._open: list[bytes] = []
+
+    def add(self, chunk: bytes) -> None:
+        """One more chunk; the same one many times in a row (small files) counts once."""
+        if self._open and self._open[-1] == chunk:
+            return
+        self._open.append(chunk)
+        if len(self._open) >= MAX_ENTRIES or (len(self._open) >= _RUN_MIN and chunk[0] == 0):
+            self._close()
+
+    def root(self) -> bytes:
+        """The id of the list's root page: a Root over its leaves."""
+        if self._open:
+            self._close()
+        return self._put(Kind.LIST, to_msgpack(self._builder.root()))
+
+    def _close(self) -> None:
+        page = self._put(Kind.LIST, b"".join(self._open))
+        self._builder.leaf(b"", page, len(self._open))
+        self._open = []
+
+
+def listed_chunks(page: bytes, get: Get) -> Iterator[bytes]:
+    """Every chunk id that a snapshot needs, LIST pages included. Needs the index key only."""
+    root = from_msgpack(get(page, Kind.LIST), Root, what=f"chunk list {page.hex()[:16]}")
+    yield page
+    if root.page:
+        yield from _listed(root.page, root.level, get)
+
+
+def _listed(page: bytes, level: int, get: Get) -> Iterator[bytes]:
+    yield page
+    data = get(page, Kind.LIST)
+    if level == 0:
+        for at in range(0, len(data), ID):
+            yield data[at : at + ID]
+        return
+    inner = from_msgpack(data, tuple[int, list[Child]], what=f"chunk list {page.hex()[:16]}")
+    for child in inner[1]:
+        yield from _listed(child.page, level - 1, get)

@@ -1,0 +1,265 @@
+"""Rows in the vault: a table as sorted pairs of key and digest, in a tree of pages.
+
+A row's key is written so that comparing bytes compares keys (memcmp order), and so that it can be read back for people:
+
+    tag  value                          then
+    0x05 NULL                           nothing
+    0x10 integer                        8 bytes, big-endian, offset by 2^63
+    0x12 float                          8 bytes, big-endian IEEE 754, sign flipped so that order holds
+    0x20 text                           UTF-8, 0x00 as 0x00 0xff, closed by 0x00 0x00
+    0x30 bytes                          as text
+
+A key of more than 255 bytes is cut after 200 and closed by 0x7f and 16 bytes of its keyed BLAKE3, so that pages stay small;
+people see it with an ellipsis.
+
+A row's digest is the first 8 bytes of the keyed BLAKE3 of the row's values in MessagePack: keyed, so that nobody who sees
+it can test guesses at the row, and nobody without the key can make two rows collide but by chance (2^-64 a pair). A table
+without a key has empty keys and is sorted by digest, equal rows standing side by side.
+
+Where the rows are a view of an image (SQLite), these pairs are all that is kept: enough to tell which rows differ between
+any two points, at a few bytes a row; the values are read from the image.
+"""
+
+from __future__ import annotations
+
+import heapq
+import struct
+import tempfile
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from operator import itemgetter
+from typing import BinaryIO
+
+import msgspec
+import numpy as np
+from blake3 import blake3
+
+from resurgam.drivers.base import Rows
+from resurgam.errors import IntegrityError
+from resurgam.model.codec import from_msgpack, to_msgpack
+from resurgam.model.system import Json
+from resurgam.vault.pack import Kind
+from resurgam.vault.pages import LEAF_BITS, MAX_ENTRIES, Child, Get, Put, Root, TreeBuilder, differing
+
+DIGEST = 8
+RUN = 1 << 18  # pairs sorted in memory at a time: about 40 MB
+_SIGN = 1 << 63
+_INT = struct.Struct(">BQ")
+_PAIR = struct.Struct("<I")
+_LONGEST, _CUT = 255, 200
+_LONG = _CUT + 1 + 16
+
+Pair = tuple[bytes, bytes]
+
+
+class Table(msgspec.Struct, frozen=True, array_like=True):
+    """A table in a snapshot."""
+
+    name: str
+    columns: list[str]
+    key: list[str]
+    view_of: bytes | None
+    root: Root
+
+
+class Leaf(msgspec.Struct, frozen=True, array_like=True):
+    """Pairs in order: lengths of the keys (u32, little-endian), the keys, the digests, each joined."""
+
+    lengths: bytes
+    keys: bytes
+    digests: bytes
+
+
+def encode_key(values: Iterable[Json]) -> bytes:
+    """The key of a row; see the module's table."""
+    return b"".join(map(_encode_value, values))
+
+
+def decode_key(key: bytes) -> tuple[Json, ...]:
+    """The values of a key. Raises IntegrityError where it is none."""
+    values: list[Json] = []
+    at = 0
+    while at < len(key):
+        tag = key[at]
+        if tag == 0x05:
+            values.append(None)
+            at += 1
+        elif tag in (0x10, 0x12) and at + 9 <= len(key):
+            (number,) = struct.unpack_from(">Q", key, at + 1)
+            values.append(number - _SIGN if tag == 0x10 else _float_of(number))
+            at += 9
+        elif tag in (0x20, 0x30) and (end := _end_of_text(key, at + 1)) > 0:
+            body = key[at + 1 : end].replace(b"\x00\xff", b"\x00")
+            values.append(body.decode("utf-8", "surrogatepass") if tag == 0x20 else body)
+            at = end + 2
+        elif len(key) == _LONG:
+            tail = key[at + 1 : _CUT].replace(b"\x00\xff", b"\x00")
+            return (*values, tail.decode("utf-8", "replace") + "\N{HORIZONTAL ELLIPSIS}")
+        else:
+            raise IntegrityError(
+                "A row's key cannot be read.", untouched="Nothing was changed.", next_step="Run `resurgam vault check`."
+            )
+    return tuple(values)
+
+
+def store_rows(rows: Rows, row_key: bytes, put: Put) -> Table:
+    """Write the pages of one table through ``put``."""
+    builder = TreeBuilder(Kind.ROWS, put)
+    for run in _in_order(_pairs(rows, row_key)):
+        keys, digests = [pair[0] for pair in run], [pair[1] for pair in run]
+        start = 0
+        for end in _page_ends(digests):
+            leaf = Leaf(
+                np.fromiter(map(len, keys[start:end]), dtype="<u4").tobytes(),
+                b"".join(keys[start:end]),
+                b"".join(digests[start:end]),
+            )
+            builder.leaf(keys[start], put(Kind.ROWS, to_msgpack(leaf)), end - start)
+            start = end
+    return Table(rows.name, list(rows.columns), list(rows.key), rows.view_of, builder.root())
+
+
+def differing_keys(a: Root, b: Root, get: Get) -> tuple[list[bytes], list[bytes], list[bytes]]:
+    """Keys that were removed, added and changed between two trees of rows, reading only pages that differ."""
+    left, right = differing(a, b, Kind.ROWS, get)
+    gone, new = Counter(_read(left, get)), Counter(_read(right, get))
+    removed, added = gone - new, new - gone
+    before, after = {key for key, _ in removed}, {key for key, _ in added}
+    changed = (before & after) - {b""}
+    return (
+        sorted(key for key, _ in removed.elements() if key not in changed),
+        sorted(key for key, _ in added.elements() if key not in changed),
+        sorted(changed),
+    )
+
+
+def _read(children: list[Child], get: Get) -> Iterator[Pair]:
+    for child in children:
+        leaf = from_msgpack(get(child.page, Kind.ROWS), Leaf, what=f"page {child.page.hex()[:16]}")
+        at = 0
+        for row, length in enumerate(np.frombuffer(leaf.lengths, dtype="<u4").tolist()):
+            yield leaf.keys[at : at + length], leaf.digests[row * DIGEST : (row + 1) * DIGEST]
+            at += length
+
+
+def _pairs(rows: Rows, row_key: bytes) -> Iterator[list[Pair]]:
+    """Batches of pairs, in the driver's order. This loop runs once per row: keep it flat."""
+    pick = [rows.columns.index(name) for name in rows.key]
+    pack, encode = _INT.pack, msgspec.msgpack.Encoder().encode
+    for batch in rows.batches:
+        digests = [blake3(encode(row), key=row_key).digest(DIGEST) for row in batch]
+        if not pick:
+            yield [(b"", digest) for digest in digests]
+        elif len(pick) == 1:
+            column = itemgetter(pick[0])
+            yield [
+                (pack(0x10, value + _SIGN) if type(value) is int else _bounded(_encode_value(value), row_key), digest)
+                for value, digest in zip(map(column, batch), digests, strict=True)
+            ]
+        else:
+            columns = itemgetter(*pick)
+            yield [
+                (_bounded(encode_key(columns(row)), row_key), digest)
+                for row, digest in zip(batch, digests, strict=True)
+            ]
+
+
+def _in_order(batches: Iterable[list[Pair]]) -> Iterator[list[Pair]]:
+    """All pairs sorted, in lists. One list when they fit into memory, else sorted runs that are merged from a file."""
+    with tempfile.TemporaryFile() as spill:
+        spans: list[tuple[int, int]] = []
+        run: list[Pair] = []
+        for batch in batches:
+            run += batch
+            if len(run) >= RUN:
+                spans.append(_spill(spill, sorted(run)))
+                run = []
+        run.sort()
+        if not spans:
+            if run:
+                yield run
+            return
+        spans.append(_spill(spill, run))
+        merged = heapq.merge(*(_unspill(spill, span) for span in spans))
+        piece: list[Pair] = []
+        for pair in merged:
+            piece.append(pair)
+            if len(piece) >= RUN:
+                # Cut where a page ends, so that runs leave no trace in the pages.
+                end = max(_page_ends([digest for _, digest in piece])[:-1], default=len(piece))
+                yield piece[:end]
+                piece = piece[end:]
+        if piece:
+            yield piece
+
+
+def _page_ends(digests: list[bytes]) -> list[int]:
+    """Where pages end: after a digest with LEAF_BITS low zero bits, or when a page is full; always at the end."""
+    values = np.frombuffer(b"".join(digests), dtype="<u8")
+    natural = np.flatnonzero((values & np.uint64((1 << LEAF_BITS) - 1)) == 0) + 1
+    ends: list[int] = []
+    start = 0
+    for end in [*natural.tolist(), len(digests)]:
+        while end - start > MAX_ENTRIES:
+            start += MAX_ENTRIES
+            ends.append(start)
+        if end > start:
+            ends.append(end)
+            start = end
+    return ends
+
+
+def _spill(file: BinaryIO, run: list[Pair]) -> tuple[int, int]:
+    start = file.seek(0, 2)
+    file.writelines(_PAIR.pack(len(key)) + digest + key for key, digest in run)
+    return start, file.tell()
+
+
+def _unspill(file: BinaryIO, span: tuple[int, int]) -> Iterator[Pair]:
+    at, end = span
+    buffer = b""
+    while at < end or buffer:
+        file.seek(at)
+        data = buffer + file.read(min(1 << 20, end - at))
+        at = min(end, at + (1 << 20))
+        here = 0
+        while here + 4 + DIGEST <= len(data):
+            (length,) = _PAIR.unpack_from(data, here)
+            stop = here + 4 + DIGEST + length
+            if stop > len(data):
+                break
+            yield data[here + 4 + DIGEST : stop], data[here + 4 : here + 4 + DIGEST]
+            here = stop
+        buffer = data[here:]
+
+
+def _encode_value(value: Json) -> bytes:
+    if value is None:
+        return b"\x05"
+    if isinstance(value, int):
+        return _INT.pack(0x10, value + _SIGN)
+    if isinstance(value, float):
+        (number,) = struct.unpack(">Q", struct.pack(">d", value))
+        return _INT.pack(0x12, number ^ (0xFFFF_FFFF_FFFF_FFFF if number & _SIGN else _SIGN))
+    tag, body = (b"\x20", value.encode("utf-8", "surrogatepass")) if isinstance(value, str) else (b"\x30", value)
+    return tag + bytes(body).replace(b"\x00", b"\x00\xff") + b"\x00\x00"
+
+
+def _bounded(key: bytes, row_key: bytes) -> bytes:
+    if len(key) <= _LONGEST:
+        return key
+    return key[:_CUT] + b"\x7f" + blake3(key, key=row_key).digest(16)
+
+
+def _float_of(number: int) -> float:
+    number ^= _SIGN if number & _SIGN else 0xFFFF_FFFF_FFFF_FFFF
+    value: float = struct.unpack(">d", struct.pack(">Q", number))[0]
+    return value
+
+
+def _end_of_text(key: bytes, at: int) -> int:
+    while (at := key.find(b"\x00", at)) >= 0:
+        if key[at + 1 : at + 2] == b"\x00":
+            return at
+        at += 2
+    return -1

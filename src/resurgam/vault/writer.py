@@ -1,0 +1,222 @@
+"""A writing session: from the lease to the seal.
+
+The order of writes is the format's first rule (``docs/format.md`` section 2): session keys, packs, index segment, lease,
+point, log. Whatever stops in between leaves objects that nothing names; the next session of the same key takes the packs
+into its index and goes on from there, and revokes the lease.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+from resurgam import __version__
+from resurgam.clock import Clock
+from resurgam.drivers.base import Driver
+from resurgam.errors import Busy
+from resurgam.model.codec import to_json
+from resurgam.model.point import Finding, Particulars, PointBody, Position, Severity, Snapshot
+from resurgam.model.system import Component, System
+from resurgam.stores.base import AlreadyThere
+from resurgam.vault.filescache import FilesCache
+from resurgam.vault.host import HostState, UnderWay
+from resurgam.vault.index import Index, encode_segment
+from resurgam.vault.intake import Buffers, Intake
+from resurgam.vault.keys import DEFAULT_DOMAIN, new_session, session_object
+from resurgam.vault.pack import Kind
+from resurgam.vault.records import RecordType, itself, timestamp
+from resurgam.vault.signing import Role, SigningKey
+from resurgam.vault.sink import DomainKeys, Sink
+
+if TYPE_CHECKING:
+    from resurgam.vault.repository import Repository, Sealed
+
+POINT_FORMAT = 1
+THREADS = 2  # more gain nothing: two fill two cores, and each holds a pack of 32 MiB
+_WINDOWS = 4
+
+Progress = Callable[[str, int], None]  # component, bytes taken in since the last call
+
+
+class Writer:
+    """Adds to a vault. ``Repository.writer`` makes one; it is of use within its ``with`` only."""
+
+    def __init__(self, repository: Repository, signer: SigningKey) -> None:
+        self._repository = repository
+        self._signer = signer
+        self._keys: dict[str, DomainKeys] = {}
+        self._index = _own_index(repository, signer)
+        self._sink = Sink(
+            repository.vault,
+            self._index,
+            lambda name, data: repository.store.put(f"packs/{name[:2]}/{name}", data),
+            lambda entries: repository.places.seal("trailer", entries, signer),
+            THREADS,
+        )
+        self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="take")
+        self._buffers = Buffers(_WINDOWS)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def document(self, value: object, domain: str = DEFAULT_DOMAIN) -> str:
+        """Store ``value`` as encrypted JSON; returns its chunk id in hex. Durable after ``flush``."""
+        return self._sink.put(self._domain(domain), Kind.DOCUMENT, to_json(value)).hex()
+
+    def flush(self) -> None:
+        """Everything stored so far is durable, and can be found, when this returns."""
+        self._sink.flush()
+        finished, self._sink.finished = self._sink.finished, []
+        if finished:
+            self._repository.places.put_segment(encode_segment(finished), self._signer)
+
+    @property
+    def stored(self) -> int:
+        """Bytes that this session has put into packs so far."""
+        return self._sink.stored
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._pool.shutdown(wait=True, cancel_futures=True)
+        self._sink.close()
+
+    def _domain(self, domain: str) -> DomainKeys:
+        if domain not in self._keys:
+            session, wrapped = new_session(self._repository.vault, domain, self._repository.roles.recipients(domain))
+            self._repository.store.put(session_object(session.id), wrapped)
+            self._keys[domain] = DomainKeys(self._repository.secret, domain, session)
+        return self._keys[domain]
+
+
+class PointWriter(Writer):
+    """The writing session of one recovery point."""
+
+    def __init__(
+        self,
+        repository: Repository,
+        system: System,
+        host: HostState,
+        clock: Clock,
+        paranoid: bool,
+        progress: Progress | None,
+    ) -> None:
+        super().__init__(repository, repository.keyring.signer(Role.CAPTURE))
+        self._system, self._host, self._clock, self._paranoid = system, host, clock, paranoid
+        self._progress = progress or (lambda _component, _bytes: None)
+        self._caches: list[FilesCache] = []
+        self._started = timestamp(clock.now())
+        self.point = secrets.token_hex(8)
+        self.findings: list[Finding] = []
+        self._revoke_own()
+        host.begin(UnderWay(self.point, self._started, os.getpid()))
+        lease = {"point": self.point, "system": system.name, "started": self._started}
+        subject = itself(f"lease/{self.point}", lease)
+        repository.put_signed(f"leases/{self.point}", RecordType.LEASE, subject, lease, self._signer, clock)
+
+    def snapshot(self, component: Component, driver: Driver, at: Position) -> Snapshot:
+        """Read ``component`` at its position into the vault."""
+        cache = FilesCache(self._host.path(f"{component.name}.files"), self._repository.vault.hex())
+        self._caches.append(cache)
+        keys = self._domain(component.shred_domain)
+        before = self._sink.stored
+        intake = Intake(
+            self._sink,
+            self._index,
+            keys,
+            self._pool,
+            self._buffers,
+            cache,
+            self._paranoid,
+            lambda size: self._progress(component.name, size),
+        )
+        taken = intake.take(component.name, component.driver, driver.read(component, at))
+        self.findings += taken.findings
+        return Snapshot(
+            component=component.name,
+            driver=component.driver,
+            domain=component.shred_domain,
+            tree=taken.tree.hex(),
+            chunks=taken.chunks.hex(),
+            items=taken.items,
+            bytes=taken.bytes,
+            stored=self._sink.stored - before,
+            asked=component.consistency,
+            earned=at.earned.word,
+        )
+
+    def seal(self, particulars: Particulars, snapshots: tuple[Snapshot, ...]) -> Sealed:
+        """Make the point exist. Raises Busy when its lease was revoked meanwhile."""
+        repository = self._repository
+        counts = {severity.value: 0 for severity in Severity}
+        for finding in particulars.findings:
+            counts[finding.severity.value] += 1
+        document = self.document(particulars)
+        self.flush()
+        body = PointBody(
+            format=POINT_FORMAT,
+            id=self.point,
+            system=self._system.name,
+            started=self._started,
+            sealed=timestamp(self._clock.now()),
+            skew=particulars.cut.skew,
+            freeze=particulars.cut.freeze,
+            snapshots=snapshots,
+            particulars=document,
+            findings=counts,
+            host_can_read=repository.keyring.can_read,
+            resurgam=__version__,
+        )
+        try:
+            # P1: the record is the last thing written.
+            subject = itself(f"point/{self.point}", body)
+            repository.put_signed(f"points/{self.point}", RecordType.POINT, subject, body, self._signer, self._clock)
+        except AlreadyThere as error:
+            raise Busy(
+                f"The lease of point {self.point} was revoked while it was being captured.",
+                untouched="No point was made; what was stored will be reused.",
+                next_step="Run the capture again.",
+            ) from error
+        repository.announce(RecordType.POINT, f"points/{self.point}", self._signer, self._clock)
+        for cache in self._caches:
+            cache.commit()
+        self._host.end()
+        return repository.sealed(self.point)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        super().__exit__(kind, error, trace)
+        for cache in self._caches:
+            cache.close()
+
+    def _revoke_own(self) -> None:
+        """Give up the name that an interrupted capture of this host had reserved: seal or revoke, the first wins."""
+        note = self._host.under_way()
+        if note is None:
+            return
+        repository, name = self._repository, f"points/{note.point}"
+        body = {"why": "the capture was interrupted; the next one on the same host began"}
+        subject = itself(f"point/{note.point}", body)
+        with suppress(AlreadyThere):  # it was sealed just before the process died: the point stands
+            repository.put_signed(name, RecordType.REVOCATION, subject, body, self._signer, self._clock)
+        self._host.end()
+
+
+def _own_index(repository: Repository, signer: SigningKey) -> Index:
+    """What this key has stored itself, packs of interrupted sessions included: those get their segment now.
+
+    Chunks of other writers are not reused: a stolen host could have published garbage under a known id (design 4).
+    """
+    index = Index()
+    index.add(repository.places.segments(signer.key_id))
+    orphans = list(repository.places.trailers(set(index.packs), signer.key_id))
+    if orphans:
+        repository.places.put_segment(encode_segment(orphans), signer)
+        index.add(([name], entries) for name, entries in orphans)
+    return index
