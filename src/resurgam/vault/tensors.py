@@ -1,0 +1,126 @@
+"""Where the numbers lie in files of numbers: safetensors and ``.npy``, told by their first bytes, never by their names.
+
+A reader looks at a file's head and answers with extents that tile the whole file, or with None: "not mine, or not as its
+format says". None is no error. The file is then cut by its content like any other, and not one byte depends on what a
+header claims: a lying header costs compression, never data.
+
+Nothing here imports the formats' own libraries and nothing executes what it reads: an ``.npy`` header is Python source
+text, of which only the words ``'descr': '<f4'`` are looked for.
+
+Formats: safetensors, "Format" in https://github.com/huggingface/safetensors; npy 1.0 to 3.0, ``numpy.lib.format``.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from enum import IntEnum
+from typing import NamedTuple
+
+import msgspec
+
+Read = Callable[[int, memoryview], int]
+"""``read(offset, buffer)`` fills ``buffer`` from ``offset`` and returns the bytes read; 0 at the end."""
+
+MAX_HEADER = 16 << 20  # some 130,000 tensors; what is longer is cut by content rather than held in memory
+
+
+class Dtype(IntEnum):
+    """What a run of bytes is made of, little-endian: a hint for the choice of codec, never needed to read it back."""
+
+    BYTES = 0
+    BF16 = 1
+    F16 = 2
+    F32 = 3
+
+
+class Extent(NamedTuple):
+    """A run of bytes of one kind, from ``offset``, ``length`` bytes long."""
+
+    offset: int
+    length: int
+    dtype: Dtype
+
+
+_TENSOR_DTYPES = {"BF16": Dtype.BF16, "F16": Dtype.F16, "F32": Dtype.F32}
+_ARRAY_DTYPES = {b"<f2": Dtype.F16, b"<f4": Dtype.F32}
+_ARRAY_MAGIC = b"\x93NUMPY"
+_ARRAY_HEADER_LENGTH = {1: 2, 2: 4, 3: 4}  # major version: bytes of the length field, at offset 8
+_ARRAY_DESCR = re.compile(rb"""['"]descr['"]\s*:\s*['"]([^'"]{1,8})['"]""")
+
+
+class _Tensor(msgspec.Struct):
+    """One entry of a safetensors header. Its shape is not asked for: only the place of its bytes counts here."""
+
+    dtype: str
+    data_offsets: tuple[int, int]
+
+
+def safetensors_extents(head: memoryview, size: int, read: Read) -> list[Extent] | None:
+    """The header and each tensor of a safetensors file in order of offset; None where it is none or lies."""
+    if len(head) < 9 or head[8] != ord("{"):
+        return None
+    data = 8 + int.from_bytes(head[:8], "little")
+    if data - 8 > MAX_HEADER or data > size:
+        return None
+    header = _bytes_at(8, data - 8, head, read)
+    tensors = _tensors(header) if header is not None else None
+    if tensors is None:
+        return None
+    extents = [Extent(0, data, Dtype.BYTES)]
+    end = data
+    for tensor in tensors:
+        begin, stop = (data + offset for offset in tensor.data_offsets)
+        if not end <= begin <= stop <= size:
+            return None
+        if end < begin:
+            extents.append(Extent(end, begin - end, Dtype.BYTES))
+        if begin < stop:
+            extents.append(Extent(begin, stop - begin, _TENSOR_DTYPES.get(tensor.dtype, Dtype.BYTES)))
+        end = stop
+    if end < size:
+        extents.append(Extent(end, size - end, Dtype.BYTES))
+    return extents
+
+
+def npy_extents(head: memoryview, size: int) -> list[Extent] | None:
+    """The header and the data of an ``.npy`` file; None where it is none."""
+    if bytes(head[:6]) != _ARRAY_MAGIC or len(head) < 12:
+        return None
+    width = _ARRAY_HEADER_LENGTH.get(head[6])
+    if width is None:
+        return None
+    data = 8 + width + int.from_bytes(head[8 : 8 + width], "little")
+    if data > min(size, len(head)):
+        return None
+    found = _ARRAY_DESCR.search(head[8 + width : data])
+    dtype = _ARRAY_DTYPES.get(found[1], Dtype.BYTES) if found else Dtype.BYTES
+    extents = [Extent(0, data, Dtype.BYTES)]
+    if data < size:
+        extents.append(Extent(data, size - data, dtype))
+    return extents
+
+
+def _tensors(header: bytearray | memoryview) -> list[_Tensor] | None:
+    """The entries of a safetensors header sorted by place; None where it is not JSON of that shape."""
+    try:
+        entries = msgspec.json.decode(header, type=dict[str, msgspec.Raw])
+        entries.pop("__metadata__", None)
+        tensors = [msgspec.json.decode(entry, type=_Tensor) for entry in entries.values()]
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    return sorted(tensors, key=lambda tensor: tensor.data_offsets)
+
+
+def _bytes_at(offset: int, length: int, head: memoryview, read: Read) -> bytearray | memoryview | None:
+    """``length`` bytes from ``offset``, from the head where it reaches so far; None where the file ends before."""
+    if offset + length <= len(head):
+        return head[offset : offset + length]
+    buffer = bytearray(length)
+    done = 0
+    while done < length:
+        step = read(offset + done, memoryview(buffer)[done:])
+        if not step:
+            return None
+        done += step
+    return buffer
