@@ -1,0 +1,137 @@
+"""How a recovery point stands: a fold over the records that name it (P2). Nothing is stored but the records; audit and
+state are the same thing.
+
+Records are taken in the order of the log when every one of them has a number there, else by their writers' clocks; what
+is the same in both is ordered by the record itself, so that any two readers come to the same state.
+
+A point is *proven* by a passing verdict until a later one says that it behaves differently. A later inconclusive verdict
+takes nothing back: it saw nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from enum import StrEnum
+
+import msgspec
+
+from resurgam.model.codec import to_json
+from resurgam.model.verdict import Judgement
+from resurgam.vault.records import Record, RecordType
+from resurgam.vault.signing import broken
+
+
+class Life(StrEnum):
+    """Whether there is a point under this name."""
+
+    NONE = "none"  # nobody has reserved the name, as far as these records tell
+    LEASED = "leased"  # a capture is under way, or was stopped
+    REVOKED = "revoked"  # it was stopped, and its name is spent
+    SEALED = "sealed"  # the point exists (P1)
+
+
+class PointState(msgspec.Struct, frozen=True, kw_only=True):
+    """How a point stands. Times are those of the records, None where there is none."""
+
+    life: Life = Life.NONE
+    digest: str | None = None
+    verdict: Judgement | None = None  # the latest
+    proven: str | None = None  # since when a passing verdict stands
+    baseline: str | None = None
+    reference: str | None = None
+    quarantined: str | None = None
+    promoted: str | None = None
+
+    @property
+    def sealed(self) -> bool:
+        """Whether the point exists."""
+        return self.life is Life.SEALED
+
+    @property
+    def may_be_promoted(self) -> bool:
+        """Sealed, proven (P4), and not quarantined."""
+        return self.sealed and self.proven is not None and self.quarantined is None
+
+
+class Quarantined(msgspec.Struct, frozen=True, kw_only=True):
+    """The body of a quarantine record; ``lifted`` ends what an earlier one began."""
+
+    reason: str = ""
+    lifted: bool = False
+
+
+class _Judged(msgspec.Struct, frozen=True):
+    """So much of a verdict's body as the fold needs: ``judgement`` is a number of :class:`Judgement`."""
+
+    judgement: Judgement
+
+
+def fold(records: Iterable[tuple[int | None, Record]]) -> PointState:
+    """The state of one point from all records about it, each with its number in the log, or None.
+
+    Raises IntegrityError when they do not agree on what the point is.
+    """
+    known = list(records)
+    _require_one_subject([record for _, record in known])
+    state = PointState()
+    for record in _ordered(known):
+        state = _after(state, record)
+    return state
+
+
+def _ordered(records: list[tuple[int | None, Record]]) -> list[Record]:
+    numbered = [(number, record) for number, record in records if number is not None]
+    if len(numbered) == len(records):
+        return [record for _, record in sorted(numbered, key=lambda pair: (pair[0], to_json(pair[1])))]
+    return sorted((record for _, record in records), key=lambda record: (record.made, to_json(record)))
+
+
+def _after(state: PointState, record: Record) -> PointState:
+    made = record.made
+    match record.type:
+        case RecordType.POINT:
+            return _with(state, life=Life.SEALED, digest=record.subject.digest)
+        case RecordType.REVOCATION:
+            return _with(state, life=Life.REVOKED)
+        case RecordType.LEASE:
+            return _with(state, life=Life.LEASED) if state.life is Life.NONE else state
+        case RecordType.VERDICT:
+            return _judged(state, record.read(_Judged).judgement, made)
+        case RecordType.BASELINE:
+            return _with(state, baseline=made)
+        case RecordType.REFERENCE:
+            return _with(state, reference=made)
+        case RecordType.QUARANTINE:
+            return _with(state, quarantined=None if record.read(Quarantined).lifted else made)
+        case RecordType.PROMOTION:
+            return _with(state, promoted=made)
+        case RecordType.UNDO:
+            return _with(state, promoted=None)
+        case RecordType.ATTESTATION | RecordType.LOG | RecordType.ROLES:
+            return state  # they say nothing of how the point stands
+
+
+def _judged(state: PointState, judgement: Judgement, made: str) -> PointState:
+    if judgement.passes:
+        return _with(state, verdict=judgement, proven=made)
+    if judgement is Judgement.DIFFERENT:
+        return _with(state, verdict=judgement, proven=None)
+    return _with(state, verdict=judgement)
+
+
+def _with(state: PointState, **changes: object) -> PointState:
+    return msgspec.structs.replace(state, **changes)
+
+
+def _require_one_subject(records: list[Record]) -> None:
+    """One name; one digest among all that speak of the sealed point; and not both sealed and revoked, since one create-only
+    put decides between them."""
+    names = {record.subject.name for record in records}
+    if len(names) > 1:
+        raise broken(f"The history of {min(names)}", f"a record in it is about {max(names)}")
+    about = [record for record in records if record.type not in {RecordType.LEASE, RecordType.REVOCATION}]
+    if len({record.subject.digest for record in about}) > 1:
+        raise broken(f"The history of {min(names)}", "its records name different points by one name")
+    lives = {record.type for record in records} & {RecordType.POINT, RecordType.REVOCATION}
+    if len(lives) > 1:
+        raise broken(f"The history of {min(names)}", "it is both sealed and revoked")

@@ -1,0 +1,293 @@
+"""The keys folder: made at once, never over anything, used only while it is private, and parted by moving files."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import pickle
+import shutil
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pyrage  # type: ignore[import-untyped]
+import pytest
+
+from resurgam.errors import Denied, IntegrityError, NewerFormat, StoreFull, TargetRefused
+from resurgam.vault import keyfiles
+from resurgam.vault.keyring import PURPOSES, Keyring, NewKeys
+from resurgam.vault.keys import INDEX_OBJECT, unwrap_index
+from resurgam.vault.records import latest_roles
+from resurgam.vault.signing import Role
+
+VAULT = bytes(range(16))
+Use = Callable[[Keyring], object]
+MADE = datetime(2026, 3, 1, 12, 0, 0, tzinfo=UTC)
+
+
+class Made:
+    """A new vault's keys, and the objects that its vault begins with."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder / "keys"
+        self.new: NewKeys = Keyring.create(str(self.folder), VAULT, "handbook", MADE)
+        self.keyring = Keyring(str(self.folder))
+
+    def wrapped_index(self) -> bytes:
+        return self.new.objects[INDEX_OBJECT]
+
+    def moved(self, *files: str) -> Keyring:
+        """A keyring on another host, with only ``files``."""
+        there = self.folder.parent / "there"
+        there.mkdir(mode=0o700)
+        for file in files:
+            shutil.copy(self.folder / file, there / file)
+        return Keyring(str(there))
+
+
+@pytest.fixture
+def made(tmp_path: Path) -> Made:
+    return Made(tmp_path)
+
+
+def never() -> bytes:
+    raise AssertionError("the vault was asked, though the key is here")
+
+
+def test_all_keys_are_made_private(made: Made) -> None:
+    assert {p.name for p in made.folder.iterdir()} == set(PURPOSES)
+    assert made.folder.stat().st_mode & 0o777 == 0o700
+    assert {p.stat().st_mode & 0o777 for p in made.folder.iterdir()} == {0o600}
+    assert [p.name for p in made.folder.parent.iterdir()] == ["keys"], "nothing half-made is left beside it"
+
+
+def test_the_person_is_told_what_to_do_with_each(made: Made) -> None:
+    told = {os.path.basename(file.path): file for file in made.new.files}
+    assert set(told) == set(PURPOSES) - {"trust.json"}
+    for offline in ("recovery.agekey", "root.json"):
+        assert "off this machine" in told[offline].advice
+    assert all(os.path.exists(file.path) and file.purpose for file in made.new.files)
+
+
+def test_role_table_pins_the_keys_that_were_made(made: Made) -> None:
+    """What the vault begins with is believed by its keyring alone, and wraps the index to both readers (P3)."""
+    keyring = made.keyring
+    roles = latest_roles(
+        [(n, d) for n, d in made.new.objects.items() if n.startswith("roles/")], VAULT, keyring.trust.root
+    ).table
+    for role in (Role.ROOT, Role.CAPTURE, Role.VERIFIER, Role.APPROVER):
+        assert roles.lists(keyring.signer(role).public, role)
+    assert roles.recipients("default") == tuple(identity.recipient for identity in keyring.identities)
+    own = keyring.index_secret(never).secret_bytes()
+    for identity in keyring.identities:
+        assert unwrap_index(made.wrapped_index(), VAULT, [identity]).secret_bytes() == own
+
+
+def test_nothing_is_ever_overwritten(made: Made, tmp_path: Path) -> None:
+    before = {p.name: p.read_bytes() for p in made.folder.iterdir()}
+    with pytest.raises(TargetRefused):
+        Keyring.create(str(made.folder), VAULT, "again", MADE)
+    assert {p.name: p.read_bytes() for p in made.folder.iterdir()} == before
+    with pytest.raises(TargetRefused):
+        Keyring.create(str(made.folder / "trust.json"), VAULT, "again", MADE)
+    with pytest.raises(TargetRefused):
+        Keyring.create(str(made.folder / "trust.json" / "below"), VAULT, "again", MADE)
+
+
+def test_an_empty_folder_may_be_used(tmp_path: Path) -> None:
+    (tmp_path / "keys").mkdir()
+    Made(tmp_path)
+    assert (tmp_path / "keys").stat().st_mode & 0o777 == 0o700
+
+
+def test_a_folder_filled_meanwhile_wins(tmp_path: Path) -> None:
+    """The last rename itself refuses, so two `vault init` cannot mix their keys."""
+    (tmp_path / "keys").mkdir()
+    (tmp_path / "keys" / "theirs").write_bytes(b"")
+    with pytest.raises(TargetRefused):
+        keyfiles.write_private_folder(str(tmp_path / "keys"), {"ours": b"x"})
+    assert [p.name for p in tmp_path.rglob("*")] == ["keys", "theirs"]
+
+
+def test_all_or_nothing_when_the_disk_is_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = keyfiles._write_private
+
+    def full_at_the_end(path: str, data: bytes) -> None:
+        if path.endswith("recovery.agekey"):
+            raise OSError(28, "No space left on device")
+        real(path, data)
+
+    monkeypatch.setattr(keyfiles, "_write_private", full_at_the_end)
+    with pytest.raises(StoreFull):
+        Made(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_capture_host_cannot_read(made: Made) -> None:
+    """P9: with what it needs to add, it has no identity and no voice but its own."""
+    host = made.moved("trust.json", "capture.json")
+    assert not host.can_read
+    assert host.index_secret(never).vault == VAULT
+    assert host.signer("capture").role == "capture"
+    with pytest.raises(Denied, match=r"reader\.agekey"):
+        _ = host.identities
+    for role in ("verifier", "approver", "root"):
+        with pytest.raises(Denied, match=rf"{role}\.json") as denied:
+            host.signer(role)
+        assert denied.value.next_step
+        assert PURPOSES[f"{role}.json"] in denied.value.message
+
+
+def test_a_role_of_a_later_release_is_named(made: Made) -> None:
+    with pytest.raises(Denied, match=r"pruner\.json"):
+        made.keyring.signer("pruner")
+
+
+def test_verifying_host_opens_the_index_from_the_vault(made: Made) -> None:
+    """P9: it judges and does not capture."""
+    host = made.moved("trust.json", "reader.agekey", "verifier.json")
+    assert host.can_read
+    assert host.index_secret(made.wrapped_index).secret_bytes() == made.keyring.index_secret(never).secret_bytes()
+    with pytest.raises(Denied, match=r"capture\.json"):
+        host.signer("capture")
+
+
+def test_approver_alone_opens_nothing(made: Made) -> None:
+    host = made.moved("trust.json", "approver.json")
+    assert not host.can_read
+    with pytest.raises(Denied):
+        host.index_secret(made.wrapped_index)
+
+
+def test_recovery_key_and_vault_are_enough(made: Made, tmp_path: Path) -> None:
+    """P3: no other file of the keyring exists any more."""
+    stick = tmp_path / "stick"
+    shutil.copy(made.folder / "recovery.agekey", stick)
+    expected = made.keyring.index_secret(never).secret_bytes()
+    trust = made.keyring.trust
+    shutil.rmtree(made.folder)
+    keyring = Keyring.from_recovery(str(stick))
+    assert (keyring.vault, keyring.trust.root, keyring.trust.name) == (VAULT, trust.root, "handbook")
+    assert keyring.can_read
+    assert keyring.index_secret(made.wrapped_index).secret_bytes() == expected
+    with pytest.raises(Denied, match=r"capture\.json"):
+        keyring.signer("capture")
+
+
+def test_identity_files_are_plain_age_ones(made: Made) -> None:
+    """Any age tool takes them: comments, then one identity."""
+    lines = (made.folder / "recovery.agekey").read_text().splitlines()
+    (secret,) = [line for line in lines if not line.startswith("#")]
+    plain = pyrage.x25519.Identity.from_str(secret)
+    assert json.loads(pyrage.decrypt(made.wrapped_index(), [plain]))["vault"] == VAULT.hex()
+    assert f"# vault: {VAULT.hex()}" in lines
+
+
+@pytest.mark.parametrize("mode", [0o640, 0o604, 0o620, 0o601])
+def test_key_others_can_reach_is_not_used(made: Made, mode: int) -> None:
+    uses: dict[str, Use] = {"capture.json": lambda k: k.signer("capture"), "reader.agekey": lambda k: k.identities}
+    for file, use in uses.items():
+        path = made.folder / file
+        path.chmod(mode)
+        with pytest.raises(Denied, match="others") as denied:
+            use(Keyring(str(made.folder)))
+        assert f"chmod 600 {path}" in denied.value.next_step
+        path.chmod(0o600)
+        use(Keyring(str(made.folder)))
+
+
+def test_open_folder_is_not_used(made: Made) -> None:
+    made.folder.chmod(0o750)
+    with pytest.raises(Denied) as denied:
+        made.keyring.signer("capture")
+    assert f"chmod 700 {made.folder}" in denied.value.next_step
+
+
+def test_missing_folder_is_told(tmp_path: Path) -> None:
+    with pytest.raises(Denied, match="no keys folder"):
+        _ = Keyring(str(tmp_path / "nowhere")).trust
+
+
+def test_missing_recovery_file_is_told(tmp_path: Path) -> None:
+    with pytest.raises(Denied, match="nowhere"):
+        Keyring.from_recovery(str(tmp_path / "nowhere"))
+
+
+def test_keys_of_another_vault_are_refused(made: Made, tmp_path: Path) -> None:
+    """P12: a mixed folder is found before anything is signed or opened with it."""
+    Keyring.create(str(tmp_path / "other"), bytes(16), "other", MADE)
+    uses: list[tuple[str, Use]] = [
+        ("capture.json", lambda k: k.signer("capture")),
+        ("capture.json", lambda k: k.index_secret(never)),
+        ("verifier.json", lambda k: k.signer("verifier")),
+        ("recovery.agekey", lambda k: k.identities),
+    ]
+    for file, use in uses:
+        shutil.copy(tmp_path / "other" / file, made.folder / file)
+        with pytest.raises(Denied, match="not of handbook"):
+            use(Keyring(str(made.folder)))
+
+
+def test_a_key_file_of_another_role_is_refused(made: Made) -> None:
+    shutil.copy(made.folder / "capture.json", made.folder / "verifier.json")
+    with pytest.raises(IntegrityError, match="role verifier"):
+        made.keyring.signer("verifier")
+
+
+def test_passphrase_protected_identity_is_named(made: Made) -> None:
+    path = made.folder / "reader.agekey"
+    for text in (b"age-encryption.org/v1\n-> scrypt", b"-----BEGIN AGE ENCRYPTED FILE-----\n"):
+        path.write_bytes(text)
+        with pytest.raises(Denied, match="passphrase") as denied:
+            _ = Keyring(str(made.folder)).identities
+        assert "age --decrypt" in denied.value.next_step
+
+
+def test_newer_key_file_is_not_guessed_at(made: Made) -> None:
+    path = made.folder / "capture.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"format": 2}))
+    with pytest.raises(NewerFormat):
+        made.keyring.signer("capture")
+
+
+def test_no_secret_in_what_is_said(made: Made) -> None:
+    """P12: neither the keyring nor the errors over its damaged files repeat a secret, also not by their causes."""
+    path = made.folder / "capture.json"
+    content = json.loads(path.read_text())
+    identity = (made.folder / "reader.agekey").read_text().splitlines()[-1]
+    secrets = [content["key"], content["index"], identity]
+    secrets += [base64.b64decode(content[name]).hex() for name in ("key", "index")]
+    said = [repr(made.keyring), str(made.keyring.identities), repr(made.keyring.signer("capture"))]
+    damages = [
+        path.read_text()[:-30],
+        json.dumps(content | {"role": content["key"]}),
+        json.dumps(content | {"key": content["key"][:-3]}),
+        json.dumps(content | {"vault": 7}),
+    ]
+    for damage in damages:
+        path.write_text(damage)
+        with pytest.raises((IntegrityError, Denied)) as error:
+            made.keyring.signer("capture")
+        said += [str(error.value), repr(error.value), repr(error.value.__cause__)]
+    (made.folder / "reader.agekey").write_text(identity[:-2] + "\n")
+    with pytest.raises(IntegrityError) as error:
+        _ = Keyring(str(made.folder)).identities
+    said += [str(error.value), repr(error.value.__cause__)]
+    assert not [secret for secret in secrets for text in said if secret[:20] in text]
+    with pytest.raises(TypeError):
+        pickle.dumps(made.keyring)
+
+
+def test_public_objects_hold_no_private_half(made: Made) -> None:
+    """P9: what goes into the vault is public, or wrapped to readers."""
+    for file in made.folder.iterdir():
+        text = file.read_text()
+        words = [text.splitlines()[-1]] if file.suffix == ".agekey" else []
+        if file.suffix == ".json" and file.name != "trust.json":
+            words = [value for key, value in json.loads(text).items() if key in {"key", "index"}]
+        for word in words:
+            for data in made.new.objects.values():
+                assert word.encode() not in data
+                payload = json.loads(data)["payload"] if data.startswith(b"{") else ""
+                assert word.encode() not in base64.b64decode(payload)
