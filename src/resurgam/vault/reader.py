@@ -143,6 +143,7 @@ class SnapshotReader:
 
     def __init__(self, reader: ChunkReader, tree: bytes) -> None:
         self._reader = reader
+        self.get = reader.get
         self.root: SnapshotRoot = read_root(tree, reader.get)
 
     def entries(self) -> Iterator[Entry]:

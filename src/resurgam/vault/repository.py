@@ -97,6 +97,7 @@ class Repository:
         tables = ((entry.name, store.get(entry.name)) for entry in store.list("roles/"))
         self.roles: RoleTable = latest_roles(tables, self.vault, trust.root).table
         self._sessions: dict[bytes, AESGCM] = {}
+        self._readers: dict[str, ChunkReader] = {}
 
     @classmethod
     def create(cls, store: Store, keys: str, name: str, clock: Clock) -> tuple[Repository, NewKeys]:
@@ -241,7 +242,10 @@ class Repository:
 
     def chunks(self, domain: str) -> ChunkReader:
         """The chunks of a shred domain."""
-        return ChunkReader(self.vault, self.store, self.index, ChunkKeys(self.secret, domain), self._cipher)
+        if domain not in self._readers:
+            keys = ChunkKeys(self.secret, domain)
+            self._readers[domain] = ChunkReader(self.vault, self.store, self.index, keys, self._cipher)
+        return self._readers[domain]
 
     def snapshot(self, body: PointBody, component: str) -> SnapshotReader:
         """One component of a point. Raises NotFound."""

@@ -1,0 +1,175 @@
+"""The way back: a recovery point becomes a folder of copies. One path for a first proof, a drill, a look and a disaster.
+
+The folder is built as ``DIR.partial-ID`` and becomes ``DIR`` by one rename, last (P5). In it each component stands at
+``<component>/<name of its live file or folder>``. Nothing is judged here; see ``verify``.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+import secrets
+import shutil
+from collections.abc import Callable, Iterator
+
+from resurgam.clock import Clock
+from resurgam.drivers.base import Blob, Driver, Item
+from resurgam.errors import NotFound, TargetRefused
+from resurgam.model.point import Particulars, PointBody
+from resurgam.model.system import Component, System
+from resurgam.restore.plan import restore_order
+from resurgam.restore.state import Copy, Event, Restored, place_of, save
+from resurgam.restore.switch import fsync_folder, outside
+from resurgam.vault.repository import Repository
+
+Drivers = Callable[[str], Driver]
+Progress = Callable[[str, int], None]  # component, bytes written since the last call
+
+
+def restore(
+    repository: Repository,
+    body: PointBody,
+    particulars: Particulars,
+    target: str,
+    drivers: Drivers,
+    clock: Clock,
+    *,
+    components: tuple[str, ...] = (),
+    progress: Progress | None = None,
+) -> Restored:
+    """Build copies of ``components`` (all where none is named) of a point in ``target``, which must not exist or be empty.
+
+    Raises TargetRefused, NotFound, IntegrityError, StoreFull, Denied. Whatever stops it, ``target`` is whole or not there;
+    what was half built is removed, or by the next restore into the same target if the process was killed.
+    """
+    system = particulars.system
+    target = os.path.abspath(target)
+    wanted = _wanted(system, components)
+    require_target(target, system)
+    began = clock.monotonic()
+    restored = Restored(id=secrets.token_hex(8), point=body.id, system=system.name, copies={}).after(Event.START)
+    partial = f"{target}.partial-{restored.id}"
+    _sweep(target)
+    try:
+        os.makedirs(partial, mode=0o700)
+    except OSError as error:
+        raise outside(error, f"make {partial}") from error
+    lock = os.open(partial, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # held while we live: another restore into this target leaves it alone
+        copies: dict[str, Copy] = {}
+        for name in wanted:
+            items = _counted(repository.snapshot(body, name).items(), name, progress)
+            copies[name] = _write(system.component(name), items, partial, drivers, clock)
+        seconds = clock.monotonic() - began
+        done = Restored(
+            id=restored.id, point=body.id, system=system.name, copies=copies, state=restored.state, seconds=seconds
+        ).after(Event.FINISH)
+        save(partial, done)
+        _become(partial, target)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+    finally:
+        os.close(lock)
+    return done
+
+
+def copies_of(system: System, directory: str, restored: Restored) -> System:
+    """``system`` bound to the copies in ``directory``."""
+    return system.bound_to({name: place_of(directory, copy) for name, copy in restored.copies.items()})
+
+
+def require_target(target: str, system: System) -> None:
+    """Refuse a target that holds anything, or that is, lies in, or contains live state. Raises TargetRefused."""
+    real = os.path.realpath(target)
+    for component in system.components:
+        live = os.path.realpath(component.location)
+        if real == live or os.path.commonpath([real, live]) in (real, live):
+            raise TargetRefused(
+                f"{target} is where {component.name} lives, or part of it.",
+                untouched="Nothing was written.",
+                next_step="Restore into a folder beside the system; `resurgam promote` brings a proven copy live.",
+            )
+    try:
+        empty = not os.path.lexists(target) or not os.listdir(target)
+    except NotADirectoryError:
+        empty = False
+    except OSError as error:
+        raise outside(error, f"look into {target}") from error
+    if not empty:
+        raise TargetRefused(
+            f"{target} exists and is not empty.",
+            untouched="Nothing in it was changed.",
+            next_step="Give the name of a folder that does not exist yet.",
+        )
+
+
+def _write(component: Component, items: Iterator[Item], partial: str, drivers: Drivers, clock: Clock) -> Copy:
+    driver = drivers(component.driver)
+    place = f"{component.name}/{os.path.basename(component.location.rstrip('/')) or component.name}"
+    began = clock.monotonic()
+    os.mkdir(os.path.join(partial, component.name), mode=0o700)
+    written = driver.write(items, component.bound_to(os.path.join(partial, place)))
+    seconds = clock.monotonic() - began
+    return Copy(
+        driver=component.driver,
+        place=place,
+        fingerprint=driver.fingerprint(written),
+        bytes=_size(written.location),
+        seconds=seconds,
+    )
+
+
+def _counted(items: Iterator[Item], component: str, progress: Progress | None) -> Iterator[Item]:
+    for item in items:
+        yield item
+        if progress is not None and isinstance(item, Blob):
+            progress(component, item.size)
+
+
+def _wanted(system: System, components: tuple[str, ...]) -> list[str]:
+    order = restore_order(system)
+    unknown = [name for name in components if name not in order]
+    if unknown:
+        raise NotFound(
+            f"The point has no component {', '.join(unknown)}.",
+            untouched="Nothing was written.",
+            next_step=f"It has: {', '.join(order)}.",
+        )
+    return [name for name in order if not components or name in components]
+
+
+def _become(partial: str, target: str) -> None:
+    """P5: the last move. An empty folder at the target gives way; anything else does not."""
+    try:
+        os.rename(partial, target)
+        fsync_folder(os.path.dirname(target))
+    except OSError as error:
+        raise outside(error, f"rename {partial} to {target}") from error
+
+
+def _sweep(target: str) -> None:
+    """Remove what killed restores into the same target have left; one that still runs holds its folder's lock."""
+    folder, name = os.path.split(target)
+    if not os.path.isdir(folder):
+        return
+    for entry in os.scandir(folder):
+        if re.fullmatch(re.escape(name) + r"\.partial-[0-9a-f]{16}", entry.name) and entry.is_dir(
+            follow_symlinks=False
+        ):
+            lock = os.open(entry.path, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(entry.path, ignore_errors=True)
+            except BlockingIOError:
+                continue
+            finally:
+                os.close(lock)
+
+
+def _size(path: str) -> int:
+    if not os.path.isdir(path):
+        return os.lstat(path).st_size
+    return sum(os.lstat(os.path.join(folder, name)).st_size for folder, _, names in os.walk(path) for name in names)
