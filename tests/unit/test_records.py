@@ -303,6 +303,10 @@ def test_role_table_is_bound_to_place_and_vault() -> None:
         read_roles(data, VAULT, ROOT, name="roles/00000004")
     with pytest.raises(IntegrityError, match="belongs to the vault"):
         read_roles(data, OTHER, ROOT, name=name)
+    strange = make_table(4)
+    misplaced = make_record(RecordType.ROLES, itself(name, strange), strange, KEYS[Role.ROOT], vault=VAULT, made=MADE)
+    with pytest.raises(IntegrityError, match="another place"):
+        read_roles(misplaced, VAULT, ROOT, name=name)
     other = record(RecordType.LOG, body=to_plain(make_table(3)), key=KEYS[Role.ROOT], subject=POINT)
     with pytest.raises(IntegrityError, match="no role table"):
         read_roles(other, VAULT, ROOT, name=name)
