@@ -185,6 +185,14 @@ def frame_of(raw: bytes, *, write_content_size: bool = True) -> bytes:
         pytest.param(2, bytes(8), 100, id="planes missing"),
         pytest.param(2, b"\xff\xff\xff\xff\xff\xff\xff\xff" + bytes(50), 100, id="lengths beyond"),
         pytest.param(2, (41).to_bytes(4, "little") + bytes(4) + bytes(41), 80, id="plane longer than itself"),
+        pytest.param(
+            2,
+            b"".join(len(part).to_bytes(4, "little") for part in (frame_of(noise(40)), frame_of(bytes(40))))
+            + frame_of(noise(40))
+            + frame_of(bytes(40)),
+            80,
+            id="frame longer than its plane",
+        ),
         pytest.param(2, (30).to_bytes(4, "little") + (40).to_bytes(4, "little") + bytes(70), 80, id="plane no frame"),
     ],
 )

@@ -15,8 +15,8 @@ and no part of a vault's format depends on this module.
 What cut points tell: lengths of content-defined chunks are a fingerprint of the content. The seed makes the fingerprint
 another one in each vault, so lists of known lengths do not fit. It is not a cipher. pyfastcdc XORs the seed into each of
 the gear table's entries, of which only the lowest 48 bits reach the mask; and since sums carry upwards only, the bits can
-be tried from the lowest on. Whoever has one long plaintext and its raw chunk lengths gets the seed with little work, and
-can then test other guesses. Raw lengths are seen by holders of the index key; others see encoded lengths, equal to the raw
+be tried from the lowest on. Whoever has one long plaintext and its raw chunk lengths gets the seed within seconds, and can
+then test other guesses. Raw lengths are seen by holders of the index key; others see encoded lengths, equal to the raw
 ones where data does not compress (docs/adr/0004-chunking-and-codecs.md).
 
 Algorithm: W. Xia et al., "The Design of Fast Content-Defined Chunking", IEEE TPDS 31(9), 2020.
@@ -58,7 +58,7 @@ def structure_of(head: memoryview, size: int, read: Read) -> Iterator[Piece] | N
     is not what its magic says, and it is to be cut by content. ``read`` is used only for a header longer than ``head``.
     Whether it is the one or the other is decided at once; the pieces themselves are made one at a time.
     """
-    head = head[:size].cast("B")
+    head = head.cast("B")
     if is_sqlite(head):
         return _tiles([Extent(0, size, Dtype.BYTES)], PAGE_STEP)
     extents = npy_extents(head, size) or safetensors_extents(head, size, read)
