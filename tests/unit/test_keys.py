@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import copy
 import json
+import os
 import pickle
 import subprocess
 import threading
@@ -175,6 +176,21 @@ def test_session_ends_at_its_limit(monkeypatch: pytest.MonkeyPatch) -> None:
         with pytest.raises(LimitExceeded) as spent:
             session.next_nonce()
         assert spent.value.next_step
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+def test_session_does_not_survive_a_fork() -> None:
+    """Two processes with one counter would encrypt under the same nonces."""
+    session, _ = new_session(VAULT, DEFAULT_DOMAIN, [Identity.generate().recipient])
+    child = os.fork()
+    if child == 0:
+        try:
+            session.next_nonce()
+        except AssertionError:
+            os._exit(7)
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+    assert session.next_nonce() == bytes(12)
 
 
 def test_age_files_are_plain_age() -> None:

@@ -155,13 +155,14 @@ class SessionKey(Secret):
 
 class Session(SessionKey):
     """A session's key as its writer has it: it also hands out nonces. Only :func:`new_session` makes one, since two
-    writers under one key would repeat them."""
+    writers under one key would repeat them; a forked process is another writer."""
 
-    __slots__ = ("_lock", "_used")
+    __slots__ = ("_lock", "_process", "_used")
 
     def __init__(self, session: bytes, domain: str, key: bytes) -> None:
         super().__init__(session, domain, key)
         self._lock = threading.Lock()
+        self._process = os.getpid()
         self._used = 0
 
     def next_nonce(self) -> bytes:
@@ -169,6 +170,7 @@ class Session(SessionKey):
 
         Raises LimitExceeded after 2**32, whereupon the writer goes on with a new session.
         """
+        assert self._process == os.getpid(), "a session does not survive a fork: both processes would use its nonces"
         with self._lock:
             if self._used >= NONCES:
                 raise LimitExceeded(
