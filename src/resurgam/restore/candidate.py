@@ -1,0 +1,125 @@
+"""Whether a restore may take the place of a live system, and the plan of how it would. Looks, and changes nothing.
+
+A restore is a candidate when a passing verdict stands over it (P4), when it holds exactly the components of the live
+system, each of the same kind, and when every live place is one whose name can be exchanged.
+"""
+
+from __future__ import annotations
+
+import os
+
+from resurgam.errors import NotProven, TargetRefused
+from resurgam.model.plan import Plan, Step
+from resurgam.model.system import System
+from resurgam.restore.intent import Place
+from resurgam.restore.plan import restore_order
+from resurgam.restore.state import Event, Restored, State, place_of
+
+
+def require_proven(restored: Restored) -> None:
+    """P4: restored is not recovered. Raises NotProven without a passing verdict, UsageError where the restore's life does
+    not lead to a promotion (promoted or undone already, half built)."""
+    verdict = restored.verdict
+    if restored.state in (State.BUILT, State.JUDGED) and (verdict is None or not verdict.judgement.passes):
+        word = verdict.judgement.word if verdict else "missing"
+        raise NotProven(
+            f"The verdict over restore {restored.id} of point {restored.point} is {word}.",
+            untouched="Nothing was changed.",
+            next_step="See why with `resurgam verify`, or choose a point that was proven with `resurgam points`.",
+        )
+    restored.after(Event.PROMOTE)
+
+
+def places(system: System, directory: str, restored: Restored) -> tuple[Place, ...]:
+    """Each component's names during the promotion, in dependency order. Raises TargetRefused where the restore does not fit
+    the live system."""
+    _require_fits(system, restored)
+    found = []
+    for name in restore_order(system):
+        live = os.path.realpath(system.component(name).location)  # a link that leads to the live place stays as it is
+        copy = place_of(directory, restored.copies[name])
+        _require_apart(name, live, directory)
+        _require_own(name, copy, directory, restored)
+        found.append(
+            Place(
+                component=name,
+                copy=copy,
+                live=live,
+                partial=f"{live}.partial-{restored.id}",
+                before=f"{live}.before-{restored.id}",
+                undone=f"{live}.undone-{restored.id}",
+                folder=os.path.isdir(live) or os.path.isdir(copy),
+            )
+        )
+    return tuple(found)
+
+
+def plan(system: System, directory: str, restored: Restored, where: tuple[Place, ...]) -> Plan:
+    """The promotion as a value to print, to agree to, and to refuse (P10)."""
+    fence, reload = system.promotion.fence, system.promotion.reload
+    steps = [
+        Step(verb="check", what=f"the copies in {directory} are what was judged"),
+        *(_staging(place, restored) for place in where),
+        Step(verb="fence", what=" ".join(fence) or "(none is declared)", undo="run reload" if fence else ""),
+        Step(verb="idle", what="no process holds the live paths (those of other users are seen by root only)"),
+        *(_switching(place) for place in where),
+        Step(
+            verb="reload",
+            what=" ".join(reload) or "(none is declared)",
+            undo="`promote --undo`: fence, switch back, reload",
+        ),
+        Step(verb="record", what=f"point {restored.point} is live"),
+    ]
+    return Plan(title=f"Promote restore {restored.id} of point {restored.point} over {system.name}", steps=tuple(steps))
+
+
+def _staging(place: Place, restored: Restored) -> Step:
+    size = restored.copies[place.component].bytes
+    return Step(verb="stage", what=f"{place.copy} to {place.partial}", undo="bring it back", bytes=size)
+
+
+def _switching(place: Place) -> Step:
+    kept = f"what is live stays as {place.before}" if os.path.lexists(place.live) else "it is lost now"
+    return Step(verb="switch", what=f"{place.live} ({kept})", undo="exchange again")
+
+
+def _require_fits(system: System, restored: Restored) -> None:
+    live = {component.name: component for component in system.components}
+    if restored.system != system.name:
+        wrong = f"it is a restore of system {restored.system}, this is {system.name}"
+    elif restored.copies.keys() != live.keys():
+        wrong = f"only one of the two has {', '.join(sorted(restored.copies.keys() ^ live.keys()))}"
+    else:
+        other = [name for name, copy in restored.copies.items() if copy.driver != live[name].driver]
+        wrong = f"the live manifest has another driver for {', '.join(other)}" if other else ""
+    if wrong:
+        raise TargetRefused(  # P1: never components of different points side by side
+            f"The restore does not fit the live system: {wrong}.",
+            untouched="Nothing was changed.",
+            next_step="Promote with the resurgam.yaml that the point was taken with.",
+        )
+
+
+def _require_apart(name: str, location: str, directory: str) -> None:
+    real = os.path.realpath(directory)
+    if os.path.ismount(location):
+        wrong = f"{location} is a mount point, and a mount cannot be exchanged; declare a folder inside it"
+    elif f"{location}/".startswith(f"{real}/") or f"{real}/".startswith(f"{location}/"):
+        wrong = f"{location} and the restore in {directory} lie within each other"
+    else:
+        return
+    raise TargetRefused(
+        f"Component {name} cannot be switched: {wrong}.",
+        untouched="Nothing was changed.",
+        next_step="Change its location in resurgam.yaml, or restore into another folder.",
+    )
+
+
+def _require_own(name: str, copy: str, directory: str, restored: Restored) -> None:
+    """The copies were writable for the commands that judged them: a link would lead the promotion out of the restore."""
+    if os.path.realpath(copy) != os.path.join(os.path.realpath(directory), restored.copies[name].place):
+        raise NotProven(
+            f"{copy} is a link or lies behind one, which no restore makes there.",
+            untouched="Nothing was changed.",
+            next_step="Restore the point again, and look at what the probes of component " + name + " do.",
+        )

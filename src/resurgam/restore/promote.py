@@ -1,0 +1,360 @@
+"""Promotion: a restored, judged system takes the place of the live one, and can be taken back.
+
+    check      its verdict passes, and the copies are what was judged          (NotProven otherwise; P4)
+    stage      each copy comes beside its live place, as LIVE.partial-ID       (P5: under another name)
+    fence      the owner's command keeps clients out
+    idle       nobody holds a live path open                                   (Busy otherwise)
+    switch     each LIVE and LIVE.partial-ID exchange names; what was live stays as LIVE.before-ID
+    reload     the owner's command lets clients in to what is live now
+    record     a signed record says who is live since when
+
+Up to and with *switch*, whatever fails (a fence, a full disk, a held file, Ctrl-C) is taken back entirely, and the error
+says so. From *reload* on the new state is live: a failing reload is reported, and ``undo`` or ``resume_or_undo`` decide.
+Before anything moves, the intent journal (:mod:`resurgam.restore.intent`) says what will. After a ``kill -9`` or a power cut,
+``resume_or_undo`` brings either all of the old state back or finishes the new one; until then, ``pending`` tells of it, and
+no other promotion starts.
+
+``undo`` is the same switch in the other direction: what was live before comes back with its very inodes, and what was
+live until then stays as LIVE.undone-ID, since it may hold work that was done in between.
+
+Not done here: whether the verdict in the restore's state file is the one that was signed (the caller has the vault), and
+which approvals policy asks for.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import msgspec
+
+from resurgam.clock import Clock, SystemClock
+from resurgam.drivers.base import Driver
+from resurgam.errors import Busy, IntegrityError, NotFound, NotProven, ResurgamError, UsageError
+from resurgam.model.plan import Plan
+from resurgam.model.system import Json, System
+from resurgam.probes.base import Runner
+from resurgam.restore import candidate, stage, state, switch
+from resurgam.restore import intent as journal
+from resurgam.restore.holders import holders
+from resurgam.restore.intent import Intent, Kind, Move, Phase, Place
+from resurgam.restore.state import Event, Restored
+
+Facts = dict[str, Json]
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a promotion or an undo did: ``live`` says which copy is live now, ``kept`` where each component's other one
+    stands, ``outage`` the seconds between the fence and the end of the reload."""
+
+    id: str
+    kind: Kind
+    live: str
+    kept: Mapping[str, str]
+    outage: float
+
+
+@dataclass(slots=True)
+class Promoter:
+    """Promotes into one live ``system``. ``folder`` keeps the journals; ``runner`` runs fence and reload on the host, in the
+    system's root; ``record`` is given a word and the facts of what came to be, and may be called twice for one id after
+    a crash; ``tell`` hears of each step just before it."""
+
+    system: System
+    folder: str
+    driver_for: Callable[[str], Driver]
+    runner: Runner
+    record: Callable[[str, Facts], None]
+    tell: Callable[[str], None] = lambda _: None
+    clock: Clock = field(default_factory=SystemClock)
+
+    def plan(self, directory: str) -> Plan:
+        """What ``promote`` would do, without doing any of it (P10). Raises what ``promote`` raises before its first step."""
+        restored = state.load(directory)
+        candidate.require_proven(restored)
+        places = candidate.places(self.system, directory, restored)
+        return candidate.plan(self.system, directory, restored, places)
+
+    def promote(self, directory: str, *, agreed: Plan | None = None) -> Outcome:
+        """Make the restore in ``directory`` live. ``agreed`` is the plan that was shown: another one now is refused.
+
+        Raises NotProven, UsageError (not judged yet, promoted already), TargetRefused (the restore does not fit the live
+        system), Busy (a holder, or another promotion), and what the commands and the file system raise.
+        """
+        directory = os.path.abspath(directory)
+        with stage.locked(self.folder):
+            self._require_none_pending()
+            plan = self.plan(directory)
+            if agreed is not None and agreed != plan:
+                raise UsageError(
+                    "The plan is another one now than the one that was agreed to.",
+                    untouched="Nothing was changed.",
+                    next_step="Show the plan again, and agree to that.",
+                )
+            restored = state.load(directory)
+            places = candidate.places(self.system, directory, restored)
+            self.tell("check")
+            self._require_unchanged(restored, places)
+            staged, made = stage.planned(places)
+            intent = Intent(
+                id=restored.id,
+                kind=Kind.PROMOTE,
+                point=restored.point,
+                system=restored.system,
+                directory=directory,
+                started=self.clock.now().isoformat(),
+                phase=Phase.STAGING,
+                places=places,
+                staged=staged,
+                made=made,
+            )
+            return self._run(intent, restored)
+
+    def undo(self, identity: str) -> Outcome:
+        """Bring back what was live before promotion ``identity``. Raises NotFound, UsageError (undone already), IntegrityError
+        (what was kept is gone), Busy, and what the commands and the file system raise."""
+        with stage.locked(self.folder):
+            self._require_none_pending(besides=identity)
+            done = journal.find(self.folder, Kind.PROMOTE, identity)
+            if done is None or not done.switched:
+                raise NotFound(
+                    f"There is no promotion {identity} to undo.",
+                    untouched="Nothing was changed.",
+                    next_step="`resurgam status` lists promotions.",
+                )
+            if journal.find(self.folder, Kind.UNDO, identity) is not None:
+                raise UsageError(
+                    f"Promotion {identity} was undone already.",
+                    untouched="Nothing was changed.",
+                    next_step="Restore the point again to promote it again.",
+                )
+            self._require_latest(done)
+            _require_kept(done)
+            if done.phase is not Phase.DONE:  # its reload failed: it was live all the same, and the record says so (P8)
+                done = self._arrive(done)
+            started = self.clock.now().isoformat()
+            return self._run(
+                msgspec.structs.replace(
+                    done, kind=Kind.UNDO, phase=Phase.FENCING, started=started, moves=(), staged=(), made=()
+                )
+            )
+
+    def resume_or_undo(self) -> list[Outcome]:
+        """End every promotion and undo that was cut off: what was not wholly switched is taken back (no Outcome), what was
+        is finished. Repeatable; raises Busy, IntegrityError and what the commands raise, with the journal kept."""
+        outcomes = []
+        with stage.locked(self.folder):
+            for intent in self._pending():
+                if not intent.switched:
+                    self._withdraw(intent)
+                else:
+                    outcomes.append(self._finish(intent, self.clock.monotonic()))
+        return outcomes
+
+    # ---- the way forward
+
+    def _run(self, intent: Intent, restored: Restored | None = None) -> Outcome:
+        began = self.clock.monotonic()
+        try:
+            if restored is not None:
+                self._keep(intent)
+                state.save(intent.directory, restored.after(Event.PROMOTE))
+                stage.bring(intent, self.tell)
+                self._require_unchanged_if_copied(intent, restored)
+            intent = self._keep(intent, phase=Phase.FENCING)
+            began = self.clock.monotonic()
+            self._call("fence")
+            self._require_idle(intent)
+            intent = self._keep(intent, phase=Phase.SWITCHING, moves=self._moves(intent))
+            for move in intent.moves:
+                self.tell(str(move))
+                journal.make(move)
+        except (Exception, KeyboardInterrupt) as error:
+            self._give_up(intent, error)
+            raise
+        return self._finish(self._keep(intent, phase=Phase.RELOADING), began)
+
+    def _moves(self, intent: Intent) -> tuple[Move, ...]:
+        back = intent.kind is Kind.UNDO
+        moves: list[Move] = []
+        for place in reversed(intent.places) if back else intent.places:
+            exchanges = switch.can_exchange(os.path.dirname(place.live))
+            incoming, outgoing = (place.before, place.undone) if back else (place.partial, place.before)
+            moves += journal.swap(place.live, incoming, outgoing, folder=place.folder, exchanges=exchanges)
+        return tuple(moves)
+
+    def _finish(self, intent: Intent, began: float) -> Outcome:
+        if intent.phase is Phase.RELOADING:
+            self._call("reload")
+        outage = self.clock.monotonic() - began
+        self._arrive(intent)
+        back = intent.kind is Kind.UNDO
+        kept = {place.component: place.undone if back else place.before for place in intent.places}
+        present = {name: path for name, path in kept.items() if os.path.lexists(path)}
+        live = "what was live before" if back else f"point {intent.point}"
+        return Outcome(id=intent.id, kind=intent.kind, live=live, kept=present, outage=outage)
+
+    def _arrive(self, intent: Intent) -> Intent:
+        self.tell("record")
+        back = intent.kind is Kind.UNDO
+        if intent.phase is not Phase.RECORDING:
+            intent = self._keep(intent, phase=Phase.RECORDING)
+        self._remember(intent.directory, Event.UNDO if back else Event.ARRIVE)
+        self.record("undone" if back else "promoted", _facts(intent))
+        return self._keep(intent, phase=Phase.DONE)
+
+    # ---- the way back
+
+    def _give_up(self, intent: Intent, error: BaseException) -> None:
+        """Take back what was begun, and let ``error`` say that it was. Where that fails too, both are told."""
+        newest = journal.find(self.folder, intent.kind, intent.id)
+        if newest is None:
+            return
+        try:
+            self._withdraw(newest)
+        except (ResurgamError, OSError) as second:
+            raise ResurgamError(
+                f"{_message(error)} Taking the promotion back then failed as well: {_message(second)}",
+                untouched=f"Its journal is kept: {journal.path_of(self.folder, newest.kind, newest.id)}.",
+                next_step="Mend that, then run `resurgam promote --resume`.",
+            ) from error
+        if isinstance(error, ResurgamError):
+            error.untouched = "All was taken back: what was live is live, the restored copies are where they were."
+
+    def _withdraw(self, intent: Intent) -> None:
+        """Back to how it was before the first step. Repeatable, from any moment before RELOADING."""
+        if intent.phase is Phase.SWITCHING:
+            absent = [name for place in intent.places for name in place.names()]
+            done = journal.progress(intent.moves, absent)
+            if done:
+                self._require_idle(intent)
+            for move in reversed(intent.moves[:done]):
+                self.tell(f"take back: {move}")
+                journal.take_back(move)
+        if intent.phase is not Phase.STAGING:
+            self._call("reload")  # a fence that stands, or half stands, must not outlive the promotion
+        if intent.kind is Kind.PROMOTE:
+            stage.take_back(intent, self.tell)
+            self._remember(intent.directory, Event.WITHDRAW)
+        journal.forget(self.folder, intent)
+
+    # ---- what must hold
+
+    def _require_unchanged(self, restored: Restored, places: tuple[Place, ...]) -> None:
+        for place in places:
+            self._require_fingerprint(restored, place, place.copy)
+
+    def _require_unchanged_if_copied(self, intent: Intent, restored: Restored) -> None:
+        copied = {move.target for move in intent.staged if move.verb is journal.Verb.COPY}
+        for place in intent.places:
+            if place.partial in copied:
+                self._require_fingerprint(restored, place, place.partial)
+
+    def _require_fingerprint(self, restored: Restored, place: Place, at: str) -> None:
+        component = self.system.component(place.component)
+        found = self.driver_for(component.driver).fingerprint(component.bound_to(at))
+        if found != restored.copies[place.component].fingerprint:
+            raise NotProven(
+                f"{at} is not what was judged: component {place.component} has changed since it was restored.",
+                untouched="What is live was not touched.",
+                next_step="Restore the point again and have that judged; a probe of yours may write to what it reads.",
+            )
+
+    def _require_idle(self, intent: Intent) -> None:
+        self.tell("idle")
+        found = holders(name for place in intent.places for name in place.names())
+        if found:
+            shown = "; ".join(f"{holder.command} (pid {holder.pid}) holds {holder.path}" for holder in found[:5])
+            more = f", and {len(found) - 5} more" if len(found) > 5 else ""
+            raise Busy(
+                f"The live system is in use: {shown}{more}.",
+                untouched="Nothing was switched.",
+                next_step="Stop them, or let `promotion: fence` in resurgam.yaml do it, and run again.",
+            )
+
+    # ---- small steps
+
+    def _require_none_pending(self, *, besides: str = "") -> None:
+        """A promotion starts from a settled state; ``besides`` is the one whose failed reload an undo answers."""
+        for other in self._pending():
+            if other.kind is Kind.PROMOTE and other.id == besides:
+                continue
+            raise Busy(
+                f"The {other.kind.value} {other.id} of {other.started} was cut off while {other.phase.value}.",
+                untouched="Nothing was changed.",
+                next_step="End it first: `resurgam promote --resume`.",
+            )
+
+    def _pending(self) -> list[Intent]:
+        return [intent for intent in journal.pending(self.folder) if intent.system == self.system.name]
+
+    def _require_latest(self, done: Intent) -> None:
+        """Promotions are undone in the order of their making, last first: each one's ``before`` is the other's live."""
+        for later in journal.kept(self.folder):
+            same = later.system == done.system and later.kind is Kind.PROMOTE and later.started > done.started
+            if same and journal.find(self.folder, Kind.UNDO, later.id) is None:
+                raise UsageError(
+                    f"Promotion {later.id} of {later.started} came after {done.id}.",
+                    untouched="Nothing was changed.",
+                    next_step=f"Undo that one first: `resurgam promote --undo {later.id}`.",
+                )
+
+    def _call(self, which: str) -> None:
+        argv = self.system.promotion.fence if which == "fence" else self.system.promotion.reload
+        if not argv:
+            return
+        self.tell(which)
+        completed = self.runner.run(argv, timeout=self.system.promotion.timeout)
+        if completed.code != 0 or completed.timed_out:
+            why = "did not end in time" if completed.timed_out else f"ended with code {completed.code}"
+            last = completed.errors.decode("utf-8", "replace").strip()[-400:]
+            raise ResurgamError(
+                f"The {which} command {why}{': ' + last if last else ''}.",
+                untouched="The promotion's journal is kept.",
+                next_step="Mend the command, then `resurgam promote --resume`; or `resurgam promote --undo`.",
+            )
+
+    def _keep(self, intent: Intent, *, phase: Phase | None = None, moves: tuple[Move, ...] | None = None) -> Intent:
+        changed = msgspec.structs.replace(
+            intent, phase=intent.phase if phase is None else phase, moves=intent.moves if moves is None else moves
+        )
+        return journal.keep(self.folder, changed)
+
+    def _remember(self, directory: str, event: Event) -> None:
+        with contextlib.suppress(NotFound):  # it may have been erased since; the journal and the record suffice
+            restored = state.load(directory)
+            if (restored.state, event) in state.MOVES:  # else it was remembered before a crash
+                state.save(directory, restored.after(event))
+
+
+def pending(folder: str) -> list[Intent]:
+    """Promotions and undos that were cut off, for ``resurgam status``."""
+    return journal.pending(folder)
+
+
+def _require_kept(done: Intent) -> None:
+    arrived = {move.target for move in done.moves}
+    gone = [place.before for place in done.places if place.before in arrived and not os.path.lexists(place.before)]
+    if gone:
+        raise IntegrityError(
+            f"What was live before promotion {done.id} is not there any more: {', '.join(gone)}.",
+            untouched="Nothing was changed.",
+            next_step="Restore an earlier point and promote that.",
+        )
+
+
+def _facts(intent: Intent) -> Facts:
+    return {
+        "id": intent.id,
+        "point": intent.point,
+        "system": intent.system,
+        "started": intent.started,
+        "components": [place.component for place in intent.places],
+    }
+
+
+def _message(error: BaseException) -> str:
+    return error.message if isinstance(error, ResurgamError) else f"{type(error).__name__}: {error}."
