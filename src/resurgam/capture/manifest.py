@@ -1,0 +1,347 @@
+"""The system manifest: ``resurgam.yaml`` to a :class:`System`, or every reason why not, each with file, line and column.
+
+    file -> tree with places (manifest_yaml) -> format known? -> no secret written out? -> every field in its form
+    (manifest_form, manifest_references) -> the parts fit together -> System
+
+The definitions below are the whole form of the file: the reader and the published JSON Schema (``docs/resurgam.schema.json``)
+both come from them. Locations come out absolute, durations in seconds; references in options and in a probe's environment
+stay references. Loading looks at no component: a manifest can be read when everything it names is lost.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from graphlib import CycleError, TopologicalSorter
+from typing import Any
+
+from resurgam.capture.manifest_form import (
+    NAME,
+    WRONG,
+    ByKind,
+    Choice,
+    Duration,
+    Field,
+    Flag,
+    ListOf,
+    Named,
+    Number,
+    OneWay,
+    Reading,
+    Record,
+    Text,
+)
+from resurgam.capture.manifest_references import Anything, Path
+from resurgam.capture.manifest_yaml import Node, Place, Problems, nearest, read_tree
+from resurgam.capture.secrets import REFERENCE, found_in_arguments, found_in_text, is_literal, says_secret
+from resurgam.drivers import registry as drivers
+from resurgam.errors import ManifestError
+from resurgam.model.codec import require_format
+from resurgam.model.system import (
+    Component,
+    Consistency,
+    Invariant,
+    Isolation,
+    Limits,
+    Objectives,
+    Probe,
+    Promotion,
+    Retention,
+    System,
+    VaultPlace,
+)
+from resurgam.probes import registry as probes
+from resurgam.proof.compare import check_tolerance
+
+FORMAT = 1
+
+_QUERY = re.compile(r"\s*(select|with)\b.*", re.IGNORECASE | re.DOTALL)
+_HOLE = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]")
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """``component: SELECT …``, a query of a declared component."""
+
+    what: str = 'a query, written "component: SELECT …"'
+
+    def read(self, node: Node, reading: Reading) -> Any:
+        """See manifest_form.Form."""
+        text = Text(self.what).read(node, reading)
+        if text is WRONG:
+            return WRONG
+        name, colon, statement = text.partition(":")
+        if not colon or not _QUERY.fullmatch(statement):
+            return reading.wrong(node, f"expected {self.what}.")
+        if name not in reading.words["components"]:
+            return reading.wrong(node, f"'{name}' is not a component.{nearest(name, reading.words['components'])}")
+        return text
+
+    def schema(self) -> dict[str, Any]:
+        """See manifest_form.Form."""
+        return {"type": "string", "pattern": f"^{NAME}:\\s*([sS][eE][lL][eE][cC][tT]|[wW][iI][tT][hH])\\b"}
+
+
+@dataclass(frozen=True, slots=True)
+class Template:
+    """Text in which ``{name}`` stands for the location of component *name*; a literal brace is doubled. With
+    ``or_reference`` the whole may be ``${NAME}`` instead, and stays that: it is looked up when the command is run."""
+
+    what: str = "text"
+    or_reference: bool = False
+
+    def read(self, node: Node, reading: Reading) -> Any:
+        """See manifest_form.Form."""
+        text = Text(self.what).read(node, reading)
+        if text is WRONG or (self.or_reference and REFERENCE.fullmatch(text)):
+            return text
+        for hole in _HOLE.finditer(text):
+            if hole[0] not in {"{{", "}}"} and hole[1] not in reading.words["components"]:
+                close = nearest(hole[1] or "", reading.words["components"])
+                return reading.wrong(node, f"'{hole[0]}' names no component; a literal brace is written twice.{close}")
+        return text
+
+    def schema(self) -> dict[str, Any]:
+        """See manifest_form.Form."""
+        return Text(self.what).schema()
+
+
+@dataclass(frozen=True, slots=True)
+class Tolerance:
+    """What ``proof.compare`` accepts as a tolerance."""
+
+    what: str = "a tolerance"
+
+    def read(self, node: Node, reading: Reading) -> Any:
+        """See manifest_form.Form."""
+        try:
+            check_tolerance(node.plain())
+        except ManifestError as error:
+            return reading.wrong(node, f"{error.message} {error.next_step}".strip())
+        return node.plain()
+
+    def schema(self) -> dict[str, Any]:
+        """See manifest_form.Form."""
+        return {"anyOf": [{"const": "exact"}, {"type": "object", "minProperties": 1, "maxProperties": 1}]}
+
+
+_name = Text("a name of at most 63 characters a-z, 0-9, '-' and '_', beginning with a letter or digit", NAME)
+_component = Choice("a component", among="components")
+_components = ListOf(_component, distinct=True)
+_select = Text("a query, SELECT …", r"\s*([sS][eE][lL][eE][cC][tT]|[wW][iI][tT][hH])\b.*")
+_kept = Number("a whole number, 0 or more", whole=True)
+_argument = Text("an argument")
+
+COMPONENT = Record("a component", {
+    "driver": Field(Choice("a kind of driver", among="drivers"), "The kind of store it is.", required=True),
+    "location": Field(Path("a location", or_url=True), "Where it is: a path, relative to this file.", required=True),
+    "owner": Field(Text(), "Who answers for it; shown in reports."),
+    "tier": Field(_name, "How much it matters, in the owner's word; `standard` unless said."),
+    "derived_from": Field(_components, "The components it is computed from. Restored after them. No cycles."),
+    "reads": Field(_components, "The components whose state it reads as it works."),
+    "writes": Field(_components, "The components that it writes to."),
+    "serves": Field(_components, "The components that it serves (a model and its router)."),
+    "consistency": Field(Choice("a consistency", tuple(level.word for level in Consistency)),
+                         "What is asked of its snapshots; less earned is a finding. `crash` unless said."),
+    "shred_domain": Field(_name, "Components of one domain share chunks, and are destroyed together by destroying its key."),
+    "options": Field(Named("options", Anything(), name=r"[A-Za-z_][A-Za-z0-9_-]*"), "Settings of the driver; see its page."),
+})  # fmt: skip
+
+INVARIANT = Record("an invariant", {
+    "every": Field(Query(), "The keys that must exist."),
+    "exists_in": Field(Query(), "The keys that there are."),
+    "component": Field(_component, "The component that is asked."),
+    "sql": Field(_select, "The question; its first value is compared."),
+    "expect": Field(Anything(), "The value that the question must have."),
+}, rule=OneWay((("every", "exists_in"), ("component", "sql", "expect"))))  # fmt: skip
+
+PROBE = Record("a probe", {
+    "kind": Field(Choice("a kind of probe", among="probes"), "How it asks.", required=True),
+    "reads": Field(_components, "The components that its answers depend on; what no probe reads is unprobed."),
+    "witness": Field(Flag(), "Cheap and read-only: also asked of the live system just before and after the cut."),
+    "timeout": Field(Duration(), "After this long the command is killed with all its children; `60s` unless said."),
+    "tolerance": Field(Tolerance(), "What makes two answers the same; `exact` unless said."),
+    "component": Field(_component, "The component that is asked (sql)."),
+    "sql": Field(_select, "The question (sql)."),
+    "run": Field(ListOf(Template("an argument"), filled=True),
+                 "The command, an argument a part, run in this file's folder; {name} is the location of a component (command)."),
+    "ask": Field(Anything(from_file=True), "What the command is asked: JSON on its standard input (command)."),
+    "env": Field(Named("variables", Template("the value of a variable", or_reference=True), name=r"[A-Za-z_][A-Za-z0-9_]*"),
+                 "Variables added to its environment (command)."),
+}, rule=ByKind({"command": ("run",), "sql": ("component", "sql")}, may={"command": ("ask", "env")}))  # fmt: skip
+
+SYSTEM = Record("the manifest", {
+    "resurgam": Field(Number(f"the manifest's format, {FORMAT}", whole=True, least=1, most=FORMAT),
+                      "The format of this file.", required=True),
+    "system": Field(_name, "The name of the system.", required=True),
+    "description": Field(Text(), "What it is, in a line for people."),
+    "vault": Field(Record("the vault's place", {
+        "path": Field(Path(), "The folder of the vault.", required=True),
+        "keys": Field(Path(), "The path of this host's keys, never a key itself.", required=True),
+    }), "Where recovery points are kept.", required=True),
+    "components": Field(Named("components", COMPONENT, filled=True), "The parts of the system, by name.", required=True),
+    "invariants": Field(Named("invariants", INVARIANT), "What must hold across components at every cut."),
+    "probes": Field(Named("probes", PROBE), "The questions that tell whether it behaves the same."),
+    "objectives": Field(Record("the objectives", {
+        "rpo": Field(Duration(), "How much time's work may be lost."),
+        "rto": Field(Duration(), "How long a recovery may take."),
+    }), "What is promised; shown beside what is measured."),
+    "retention": Field(Record("the retention", {
+        "last": Field(_kept, "Keep this many of the newest points."),
+        "hourly": Field(_kept, "Keep the newest of each of this many hours."),
+        "daily": Field(_kept, "… of this many days."),
+        "weekly": Field(_kept, "… of this many weeks."),
+        "monthly": Field(_kept, "… of this many months."),
+        "yearly": Field(_kept, "… of this many years."),
+        "window": Field(Duration(), "Keep every point younger than this."),
+        "at_least": Field(Number("a whole number, 1 or more", whole=True, least=1), "Never keep fewer than this many."),
+    }), "How long points stay."),
+    "limits": Field(Record("the limits", {
+        "freeze": Field(Duration(), "The longest that writers may be held; `5s` unless said."),
+        "read_mb_s": Field(Number("a number above 0", above=True), "The fastest that sources are read, in 10^6 bytes a second."),
+    }), "What a capture may cost its sources; it stops before it costs more."),
+    "promotion": Field(Record("the promotion", {
+        "fence": Field(ListOf(_argument, filled=True), "The command that keeps clients out."),
+        "reload": Field(ListOf(_argument, filled=True), "The command that lets them in to the new state."),
+        "timeout": Field(Duration(), "How long each may take; `60s` unless said."),
+    }), "The owner's commands around a switch of the live system."),
+    "isolation": Field(Choice("an isolation", tuple(Isolation)),
+                       "`required` (the default): what was not isolated is inconclusive. `best-effort` accepts it by name."),
+})  # fmt: skip
+
+
+def load_manifest(path: str, *, environ: Mapping[str, str] | None = None) -> System:
+    """The system that the file at ``path`` declares. ``environ`` is what ``${NAME}`` is looked up in (the process's own).
+
+    Raises ManifestError, whose message has a line ``file:line:column: …`` for each problem found, and NewerFormat.
+    """
+    problems = Problems(path)
+    root = read_tree(_bytes_of(path), problems)
+    _require_known_format(root, path)
+    _refuse_secrets(root, problems)
+    folder = os.path.dirname(os.path.abspath(path))
+    words = {
+        "components": list(_declared(root)),
+        "drivers": sorted(drivers.kinds()),
+        "probes": sorted(probes.kinds()),
+    }
+    values = SYSTEM.read(root, Reading(problems, folder, os.environ if environ is None else environ, words))
+    _refuse_cycles(root, problems)
+    _refuse_overlaps(root, values, problems)
+    problems.raise_if_any()
+    return _system(values, folder)
+
+
+def schema() -> dict[str, Any]:
+    """The form of the file as JSON Schema (draft 2020-12), for editors and for other tools."""
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "$id": f"urn:resurgam:system-manifest:{FORMAT}",
+        "title": "System manifest of Resurgam (resurgam.yaml)",
+    } | SYSTEM.schema()
+
+
+def _system(values: dict[str, Any], folder: str) -> System:
+    """The values of a manifest without problems as a System."""
+    components = tuple(Component(name=name, **of) for name, of in values.pop("components").items())
+    invariants = tuple(Invariant(name=name, **of) for name, of in values.pop("invariants", {}).items())
+    asked = tuple(_probe(name, of) for name, of in values.pop("probes", {}).items())
+    del values["resurgam"]
+    parts = {
+        "objectives": Objectives,
+        "retention": Retention,
+        "limits": Limits,
+        "promotion": Promotion,
+        "vault": VaultPlace,
+    }
+    made = {key: kind(**values.pop(key)) for key, kind in parts.items() if key in values}
+    isolation = Isolation(values.pop("isolation", Isolation.REQUIRED))
+    return System(
+        name=values.pop("system"), components=components, invariants=invariants, probes=asked, isolation=isolation,
+        root=folder, **made, **values,
+    )  # fmt: skip
+
+
+def _probe(name: str, values: dict[str, Any]) -> Probe:
+    """A probe that asks one component also reads it, whether or not its list says so."""
+    reads = values.pop("reads", ())
+    asked = values.get("component")
+    return Probe(name=name, reads=reads if asked is None or asked in reads else (asked, *reads), **values)
+
+
+def _bytes_of(path: str) -> bytes:
+    try:
+        with open(path, "rb") as file:
+            return file.read()
+    except OSError as error:
+        raise ManifestError(
+            f"{path}:1:1: expected a system manifest, but it cannot be read ({error.strerror}).",
+            untouched="Nothing was read or changed.",
+            next_step="Write one with `resurgam init`, or name the right file with --manifest.",
+        ) from error
+
+
+def _declared(root: Node) -> dict[str, Node]:
+    components = root.child("components")
+    return components.entries() if components else {}
+
+
+def _require_known_format(root: Node, path: str) -> None:
+    """A newer format is told first: whatever else looks wrong may be right there."""
+    node = root.child("resurgam")
+    if node and isinstance(node.value, int):
+        require_format(node.value, FORMAT, what=f"{path}:{node.at.line}:{node.at.column}: the system manifest")
+
+
+def _refuse_secrets(root: Node, problems: Problems) -> None:
+    """A System becomes part of every recovery point, so no secret may stand in the file. The value is never repeated."""
+    advice = "Use ${NAME} from the environment or {file: path} instead, and change the secret if this file was shared."
+    for key, node in root.walk():
+        if isinstance(node.value, str) and (why := found_in_text(node.value)):
+            problems.add(node.at, f"a secret is written out here: {why}. {advice}")
+        elif says_secret(key) and is_literal(node.value):
+            problems.add(node.at, f"a secret is written out here, under '{key}'. {advice}")
+        arguments = [str(part.value) for part in node.parts()]
+        if (index := found_in_arguments(arguments)) is not None:
+            problems.add(node.parts()[index].at, f"a secret is written out here, as an argument. {advice}")
+
+
+def _refuse_cycles(root: Node, problems: Problems) -> None:
+    """``derived_from`` orders restores, so it must not lead back to where it began."""
+    graph: dict[str, list[str]] = {}
+    for name, of in _declared(root).items():
+        if sources := of.child("derived_from"):
+            graph[name] = [part.value for part in sources.parts() if isinstance(part.value, str)]
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        cycle = list(reversed(error.args[1]))
+        node = root.child("components", cycle[0], "derived_from")
+        assert node is not None
+        problems.add(
+            node.at, f"a cycle: {' is derived from '.join(cycle)}. Expected each to come from what stood before it."
+        )
+
+
+def _refuse_overlaps(root: Node, values: dict[str, Any], problems: Problems) -> None:
+    """Two things in one place would be captured twice and could not be restored side by side; a captured vault would hold
+    itself, and a captured key would lie beside what it opens."""
+    places: dict[str, tuple[str, Place]] = {}
+    vault = values.get("vault", {})
+    named: list[tuple[str, str, tuple[str, ...]]] = [
+        (f"the vault's {key}", vault[key], ("vault", key)) for key in ("path", "keys") if key in vault
+    ]
+    for name, of in values.get("components", {}).items():
+        if str(of.get("location", "")).startswith("/"):
+            named.append((f"component '{name}'", of["location"], ("components", name, "location")))
+    for who, location, way in named:
+        real = os.path.realpath(location)
+        node = root.child(*way)
+        assert node is not None
+        if other := next((other for other in places if os.path.commonpath([real, other]) in {real, other}), None):
+            how = "the same place as" if real == other else "inside" if real.startswith(other) else "around"
+            taken, at = places[other]
+            problems.add(node.at, f"{who} is {how} {taken} (line {at.line}). Expected places apart from each other.")
+        places.setdefault(real, (who, node.at))
