@@ -60,6 +60,7 @@ def check(repository: Repository, *, read: bool = False, progress: Progress | No
         for _, chunk in _listed(repository, sealed, damage):
             needed.setdefault(chunk, set()).add(sealed.body.id)
     damage += _misplaced(repository, needed, sizes)
+    damage += [Damage("an object", why) for why in (*repository.refused, *repository.places.refused)]
     done, contents = 0, False
     if read:
         for name in sorted(sizes):

@@ -36,6 +36,7 @@ class Places:
 
     def __init__(self, store: Store, secret: IndexSecret, roles: RoleTable) -> None:
         self._store, self._secret = store, secret
+        self.refused: list[str] = []  # segments that could not be believed, and why
         self._keys = {key.key_id: key for role in _WRITERS for key in roles.keys(role)}
 
     def seal(self, kind: str, plain: bytes, signer: SigningKey) -> bytes:
@@ -49,11 +50,19 @@ class Places:
         self._store.put(f"index/{blake3(data).hexdigest()[:32]}", data)
 
     def segments(self, signer: str | None = None) -> Iterator[Segment]:
-        """All segments, or those that the key ``signer`` has signed. Raises IntegrityError for a damaged one."""
+        """All segments that can be believed, or those that the key ``signer`` has signed.
+
+        A damaged one, or one of a key that the role table has disowned, is left out: packs are then found by their trailers, and
+        whatever cannot be found at all is named when it is needed.
+        """
         for entry in self._store.list("index/"):
             data = self._store.get(entry.name)
-            if signer is None or data[:8].hex() == signer:
+            if signer is not None and data[:8].hex() != signer:
+                continue
+            try:
                 yield decode_segment(self._open("segment", data, entry.name), entry.name)
+            except IntegrityError as error:
+                self.refused.append(error.message)
 
     def trailers(self, known: set[str], signer: str | None = None) -> Iterator[tuple[str, Entries]]:
         """Packs outside ``known`` with their entries, from their trailers. A damaged pack is left out: nothing in it was

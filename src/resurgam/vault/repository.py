@@ -29,6 +29,7 @@ from resurgam.model.codec import from_json, require_format, to_json
 from resurgam.model.point import Particulars, PointBody
 from resurgam.model.system import System
 from resurgam.stores.base import AlreadyThere, Entry, Store
+from resurgam.vault.history import PointState, fold
 from resurgam.vault.host import HostState
 from resurgam.vault.index import Index
 from resurgam.vault.keyring import Keyring, NewKeys
@@ -95,7 +96,9 @@ class Repository:
                 next_step="Point vault.keys in resurgam.yaml at the keys of this vault.",
             )
         tables = ((entry.name, store.get(entry.name)) for entry in store.list("roles/"))
-        self.roles: RoleTable = latest_roles(tables, self.vault, trust.root).table
+        found = latest_roles(tables, self.vault, trust.root)
+        self.roles: RoleTable = found.table
+        self.refused: list[str] = list(found.refused)  # what lies in the vault and was not believed, for status and check
         self._sessions: dict[bytes, AESGCM] = {}
         self._readers: dict[str, ChunkReader] = {}
 
@@ -183,9 +186,19 @@ class Repository:
     # Reading --------------------------------------------------------------------------------------------------------
 
     def points(self, system: str | None = None) -> list[Sealed]:
-        """All recovery points, of ``system`` or of all, oldest first. Revoked names are none."""
-        found = [sealed for entry in self.store.list("points/") if (sealed := self._sealed(entry)) is not None]
-        return sorted((s for s in found if system in (None, s.body.system)), key=lambda s: s.body.sealed)
+        """All recovery points, of ``system`` or of all, oldest first. Revoked names are none; what cannot be believed is not
+        listed either, and said in ``refused``, so that one bad object does not hide the rest."""
+        found = []
+        for entry in self.store.list("points/"):
+            try:
+                sealed = self._sealed(entry)
+            except IntegrityError as error:
+                if error.message not in self.refused:
+                    self.refused.append(error.message)
+                continue
+            if sealed is not None and system in (None, sealed.body.system):
+                found.append(sealed)
+        return sorted(found, key=lambda sealed: sealed.body.sealed)
 
     def sealed(self, point: str) -> Sealed:
         """The point with exactly this id. Raises NotFound."""
@@ -231,6 +244,10 @@ class Repository:
                     next_step="Run `resurgam vault check`; find out who holds that key.",
                 )
         return sorted(found, key=lambda record: record.made)
+
+    def state(self, sealed: Sealed) -> PointState:
+        """How a point stands: the fold over all records about it (P2)."""
+        return fold((None, record) for record in (sealed.record, *self.records(sealed.body.id)))
 
     def particulars(self, body: PointBody) -> Particulars:
         """The encrypted part of a point. Raises Denied without an identity."""

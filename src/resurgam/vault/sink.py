@@ -9,6 +9,7 @@ hashing, compressing and encrypting happens per chunk, and all of that leaves th
 from __future__ import annotations
 
 import mmap
+import os
 import queue
 import threading
 from collections.abc import Callable
@@ -52,7 +53,7 @@ class ChunkKeys:
         return blake3(data, key=self.chunk_ids[kind]).digest()
 
     def list_cipher(self, chunk: bytes) -> AESGCM:
-        """The cipher of one chunk list. Its key depends on the content's id, so one nonce never meets two contents."""
+        """The cipher of one chunk list, under a key of its own."""
         return AESGCM(self._secret.list_key(chunk))
 
 
@@ -122,7 +123,7 @@ class Sink:
         codec, encoded, exact = encode_verified(data, dtype)
         self.miscoded += not exact
         if kind is Kind.LIST:
-            session, nonce, cipher = NO_SESSION, bytes(NONCE), keys.list_cipher(chunk)
+            session, nonce, cipher = NO_SESSION, os.urandom(NONCE), keys.list_cipher(chunk)
         else:
             session, nonce, cipher = keys.session.id, keys.session.next_nonce(), keys.session.cipher
         frame = Frame(kind, codec, len(encoded) + TAG, len(data), chunk, session, nonce)

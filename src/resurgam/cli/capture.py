@@ -1,0 +1,161 @@
+"""init, preflight, capture: the way in."""
+
+from __future__ import annotations
+
+import os
+from typing import Annotated
+
+import typer
+
+from resurgam.capture.discover import propose
+from resurgam.capture.preflight import ComponentReport, Report
+from resurgam.capture.preflight import preflight as run_preflight
+from resurgam.capture.run import capture as run_capture
+from resurgam.cli import output
+from resurgam.cli.context import DEFAULT_MANIFEST, Context, JsonOption, KeysOption, ManifestOption
+from resurgam.drivers.registry import driver_for
+from resurgam.errors import EXIT_FINDINGS, Denied, TargetRefused
+from resurgam.model.point import Severity
+from resurgam.probes.runner import LiveRunner
+from resurgam.proof.observe import observe_witness
+from resurgam.restore.sandbox import available
+
+
+def init(
+    folder: Annotated[str, typer.Argument(help="The folder of the system.")] = ".",
+    manifest: Annotated[str, typer.Option("--manifest", "-m", help="Where to write it.")] = DEFAULT_MANIFEST,
+    stdout: Annotated[bool, typer.Option("--stdout", help="Print it instead of writing a file.")] = False,
+) -> int:
+    """Write a manifest for what is found in a folder.
+
+    Looks at files only by reading; databases are opened read-only. Edit the result: owners, objectives and probes are
+    yours to name.
+
+    Examples:
+
+        resurgam init
+
+        resurgam init /srv/handbook --stdout
+    """
+    text = propose(folder)
+    if stdout:
+        output.out.file.write(text)
+        return 0
+    path = os.path.join(folder, manifest)
+    try:
+        with open(path, "x", encoding="utf-8") as file:
+            file.write(text)
+    except FileExistsError as error:
+        raise TargetRefused(
+            f"{path} exists.",
+            untouched="It was not changed.",
+            next_step="Edit it, or see a new proposal with `resurgam init --stdout`.",
+        ) from error
+    output.line(f"Wrote {path}. Next: read it, then `resurgam vault init` and `resurgam preflight`.")
+    return 0
+
+
+def preflight(manifest: ManifestOption = DEFAULT_MANIFEST, json: JsonOption = False) -> int:
+    """Say what a capture would need and cost, without changing anything.
+
+    What is reachable, which permission is missing and the command that grants it, bytes and time expected, locks and load
+    on the source. Exit code 0 when a capture can run, 6 when something is missing.
+
+    Examples:
+
+        resurgam preflight
+
+        resurgam preflight --json
+    """
+    context = Context(manifest)
+    report = run_preflight(context.system, driver_for, isolation=available)
+    if json:
+        output.as_json(report)
+    else:
+        _show_preflight(report)
+    return 0 if report.ok else Denied.exit_code
+
+
+def capture(
+    manifest: ManifestOption = DEFAULT_MANIFEST,
+    keys: KeysOption = None,
+    paranoid: Annotated[bool, typer.Option("--paranoid", help="Read every byte, also of unchanged files.")] = False,
+    json: JsonOption = False,
+) -> int:
+    """Take a recovery point of the whole system.
+
+    The point exists when its record is written, last of all; stopped before that, a capture leaves nothing listed, and
+    the next one reuses what was stored. Exit code 22 when the point was sealed with findings that need the owner.
+
+    Examples:
+
+        resurgam capture
+
+        resurgam capture --paranoid --json
+    """
+    context = Context(manifest, keys=keys)
+    system = context.system
+    with output.progress(f"capture {system.name}", None, json) as advance:
+        sealed = run_capture(
+            system,
+            driver_for,
+            lambda live: observe_witness(live, LiveRunner(live.root)),
+            context.repository,
+            context.host,
+            context.clock,
+            paranoid=paranoid,
+            progress=(lambda _component, size: advance(size)) if advance else None,
+        )
+    body = sealed.body
+    if json:
+        output.as_json(body)
+    else:
+        stored = sum(s.stored for s in body.snapshots)
+        total = sum(s.bytes for s in body.snapshots)
+        output.line(f"point {body.id} sealed", style="bold")
+        output.line(
+            f"  {len(body.snapshots)} components of {output.size(total)}, {output.size(stored)} new in the vault"
+        )
+        output.line(f"  freeze {output.seconds(body.freeze)}, skew {output.seconds(body.skew)}")
+        if body.host_can_read:
+            output.line("  this host can also read the vault: keep reader.agekey and recovery.agekey elsewhere")
+        for severity in (Severity.BROKEN, Severity.WARNING):
+            if count := body.findings.get(severity, 0):
+                output.line(f"  {count} findings are {severity}: `resurgam show {body.id}` tells them", style="yellow")
+    weighty = body.findings.get(Severity.BROKEN, 0) + body.findings.get(Severity.WARNING, 0)
+    return EXIT_FINDINGS if weighty else 0
+
+
+def _show_preflight(report: Report) -> None:
+    output.line(f"{report.system}: {'ready' if report.ok else 'NOT ready'}", style="bold" if report.ok else "bold red")
+    for component in report.components:
+        _show_component(component)
+    for what, part in (("vault", report.vault), ("keys", report.keys)):
+        output.line(f"  {what}: {part.path}")
+        for trouble in part.troubles:
+            output.line(f"    {trouble.what} Next: {trouble.next_step}", style="red")
+    for missing in report.vault.missing:
+        output.line(f"    may not {missing.need} {missing.path}. Next: {missing.grant}", style="red")
+    measured = "as measured here" if report.rate_is_measured else "assumed; the first capture will measure it"
+    output.line(
+        f"  expected: {output.size(report.bytes)} to read, about {output.seconds(report.seconds)} "
+        f"at {output.size(report.bytes_per_second)}/s ({measured})"
+    )
+    if report.isolated is not None:
+        output.line(f"  sandbox: {'isolated' if report.isolated else 'not isolated on this host'}")
+    for warning in report.warnings:
+        output.line(f"  note: {warning}", style="yellow")
+
+
+def _show_component(component: ComponentReport) -> None:
+    size = output.size(component.bytes) if component.bytes is not None else "size unknown"
+    reach = "" if component.reachable else ", NOT reachable"
+    output.line(f"  {component.name}: {component.driver} at {component.location}, {size}{reach}")
+    if component.effect:
+        output.line(f"    {component.effect}")
+    for trouble in component.troubles:
+        output.line(f"    {trouble.what} Next: {trouble.next_step}", style="red")
+    for missing in component.missing:
+        output.line(f"    may not {missing.need} {missing.path}. Next: {missing.grant}", style="red")
+    for warning in component.warnings:
+        output.line(f"    note: {warning}", style="yellow")

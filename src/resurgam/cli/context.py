@@ -1,0 +1,96 @@
+"""What a verb needs before it can work: the system manifest, the vault, the keys, and this host's notes."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Annotated
+
+import typer
+
+from resurgam.capture.manifest import load_manifest
+from resurgam.capture.manifest_form import DURATION, SECONDS
+from resurgam.clock import Clock, SystemClock
+from resurgam.errors import UsageError
+from resurgam.model.system import System
+from resurgam.stores.local import LocalStore
+from resurgam.vault.host import HostState
+from resurgam.vault.keyring import Keyring
+from resurgam.vault.repository import Repository, Sealed
+
+ManifestOption = Annotated[
+    str,
+    typer.Option("--manifest", "-m", envvar="RESURGAM_MANIFEST", help="The system manifest.", show_default=True),
+]
+VaultOption = Annotated[
+    str | None, typer.Option("--vault", help="The vault's folder, where there is no manifest any more.")
+]
+KeysOption = Annotated[
+    str | None,
+    typer.Option("--keys", help="The keys folder, or a recovery key's file, in place of the manifest's vault.keys."),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="One JSON value on standard output.")]
+PointArgument = Annotated[
+    str, typer.Argument(help="The beginning of a point's id, `latest`, or a time such as 2026-11-21T04:00.")
+]
+DEFAULT_MANIFEST = "resurgam.yaml"
+
+
+@dataclass
+class Context:
+    """Everything is opened when it is first asked for."""
+
+    manifest: str = DEFAULT_MANIFEST
+    vault: str | None = None
+    keys: str | None = None
+    clock: Clock = SystemClock()  # noqa: RUF009  it holds no state
+
+    @cached_property
+    def system(self) -> System:
+        """The system of the manifest. Raises ManifestError, NotFound."""
+        return load_manifest(self.manifest)
+
+    @cached_property
+    def repository(self) -> Repository:
+        """The open vault: of the manifest, or of ``--vault`` and ``--keys`` where the manifest is lost too (P3)."""
+        keys = self.keys
+        if self.vault is not None and keys is None and not os.path.exists(self.manifest):
+            raise UsageError(
+                "--vault needs --keys where there is no manifest.",
+                untouched="Nothing was read.",
+                next_step="Give --keys FOLDER, or --keys FILE of the recovery key.",
+            )
+        keys = keys or self.system.vault.keys
+        keyring = Keyring.from_recovery(keys) if os.path.isfile(keys) else Keyring(keys)
+        return Repository(self.store, keyring)
+
+    @property
+    def system_name(self) -> str | None:
+        """The system that points belong to; None where only the vault is known."""
+        return self.system.name if os.path.exists(self.manifest) else None
+
+    @cached_property
+    def host(self) -> HostState:
+        """This host's notes on the system."""
+        return HostState(self.repository.vault.hex(), self.system.name)
+
+    @cached_property
+    def store(self) -> LocalStore:
+        """The vault's store."""
+        return LocalStore(self.vault or self.system.vault.path)
+
+    def point(self, words: str) -> Sealed:
+        """The point that ``words`` mean."""
+        return self.repository.resolve(words, self.system_name)
+
+
+def duration(words: str) -> float:
+    """Seconds in a duration such as ``2h``, as in manifests. Raises UsageError."""
+    match = re.fullmatch(DURATION, words)
+    if match is None:
+        raise UsageError(
+            f"{words!r} is not a duration.", untouched="Nothing was done.", next_step="Write 90s, 15m, 2h or 7d."
+        )
+    return float(words.removesuffix(match[2])) * SECONDS[match[2]]

@@ -1,0 +1,76 @@
+"""The command line: one function per verb, no logic of its own. Exit codes are in ``resurgam.errors``."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import click
+import typer
+
+from resurgam import __version__
+from resurgam.cli import capture, demo, output, points, restore, status, vault
+from resurgam.errors import EXIT_INTERRUPTED, ResurgamError
+
+EPILOG = (
+    "Exit codes: 0 done; 2 wrong words; 3 wrong manifest; 4 not found, 5 ambiguous; 6 a key or permission is missing; "
+    "7 no answer; 8 damaged bytes; 9 newer format; 10 busy; 11 a limit was reached; 12 no space; 13 target refused; "
+    "14 a library is missing; 20 different or not proven; 21 inconclusive; 22 sealed with findings; 23 not fresh; "
+    "130 interrupted. See docs/cli.md."
+)
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    epilog=EPILOG,
+    help="Back up an AI system as a system, bring it back, and prove that it behaves the same.",
+)
+
+
+@app.callback()
+def common(
+    version: Annotated[bool, typer.Option("--version", help="Show the version and exit.", is_eager=True)] = False,
+) -> None:
+    """Back up an AI system as a system, bring it back, and prove that it behaves the same."""
+    if version:
+        output.line(f"resurgam {__version__}")
+        raise typer.Exit
+
+
+for verb in (
+    capture.init,
+    capture.preflight,
+    capture.capture,
+    points.points,
+    points.show,
+    points.diff,
+    restore.restore,
+    restore.verify,
+    restore.promote,
+    status.status,
+    demo.demo,
+):
+    app.command()(verb)
+app.add_typer(vault.app, name="vault")
+app.add_typer(restore.reference_app, name="reference")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command; returns its exit code. Nothing escapes as a traceback but a defect of ours."""
+    words = sys.argv[1:] if arguments is None else arguments
+    try:
+        code = app(words, standalone_mode=False)
+    except click.exceptions.Exit as leaving:
+        return leaving.exit_code
+    except click.ClickException as wrong:
+        wrong.show()
+        return wrong.exit_code
+    except ResurgamError as problem:
+        output.error(problem, json="--json" in words)
+        return problem.exit_code
+    except (KeyboardInterrupt, click.Abort):
+        output.err.print("interrupted; what was sealed before stands, the rest will be reused or removed")
+        return EXIT_INTERRUPTED
+    return code if isinstance(code, int) else 0

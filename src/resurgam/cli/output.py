@@ -1,0 +1,102 @@
+"""How the command line speaks: lines and tables for people, one JSON value for programs, progress on a terminal only.
+
+With ``--json`` exactly one JSON value goes to standard output, also for an error: ``{"error": {...}}``. Everything that is
+not an answer (progress, warnings, errors for people) goes to standard error.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+from rich.table import Table
+
+from resurgam.errors import ResurgamError
+from resurgam.model.codec import to_json, to_plain
+
+out = Console(highlight=False, soft_wrap=True)
+err = Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def line(text: str = "", style: str | None = None) -> None:
+    """One line of an answer; the text is shown as it is, whatever brackets it holds."""
+    out.print(escape(text), style=style)
+
+
+def note(text: str) -> None:
+    """One line beside the answer."""
+    err.print(escape(text), style="dim")
+
+
+def table(columns: Sequence[str], rows: Sequence[Sequence[object]], right: Sequence[str] = ()) -> None:
+    """Rows under headings; ``right`` names the columns of numbers."""
+    grid = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        grid.add_column(column, justify="right" if column in right else "left", overflow="fold")
+    for row in rows:
+        grid.add_row(*(escape(str(cell)) for cell in row))
+    out.print(grid)
+
+
+def as_json(value: object) -> None:
+    """The one JSON value of an answer."""
+    sys.stdout.write(to_json(to_plain(value)).decode() + "\n")
+
+
+def error(problem: ResurgamError, json: bool) -> None:
+    """What was wrong, what was left untouched, what to do next (P12)."""
+    if json:
+        as_json(
+            {
+                "error": {
+                    "kind": type(problem).__name__,
+                    "exit_code": problem.exit_code,
+                    "transient": problem.transient,
+                    "message": problem.message,
+                    "untouched": problem.untouched,
+                    "next_step": problem.next_step,
+                }
+            }
+        )
+    err.print(f"[bold red]error:[/] {escape(problem.message)}")
+    if problem.untouched:
+        err.print(f"  {escape(problem.untouched)}")
+    if problem.next_step:
+        err.print(f"  [bold]next:[/] {escape(problem.next_step)}")
+
+
+@contextmanager
+def progress(what: str, total: int | None, json: bool) -> Iterator[Callable[[int], None] | None]:
+    """A bar over bytes, on a terminal; None where nobody watches."""
+    if json or not err.is_terminal:
+        yield None
+        return
+    columns: list[Any] = [TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn()]
+    with Progress(*columns, TimeRemainingColumn(), console=err, transient=True) as bar:
+        task = bar.add_task(what, total=total)
+        yield lambda size: bar.update(task, advance=size)
+
+
+def size(number: float) -> str:
+    """Bytes for people, in powers of 1000."""
+    for unit in ("B", "kB", "MB", "GB", "TB"):
+        if abs(number) < 1000 or unit == "TB":
+            return f"{number:.0f} {unit}" if unit == "B" else f"{number:.1f} {unit}"
+        number /= 1000
+    raise AssertionError
+
+
+def seconds(number: float) -> str:
+    """A duration for people."""
+    if number < 1:
+        return f"{number * 1000:.0f} ms"
+    if number < 120:
+        return f"{number:.1f} s"
+    if number < 7200:
+        return f"{number / 60:.0f} min"
+    return f"{number / 3600:.1f} h" if number < 172_800 else f"{number / 86_400:.1f} days"

@@ -1,0 +1,178 @@
+"""points, show, diff: what is in the vault."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from itertools import groupby, islice
+from typing import Annotated
+
+import typer
+
+from resurgam.cli import output
+from resurgam.cli.context import (
+    DEFAULT_MANIFEST,
+    Context,
+    JsonOption,
+    KeysOption,
+    ManifestOption,
+    PointArgument,
+    VaultOption,
+)
+from resurgam.model.codec import to_plain
+from resurgam.model.point import Finding, Severity
+from resurgam.vault.compare import Difference, compare_points
+from resurgam.vault.repository import Sealed
+
+
+def points(
+    manifest: ManifestOption = DEFAULT_MANIFEST,
+    vault: VaultOption = None,
+    keys: KeysOption = None,
+    json: JsonOption = False,
+) -> int:
+    """List the recovery points, oldest first.
+
+    Examples:
+
+        resurgam points
+
+        resurgam points --vault /mnt/vault --keys recovery.agekey --json
+    """
+    context = Context(manifest, vault, keys)
+    found = context.repository.points(context.system_name)
+    if json:
+        output.as_json([summary(context, sealed) for sealed in found])
+        return 0
+    rows = []
+    for sealed in found:
+        body, state = sealed.body, context.repository.state(sealed)
+        rows.append(
+            [
+                body.id,
+                body.sealed[:19].replace("T", " "),
+                body.system,
+                output.size(sum(s.bytes for s in body.snapshots)),
+                output.size(sum(s.stored for s in body.snapshots)),
+                state.verdict.word if state.verdict else "not judged",
+                _counts(body.findings),
+            ]
+        )
+    if rows:
+        output.table(["point", "sealed (UTC)", "system", "size", "new", "verdict", "findings"], rows, ["size", "new"])
+    else:
+        output.line("no recovery point yet: run `resurgam capture`")
+    return 0
+
+
+def show(
+    point: PointArgument,
+    manifest: ManifestOption = DEFAULT_MANIFEST,
+    vault: VaultOption = None,
+    keys: KeysOption = None,
+    json: JsonOption = False,
+) -> int:
+    """Show one point: its components, its cut, its findings, and what became known of it later.
+
+    What only a reader's key opens is left out where there is none.
+
+    Examples:
+
+        resurgam show latest
+
+        resurgam show 3fa9 --json
+    """
+    context = Context(manifest, vault, keys)
+    sealed = context.point(point)
+    details = None
+    if context.repository.keyring.can_read:
+        details = context.repository.particulars(sealed.body)
+    if json:
+        output.as_json(summary(context, sealed) | {"particulars": to_plain(details)})
+        return 0
+    body, state = sealed.body, context.repository.state(sealed)
+    output.line(f"point {body.id} of {body.system}", style="bold")
+    output.line(f"  sealed {body.sealed}, begun {body.started}, with Resurgam {body.resurgam}")
+    output.line(f"  freeze {output.seconds(body.freeze)}, skew {output.seconds(body.skew)}")
+    output.line(f"  verdict: {state.verdict.word if state.verdict else 'not judged'}")
+    if body.host_can_read:
+        output.line("  the host that captured it could also read the vault")
+    output.table(
+        ["component", "driver", "items", "size", "new", "consistency (asked)"],
+        [
+            [s.component, s.driver, s.items, output.size(s.bytes), output.size(s.stored), f"{s.earned} ({s.asked})"]
+            for s in body.snapshots
+        ],
+        ["items", "size", "new"],
+    )
+    if details is None:
+        output.line("  the rest opens with a reader's key")
+    else:
+        findings(details.findings)
+    for record in context.repository.records(body.id):
+        output.line(f"  {record.made[:19]}  {record.type} by {record.by} ({record.signer})")
+    return 0
+
+
+def diff(
+    a: PointArgument,
+    b: PointArgument,
+    manifest: ManifestOption = DEFAULT_MANIFEST,
+    vault: VaultOption = None,
+    keys: KeysOption = None,
+    limit: Annotated[int, typer.Option(help="At most this many lines per table or component; 0 for all.")] = 50,
+    json: JsonOption = False,
+) -> int:
+    """Show what differs between two points: rows by key, files by path.
+
+    Examples:
+
+        resurgam diff 3fa9 latest
+
+        resurgam diff 2026-11-20T00:00 latest --json
+    """
+    context = Context(manifest, vault, keys)
+    if not context.repository.keyring.can_read:
+        _ = context.repository.keyring.identities  # says which key is missing
+    left, right = context.point(a).body, context.point(b).body
+    differences = compare_points(left, right, context.repository)
+    if json:
+        output.as_json([difference._asdict() for difference in differences])
+        return 0
+    total = 0
+    for (component, kind, where), group in groupby(differences, key=lambda d: (d.component, d.kind, d.where)):
+        total += _show_group(component, kind, where, group, limit)
+    output.line(f"{total} differences between {left.id} and {right.id}" if total else "no difference")
+    return 0
+
+
+def summary(context: Context, sealed: Sealed) -> dict[str, object]:
+    """A point as JSON: its record's body, its state, and when the vault received it."""
+    plain: dict[str, object] = to_plain(sealed.body)
+    return plain | {"state": to_plain(context.repository.state(sealed)), "received": sealed.received}
+
+
+def findings(found: Iterable[Finding]) -> None:
+    """Findings for people."""
+    style = {Severity.BROKEN: "bold red", Severity.WARNING: "yellow", Severity.NOTE: "dim"}
+    for finding in found:
+        where = f"{finding.component}: " if finding.component else ""
+        output.line(f"  {finding.severity.value}: {where}{finding.what}", style=style[finding.severity])
+        if finding.keys:
+            output.line(f"    {', '.join(finding.keys)}")
+
+
+def _show_group(component: str, kind: str, where: str, group: Iterable[Difference], limit: int) -> int:
+    output.line(f"{component}{' / ' + where if where else ''}" + (" (rows)" if kind == "row" else ""), style="bold")
+    total = 0
+    shown = group if not limit else islice(group, limit)
+    for difference in shown:
+        total += 1
+        output.line(f"  {difference.sign} {difference.key}")
+    rest = sum(1 for _ in group)
+    if rest:
+        output.line(f"  ... and {rest} more (--limit 0 shows all)")
+    return total + rest
+
+
+def _counts(counts: dict[str, int]) -> str:
+    return ", ".join(f"{count} {severity}" for severity, count in counts.items() if count) or "none"

@@ -1,0 +1,278 @@
+"""restore, verify, promote, reference: the way back."""
+
+from __future__ import annotations
+
+import os
+from typing import Annotated
+
+import typer
+
+from resurgam.cli import output
+from resurgam.cli.context import (
+    DEFAULT_MANIFEST,
+    Context,
+    JsonOption,
+    KeysOption,
+    ManifestOption,
+    PointArgument,
+    VaultOption,
+)
+from resurgam.drivers.base import Facts
+from resurgam.drivers.registry import driver_for
+from resurgam.errors import EXIT_DIFFERENT, EXIT_INCONCLUSIVE, NotProven, UsageError
+from resurgam.model.plan import Plan
+from resurgam.model.verdict import Judgement
+from resurgam.probes.runner import LiveRunner
+from resurgam.proof.judge import explain
+from resurgam.restore.intent import Kind
+from resurgam.restore.plan import plan_restore
+from resurgam.restore.promote import Outcome, Promoter
+from resurgam.restore.run import require_target
+from resurgam.restore.run import restore as run_restore
+from resurgam.restore.state import load
+from resurgam.restore.verify import VerdictBody, approve_reference
+from resurgam.restore.verify import verify as run_verify
+from resurgam.vault.records import RecordType
+from resurgam.vault.signing import Role
+
+reference_app = typer.Typer(
+    no_args_is_help=True, help="The owner's word on which answers are right.", rich_markup_mode=None
+)
+_EXIT = {Judgement.DIFFERENT: EXIT_DIFFERENT, Judgement.INCONCLUSIVE: EXIT_INCONCLUSIVE}
+
+
+def restore(
+    point: PointArgument,
+    into: Annotated[str, typer.Option("--into", help="A folder that does not exist yet.")],
+    component: Annotated[list[str] | None, typer.Option(help="Only this component; may be given again.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and do nothing.")] = False,
+    manifest: ManifestOption = DEFAULT_MANIFEST,
+    vault: VaultOption = None,
+    keys: KeysOption = None,
+    json: JsonOption = False,
+) -> int:
+    """Build copies of a point's components in a folder.
+
+    The folder appears under its name when it is whole, not before. Nothing is judged: `resurgam verify` does both.
+
+    Examples:
+
+        resurgam restore latest --into /srv/look
+
+        resurgam restore 3fa9 --into out --component documents
+
+        resurgam restore latest --into out --vault /mnt/vault --keys recovery.agekey
+    """
+    context = Context(manifest, vault, keys)
+    repository = context.repository
+    body = context.point(point).body
+    particulars = repository.particulars(body)
+    if dry_run:
+        require_target(os.path.abspath(into), particulars.system)
+        _show_plan(plan_restore(body, particulars, os.path.abspath(into)), json)
+        return 0
+    with output.progress(f"restore {body.id}", sum(s.bytes for s in body.snapshots), json) as advance:
+        restored = run_restore(
+            repository,
+            body,
+            particulars,
+            into,
+            driver_for,
+            context.clock,
+            components=tuple(component or ()),
+            progress=(lambda _component, size: advance(size)) if advance else None,
+        )
+    if json:
+        output.as_json(restored)
+        return 0
+    output.line(f"restored point {body.id} into {into} in {output.seconds(restored.seconds)}", style="bold")
+    for name, copy in restored.copies.items():
+        output.line(f"  {name}: {os.path.join(into, copy.place)}  {output.size(copy.bytes)}")
+    output.line("  restored is not recovered: `resurgam verify` judges how a point behaves")
+    return 0
+
+
+def verify(
+    point: PointArgument,
+    into: Annotated[
+        str | None, typer.Option("--into", help="Keep the judged copies in this folder, to promote them.")
+    ] = None,
+    manifest: ManifestOption = DEFAULT_MANIFEST,
+    vault: VaultOption = None,
+    keys: KeysOption = None,
+    json: JsonOption = False,
+) -> int:
+    """Restore a point in isolation, ask its probes, and judge how it behaves.
+
+    The first proof of a point is judged by the witness taken at its capture (and by the owner's reference, if there is one)
+    and leaves the baseline by which later restores are judged. Exit code 0 for identical or equivalent, 20 for
+    different, 21 for inconclusive.
+
+    Examples:
+
+        resurgam verify latest
+
+        resurgam verify latest --into /srv/recovered && resurgam promote /srv/recovered
+    """
+    context = Context(manifest, vault, keys)
+    sealed = context.point(point)
+    with output.progress(f"verify {sealed.body.id}", sum(s.bytes for s in sealed.body.snapshots), json) as advance:
+        proof = run_verify(
+            context.repository,
+            sealed,
+            driver_for,
+            context.clock,
+            into=into,
+            progress=(lambda _component, size: advance(size)) if advance else None,
+        )
+    if json:
+        output.as_json({"verdict": proof.verdict, "restored": proof.restored, "directory": proof.directory})
+    else:
+        for number, text in enumerate(explain(proof.verdict)):
+            output.line(text if not number else f"  {text}", style=None if number else "bold")
+        if proof.directory and proof.verdict.judgement.passes:
+            output.line(f"  the copies are in {proof.directory}; `resurgam promote {proof.directory}` brings them live")
+    return _EXIT.get(proof.verdict.judgement, 0)
+
+
+def promote(
+    directory: Annotated[str | None, typer.Argument(help="The folder that `resurgam verify --into` made.")] = None,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before doing what the plan says.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and do nothing.")] = False,
+    undo: Annotated[str | None, typer.Option("--undo", help="Bring back what was live before this promotion.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="End what was cut off: finish it, or take it back.")] = False,
+    manifest: ManifestOption = DEFAULT_MANIFEST,
+    keys: KeysOption = None,
+    json: JsonOption = False,
+) -> int:
+    """Make judged copies live, keeping what was live before.
+
+    Needs a passing verdict over exactly these copies. Runs the manifest's fence, refuses while any process holds the live
+    paths open, exchanges every component by one rename each, runs reload. `--undo` swaps back.
+
+    Examples:
+
+        resurgam promote /srv/recovered --dry-run
+
+        resurgam promote /srv/recovered --yes
+
+        resurgam promote --undo 5d0c1e9a
+    """
+    if (directory is not None) + (undo is not None) + resume != 1:
+        raise UsageError(
+            "Give one of: a folder, --undo ID, --resume.",
+            untouched="Nothing was changed.",
+            next_step="See `resurgam promote --help`.",
+        )
+    context = Context(manifest, keys=keys)
+    promoter = _promoter(context, json)
+    if undo is not None:
+        _show_outcomes([promoter.undo(undo)], json)
+    elif resume:
+        _show_outcomes(promoter.resume_or_undo(), json)
+    else:
+        assert directory is not None
+        plan = promoter.plan(directory)
+        _require_signed(context, directory)
+        if dry_run or not (yes or json):
+            _show_plan(plan, json)
+        if dry_run:
+            return 0
+        if not yes and not _agreed():
+            output.line("nothing was changed")
+            return UsageError.exit_code
+        _show_outcomes([promoter.promote(directory, agreed=plan)], json)
+    return 0
+
+
+@reference_app.command("approve")
+def approve(
+    point: PointArgument, manifest: ManifestOption = DEFAULT_MANIFEST, keys: KeysOption = None, json: JsonOption = False
+) -> int:
+    """Say that a point's recorded answers are right.
+
+    From now on every point of the system is also judged by them: this is what finds a system that was already wrong when it
+    was captured. Signed with the approver's key.
+
+    Examples:
+
+        resurgam reference approve latest
+    """
+    context = Context(manifest, keys=keys)
+    sealed = context.point(point)
+    name = approve_reference(context.repository, sealed, context.clock)
+    if json:
+        output.as_json({"point": sealed.body.id, "record": name})
+    else:
+        output.line(f"the answers of point {sealed.body.id} are the reference of {sealed.body.system} from now on")
+    return 0
+
+
+def _promoter(context: Context, json: bool) -> Promoter:
+    repository = context.repository
+    role = repository.keyring.signer(Role.APPROVER).role  # told before anything is switched
+
+    def record(word: str, facts: Facts) -> None:
+        kind = RecordType.UNDO if word == "undone" else RecordType.PROMOTION
+        repository.put_record(kind, str(facts["point"]), facts, Role(role), context.clock)
+
+    return Promoter(
+        system=context.system,
+        folder=context.host.folder,
+        driver_for=driver_for,
+        runner=LiveRunner(context.system.root),
+        record=record,
+        tell=(lambda _step: None) if json else output.note,
+        clock=context.clock,
+    )
+
+
+def _require_signed(context: Context, directory: str) -> None:
+    """The folder's own state is signed by nobody: what counts is the verdict in the vault over these very copies (P4)."""
+    restored = load(directory)
+    fingerprints = {name: copy.fingerprint for name, copy in restored.copies.items()}
+    for record in context.repository.records(restored.point):
+        if record.type is RecordType.VERDICT:
+            body = record.read(VerdictBody)
+            if (body.restore, body.fingerprints) == (restored.id, fingerprints) and Judgement(body.judgement).passes:
+                return
+    raise NotProven(
+        f"The vault holds no passing verdict over the copies in {directory}.",
+        untouched="Nothing was changed.",
+        next_step=f"Judge them: `resurgam verify {restored.point} --into FOLDER`, then promote that folder.",
+    )
+
+
+def _show_plan(plan: Plan, json: bool) -> None:
+    if json:
+        output.as_json(plan)
+        return
+    output.line(plan.title, style="bold")
+    for number, step in enumerate(plan.steps, 1):
+        size = f"  {output.size(step.bytes)}" if step.bytes else ""
+        output.line(f"  {number}. {step.verb}: {step.what}{size}")
+    if plan.seconds is not None:
+        output.line(f"  about {output.seconds(plan.seconds)}")
+
+
+def _show_outcomes(outcomes: list[Outcome], json: bool) -> None:
+    if json:
+        output.as_json(
+            [
+                {"id": o.id, "kind": o.kind.value, "live": o.live, "kept": dict(o.kept), "outage": o.outage}
+                for o in outcomes
+            ]
+        )
+        return
+    for outcome in outcomes:
+        output.line(f"live: {outcome.live}; clients waited {output.seconds(outcome.outage)}", style="bold")
+        for name, path in outcome.kept.items():
+            output.line(f"  {name}: the other one is kept at {path}")
+        if outcome.kind is Kind.PROMOTE:
+            output.line(f"  to take it back: resurgam promote --undo {outcome.id}")
+    if not outcomes:
+        output.line("nothing was left to finish; what was begun has been taken back")
+
+
+def _agreed() -> bool:
+    return typer.confirm("Do this now?", default=False, err=True)

@@ -1,0 +1,154 @@
+"""status: what is the state of things, for a person at 3 a.m., for cron, and for Prometheus."""
+
+from __future__ import annotations
+
+import os
+from datetime import datetime
+from typing import Annotated
+
+import msgspec
+import typer
+
+from resurgam.cli import output
+from resurgam.cli.context import DEFAULT_MANIFEST, Context, JsonOption, KeysOption, ManifestOption, duration
+from resurgam.errors import EXIT_STALE
+from resurgam.model.point import Severity
+from resurgam.restore.intent import pending
+from resurgam.restore.state import write_atomically
+
+
+class PointStatus(msgspec.Struct, frozen=True):
+    """A point as status tells it; ages are seconds."""
+
+    id: str
+    age: float
+    verdict: str
+    broken: int
+
+
+class Standing(msgspec.Struct, frozen=True, kw_only=True):
+    """What ``status`` answers. ``host_state`` is the folder of what the vault does not hold (P3): losing it loses the memory
+    of unchanged files, and the notes on what is under way."""
+
+    system: str
+    vault: str
+    points: int
+    newest: PointStatus | None
+    newest_proven: PointStatus | None
+    capture: str
+    promotions: tuple[str, ...]
+    host_state: str
+    rpo: float | None
+    max_age: float | None
+    fresh: bool
+
+
+def standing(context: Context, max_age: float | None) -> Standing:
+    """How the system stands. Freshness is measured against ``max_age``, else against the manifest's RPO."""
+    system, repository, host = context.system, context.repository, context.host
+    now = context.clock.now()
+    points = repository.points(system.name)
+    newest = proven = None
+    for sealed in reversed(points):
+        state = repository.state(sealed)
+        age = (now - datetime.fromisoformat(sealed.body.sealed)).total_seconds()
+        verdict = state.verdict.word if state.verdict else "not judged"
+        found = PointStatus(sealed.body.id, age, verdict, sealed.body.findings.get(Severity.BROKEN, 0))
+        newest = newest or found
+        if state.proven is not None:
+            proven = found
+            break
+    limit = system.objectives.rpo if max_age is None else max_age
+    return Standing(
+        system=system.name,
+        vault=repository.store.describe(),
+        points=len(points),
+        newest=newest,
+        newest_proven=proven,
+        capture=_capture(context),
+        promotions=tuple(
+            f"{i.kind.value} of point {i.point}: {i.phase.value} since {i.started}" for i in pending(host.folder)
+        ),
+        host_state=host.folder,
+        rpo=system.objectives.rpo,
+        max_age=limit,
+        fresh=limit is None or (newest is not None and newest.age <= limit),
+    )
+
+
+def status(
+    manifest: ManifestOption = DEFAULT_MANIFEST,
+    keys: KeysOption = None,
+    max_age: Annotated[str | None, typer.Option(help="Fail when the newest point is older, such as 2h.")] = None,
+    metrics: Annotated[str | None, typer.Option(help="Write this file for Prometheus' textfile collector.")] = None,
+    json: JsonOption = False,
+) -> int:
+    """Show how old the newest point and the newest proven point are, and what was interrupted.
+
+    Exit code 23 when the newest point is older than --max-age, or else than the manifest's rpo.
+
+    Examples:
+
+        resurgam status
+
+        resurgam status --max-age 2h --metrics /var/lib/node_exporter/resurgam.prom
+    """
+    found = standing(Context(manifest, keys=keys), duration(max_age) if max_age else None)
+    if metrics:
+        write_atomically(os.path.abspath(metrics), _metrics(found).encode())
+    if json:
+        output.as_json(found)
+    else:
+        _show(found)
+    return 0 if found.fresh else EXIT_STALE
+
+
+def _capture(context: Context) -> str:
+    note = context.host.under_way()
+    if context.host.capture_running():
+        return f"running: point {note.point}, since {note.started}" if note else "running"
+    if note is not None:
+        return f"interrupted: point {note.point}, begun {note.started}; the next capture goes on from what it stored"
+    return "none under way"
+
+
+def _show(found: Standing) -> None:
+    output.line(f"{found.system} in {found.vault}", style="bold")
+    if found.newest is None:
+        output.line("  no recovery point yet: run `resurgam capture`")
+    else:
+        newest = found.newest
+        broken = f", {newest.broken} broken invariants" if newest.broken else ""
+        output.line(f"  newest point   {newest.id}  {output.seconds(newest.age)} old  {newest.verdict}{broken}")
+        if found.newest_proven is None:
+            output.line("  newest proven  none: run `resurgam verify latest`")
+        else:
+            proven = found.newest_proven
+            output.line(f"  newest proven  {proven.id}  {output.seconds(proven.age)} old  {proven.verdict}")
+    output.line(f"  points         {found.points}")
+    output.line(f"  capture        {found.capture}")
+    for promotion in found.promotions:
+        output.line(f"  unfinished     {promotion}; run `resurgam promote --resume`")
+    output.line(f"  this host's notes: {found.host_state} (can be deleted)")
+    if not found.fresh:
+        assert found.max_age is not None
+        output.line(f"  NOT FRESH: no point within {output.seconds(found.max_age)}", style="bold red")
+
+
+def _metrics(found: Standing) -> str:
+    """The Prometheus text format; a metric that has no value is left out, so that alerts on its absence fire."""
+    rows = [("resurgam_points", "Recovery points in the vault.", float(found.points))]
+    if found.newest is not None:
+        rows.append(("resurgam_newest_point_age_seconds", "Age of the newest recovery point.", found.newest.age))
+        rows.append(("resurgam_newest_point_broken", "Broken invariants in it.", float(found.newest.broken)))
+    if found.newest_proven is not None:
+        rows.append(("resurgam_newest_proven_age_seconds", "Age of the newest proven point.", found.newest_proven.age))
+    if found.rpo is not None:
+        rows.append(("resurgam_rpo_seconds", "The promised RPO.", found.rpo))
+    rows.append(("resurgam_fresh", "1 when the newest point is young enough.", float(found.fresh)))
+    rows.append(("resurgam_unfinished_promotions", "Promotions that broke off.", float(len(found.promotions))))
+    label = found.system.replace("\\", "\\\\").replace('"', '\\"').replace("\n", " ")
+    return "".join(
+        f'# HELP {name} {meaning}\n# TYPE {name} gauge\n{name}{{system="{label}"}} {value:.3f}\n'
+        for name, meaning, value in rows
+    )
