@@ -96,13 +96,16 @@ class CopiesItself(Protocol):
 class Blob:
     """Named bytes. ``path`` is relative, ``/`` between parts, any bytes but NUL. ``meta`` is what the driver needs to write it
     back (JSON values, and bytes). Where ``stamp`` is given, equal stamps of one path promise equal bytes, so an unchanged
-    Blob is not read again."""
+    Blob is not read again. ``view`` says that what follows up to the next Blob (Rows, findings) is decoded from this one: when
+    the reader finds ``stamp`` unchanged it sets ``known``, and then nothing of that need be yielded again."""
 
     path: bytes
     size: int
     source: Source
     meta: Mapping[str, Json] = field(default_factory=dict)
     stamp: bytes | None = None
+    view: bool = False
+    known: bool = False
 
     def read(self) -> bytes:
         """All bytes at once, for small ones."""

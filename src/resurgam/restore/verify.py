@@ -21,7 +21,6 @@ import msgspec
 from resurgam.clock import Clock
 from resurgam.errors import NotFound
 from resurgam.model.point import Particulars
-from resurgam.model.system import System
 from resurgam.model.verdict import Baseline, Judgement, Verdict
 from resurgam.proof.judge import AA_RUNS, IsolationReport, Yardsticks, judge
 from resurgam.proof.observe import observe_repeatedly
@@ -87,7 +86,7 @@ def verify(
         tell(f"restoring {body.id} into {directory}")
         restored = restore(repository, body, particulars, directory, drivers, clock, progress=progress)
         copies = copies_of(particulars.system, directory, restored)
-        with Sandbox(directory, _at_home(particulars.system, directory)) as box:
+        with Sandbox(directory, particulars.system) as box:
             tell(f"asking {len(copies.probes)} probes, {'isolated' if box.isolation.isolated else 'NOT isolated'}")
             runs = observe_repeatedly(copies, copies.probes, box, AA_RUNS if first_proof else REPEATS)
             isolation = IsolationReport(isolated=box.isolation.isolated, reason=box.isolation.reason)
@@ -167,11 +166,6 @@ def _record(
     if observed is not None:
         repository.put_record(RecordType.BASELINE, sealed.body.id, observed, Role.VERIFIER, clock)
     repository.put_record(RecordType.VERDICT, sealed.body.id, body, Role.VERIFIER, clock)
-
-
-def _at_home(system: System, directory: str) -> System:
-    """Commands run in the manifest's folder; on a host that does not have it, among the copies."""
-    return system if os.path.isdir(system.root) else msgspec.structs.replace(system, root=directory)
 
 
 def _is_yardstick(verdict: Verdict, isolation: IsolationReport) -> bool:

@@ -13,7 +13,9 @@ from typing import BinaryIO
 
 import msgspec
 
+from resurgam.model.point import Finding
 from resurgam.vault.snapshots import Extent
+from resurgam.vault.tables import Table
 
 _MAGIC = b"RSGFILES"
 _LENGTH = struct.Struct("<I")
@@ -28,6 +30,15 @@ class Known(msgspec.Struct, frozen=True, array_like=True):
     size: int
     digest: bytes
     extents: list[Extent]
+    view: View | None = None
+
+
+class View(msgspec.Struct, frozen=True, array_like=True):
+    """What was decoded from a blob: its tables, the ids of all their pages, and what was found."""
+
+    tables: list[Table]
+    pages: list[bytes]
+    findings: list[Finding]
 
 
 class FilesCache:

@@ -27,7 +27,7 @@ from resurgam.drivers.base import Blob, Item, Rows, Source, read_fully
 from resurgam.model.codec import to_msgpack
 from resurgam.model.point import Finding, Severity
 from resurgam.vault.chunking import HEAD, ContentCutter, Dtype, Piece, structure_of
-from resurgam.vault.filescache import FilesCache, Known
+from resurgam.vault.filescache import FilesCache, Known, View
 from resurgam.vault.index import Index
 from resurgam.vault.pack import Kind
 from resurgam.vault.sink import DomainKeys, Sink
@@ -67,6 +67,7 @@ class _Waiting:
     start: int = 0
     spans: list[Future[list[Extent]]] = field(default_factory=list)
     settled: bool = False
+    view: View | None = None
 
 
 @dataclass(frozen=True)
@@ -123,6 +124,7 @@ class Intake:
         self._large = 0
         self._shared = _Shared()
         self._findings: list[Finding] = []
+        self._view: View | None = None  # of the blob last taken, while it is being decoded
         self._restless: list[str] = []
         self._items = 0
         self._bytes = 0
@@ -131,25 +133,65 @@ class Intake:
         """Everything that ``items`` yields, stored. Raises what the driver or the store raised."""
         for item in items:
             if isinstance(item, Finding):
-                self._findings.append(item)
-                continue
-            self._items += 1
-            if isinstance(item, Rows):
-                self._tables.append(store_rows(item, self._keys.row_key, self._put_page))
+                self._take_finding(item)
+            elif isinstance(item, Rows):
+                self._take_rows(item)
             else:
-                waiting = self._start(item)
-                self._waiting.append(waiting)
-                self._large += bool(waiting.spans)
-                if len(self._waiting) > _MAX_WAITING or self._large > _MAX_LARGE:
-                    self._drain(len(self._waiting) // 2)
+                self._take_blob(item)
+        self._view = None
         self._drain(0)
         root = SnapshotRoot(SNAPSHOT_FORMAT, component, driver, self._tree.root(), self._tables)
         tree = self._put_page(Kind.TREE, to_msgpack(root))
         return Taken(tree, self._list.root(), self._items, self._bytes, self._findings + self._restless_finding())
 
+    def _take_finding(self, finding: Finding) -> None:
+        self._findings.append(finding)
+        if self._view is not None:
+            self._view.findings.append(finding)
+
+    def _take_rows(self, rows: Rows) -> None:
+        self._items += 1
+        pages: list[bytes] = []
+
+        def put(kind: Kind, data: bytes) -> bytes:
+            pages.append(self._put_page(kind, data))
+            return pages[-1]
+
+        table = store_rows(rows, self._keys.row_key, put)
+        self._tables.append(table)
+        if self._view is not None:
+            self._view.tables.append(table)
+            self._view.pages.extend(pages)
+
+    def _take_blob(self, blob: Blob) -> None:
+        self._items += 1
+        self._view = None
+        waiting = self._start(blob)
+        if blob.view:
+            self._take_view(waiting)
+        self._waiting.append(waiting)
+        self._large += bool(waiting.spans)
+        if len(self._waiting) > _MAX_WAITING or self._large > _MAX_LARGE:
+            self._drain(len(self._waiting) // 2)
+
+    def _take_view(self, waiting: _Waiting) -> None:
+        """What was decoded from an unchanged blob need not be decoded again, when all its pages are still there."""
+        view = waiting.known.view if waiting.known is not None else None
+        if view is None or not all(map(self._index.knows, view.pages)):
+            self._view = waiting.view = View([], [], [])
+            return
+        waiting.blob.known = True
+        waiting.view = view
+        self._items += len(view.tables)
+        self._tables += view.tables
+        self._findings += view.findings
+        for page in view.pages:
+            self._list.add(page)
+
     def _start(self, blob: Blob) -> _Waiting:
         if (known := self._unchanged(blob)) is not None:
-            blob.source.close()
+            if not blob.view:
+                blob.source.close()
             self._progress(blob.size)
             return _Waiting(blob, known.digest, known=known)
         if blob.size < SMALL:
@@ -251,10 +293,12 @@ class Intake:
     def _drain(self, keep: int) -> None:
         """Turn the blobs that wait longest into entries until ``keep`` are left."""
         while len(self._waiting) > keep:
+            if self._view is not None and self._waiting[0].view is self._view:
+                return  # it is still being decoded
             waiting = self._waiting.popleft()
             self._large -= bool(waiting.spans)
             extents, digest = self._extents_of(waiting)
-            self._keep(waiting.blob, extents, digest)
+            self._keep(waiting.blob, extents, digest, waiting.view)
 
     def _extents_of(self, waiting: _Waiting) -> tuple[list[Extent], bytes]:
         blob = waiting.blob
@@ -272,7 +316,7 @@ class Intake:
         blob.source.close()
         return extents, waiting.digest or _digest_of(extents, self._keys.chunk_ids[Kind.DATA])
 
-    def _keep(self, blob: Blob, extents: list[Extent], digest: bytes) -> None:
+    def _keep(self, blob: Blob, extents: list[Extent], digest: bytes, view: View | None) -> None:
         size = sum(length for _, _, length in extents)
         self._bytes += size
         for chunk, _, _ in extents:
@@ -283,7 +327,7 @@ class Intake:
             runs = store_runs(extents, self._put_page)
             self._tree.add(Entry(blob.path, size, digest, dict(blob.meta), [], runs))
         if self._cache is not None and blob.stamp is not None and extents:
-            self._cache.remember(Known(blob.path, blob.stamp, size, digest, extents))
+            self._cache.remember(Known(blob.path, blob.stamp, size, digest, extents, view))
 
     def _read_again(self, blob: Blob) -> _Waiting:
         """Read a blob that did not stand still from its start to wherever it ends now, until it does, or ATTEMPTS times."""
