@@ -109,7 +109,12 @@ class SqliteDriver:
     def read(self, component: Component, at: Position) -> Iterator[Item | Finding]:
         """The image, what SQLite's checks found, and the tables."""
         options, path, pin = _options(component), _path(component), self._pin(at)
-        yield Blob(DATABASE, pin.image.size, pin.image, dict(pin.facts), pin.stamp)
+        # What the options ask for is part of the stamp, since it decides what is decoded from the image.
+        stamp = to_msgpack((pin.stamp, options.rows, options.check)) if pin.stamp is not None else None
+        blob = Blob(DATABASE, pin.image.size, pin.image, dict(pin.facts), stamp, view=True)
+        yield blob
+        if blob.known:
+            return
         damage = quick_check(pin.reader, component.name) if options.check == "quick" else None
         if damage is not None:
             yield damage

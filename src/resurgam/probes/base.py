@@ -15,15 +15,19 @@ from resurgam.model.point import Observation
 from resurgam.model.system import Probe as ProbeSpec
 from resurgam.model.system import System
 
+MAX_OUTPUT = 16 << 20  # bytes of standard output; a command that prints more is stopped
+
 
 @dataclass(frozen=True, slots=True)
 class Completed:
-    """What a command left behind; ``timed_out`` commands were killed with all their children."""
+    """What a command left behind. Commands that ``timed_out`` or ``overflowed`` (printed more than ``MAX_OUTPUT``) were
+    killed with all their children. A negative ``code`` is the signal that ended it, 126 and 127 that it never began."""
 
     code: int
     output: bytes
     errors: bytes
     timed_out: bool = False
+    overflowed: bool = False
 
 
 class Runner(Protocol):
@@ -32,7 +36,8 @@ class Runner(Protocol):
     def run(
         self, argv: Sequence[str], *, input: bytes = b"", env: Mapping[str, str] | None = None, timeout: float = 60.0
     ) -> Completed:
-        """``env`` is added to the runner's own clean environment. Output beyond 16 MiB is an error of the command."""
+        """``env`` is added to the runner's own clean environment; a value ``${NAME}`` is a reference to a secret, which the
+        live system's runner looks up and the sandbox's does not (P6). What the command does wrong is in Completed."""
         ...
 
 
@@ -42,6 +47,10 @@ class Probe(Protocol):
     @property
     def kind(self) -> str:
         """The word in the manifest."""
+        ...
+
+    def check(self, spec: ProbeSpec, system: System) -> None:
+        """Raises ManifestError where ``spec`` is not a question of this kind to ``system``. Touches nothing."""
         ...
 
     def ask(self, spec: ProbeSpec, system: System, runner: Runner) -> Observation:

@@ -1,7 +1,9 @@
 """The store port: a flat space of named, write-once objects. The vault needs nothing more of a folder or a bucket.
 
 A name is one or more parts of ``[a-z0-9._-]`` joined by ``/``, at most 200 characters, no part ``.`` or ``..``
-(:func:`checked_name` refuses others on the way in *and* on the way out). Contract, and what is lost if it is broken:
+(:func:`checked_name` refuses others on the way in *and* on the way out). No name stands both for an object and
+for the beginning of others (``a``, ``a/b``), nor begins with ``tmp/``: a folder cannot hold the one and needs the other.
+Contract, and what is lost if it is broken:
 
 * **Create-only.** ``put`` of a name that exists MUST raise :class:`AlreadyThere` and change nothing. Else a writer could
   replace a recovery point (P2).

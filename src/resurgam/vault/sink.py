@@ -24,6 +24,7 @@ from resurgam.vault.codecs import encode_verified
 from resurgam.vault.index import Entries, Index
 from resurgam.vault.keys import IndexSecret, Session
 from resurgam.vault.pack import (
+    FRAME,
     NO_SESSION,
     NONCE,
     PACK_SIZE,
@@ -93,7 +94,7 @@ class Sink:
         self._shipper = ThreadPoolExecutor(1, thread_name_prefix="ship")
         self._shipping: list[Future[None]] = []
         self.finished: list[tuple[str, Entries]] = []
-        self.stored = 0
+        self.stored = 0  # bytes of new chunks with their frames
         self.miscoded = 0  # chunks that a codec failed to give back and that were stored raw: this machine miscomputes
 
     def put(self, keys: DomainKeys, kind: Kind, data: memoryview | bytes, dtype: Dtype = Dtype.BYTES) -> bytes:
@@ -129,6 +130,8 @@ class Sink:
         frame = Frame(kind, codec, len(encoded) + TAG, len(data), chunk, session, nonce)
         header, place = self._pack_with_room(kind is not Kind.DATA, frame.stored).add(frame)
         cipher.encrypt_into(nonce, encoded, associated(self._vault, header), place)
+        with self._lock:
+            self.stored += FRAME + frame.stored
 
     def _pack_with_room(self, meta: bool, stored: int) -> PackBuilder:
         name = "meta" if meta else "data"
@@ -157,7 +160,6 @@ class Sink:
             self._put_pack(name, data)
             self._index.add_pack(name, entries)
             self.finished.append((name, entries))
-            self.stored += len(data)
         finally:
             self._free[len(builder.view)].put(builder.release())
 
