@@ -38,7 +38,9 @@ from resurgam.errors import IntegrityError, NotFound, ResurgamError, TargetRefus
 from resurgam.model.point import Position
 from resurgam.model.system import Component, Consistency
 from resurgam.testing.carrying import BytesSource, errors_of_nobody, read_all, running, take
-from resurgam.testing.driver_machine import Data, machine
+from resurgam.testing.driver_machine import machine
+
+Data = dict[str, bytes]  # what a store holds, as the hooks see it
 
 SECRET = "sk-live-correct-horse-battery-staple"  # seeded as a value; nothing but that value's own bytes may hold it
 PAIR = ("left", "right")  # the keys that the busy writer writes

@@ -1,0 +1,314 @@
+"""From a listing to items. The bytes are read later and by others, so each source watches that they stand still meanwhile.
+
+How a file is known to stand still: its size, mtime and ctime are the same before the first and after the last read, seen on
+the open file itself; a file that is renamed over or deleted meanwhile therefore still reads as the one that it was. Clocks
+of file systems tick, so two writes within one tick leave the same times: a file written less than TICK before it is opened
+gets that long to rest first, and is not called settled where it does not.
+
+Written through a shared memory map, a file may change with no sign in its times until the kernel writes it back; no reader of
+files can see that.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+import struct
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from typing import IO
+
+from resurgam.drivers.base import COPY_STEP, Blob, read_fully
+from resurgam.drivers.files_listing import Entry, Listing, Troubles, failed
+from resurgam.errors import NotFound
+from resurgam.model.point import Severity
+from resurgam.model.system import Json
+
+TICK = 20_000_000  # ns; kernels stamp files at each timer tick, at most 10 ms apart
+WHOLE_SECONDS = 2_000_000_000  # ns; FAT keeps times to 2 s, ext3 and HFS+ to 1 s
+SAFE_AGE = 2_000_000_000  # ns; younger than this when listed, a file gets no stamp
+
+_OPEN = (
+    os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+)  # a fifo put in a file's place must not hang the capture
+_STAMP = struct.Struct("<qqqQQ")
+_GONE = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO, errno.EINVAL}  # nothing there, or something else by now
+_NOTHING_KEPT = "Nothing of it was kept."
+
+
+def blobs(listing: Listing, troubles: Troubles) -> Iterator[Blob]:
+    """The listing's entries as items, in its order. What cannot be had any more, or at all, goes to ``troubles``."""
+    allowed = _Rights()
+    first_path: dict[tuple[int, int], bytes] = {}
+    for entry in listing:
+        where = listing.where(entry.path)
+        try:
+            blob = _blob(listing, entry, where, first_path, allowed)
+        except PermissionError:
+            troubles.unreadable(entry)
+        except OSError as error:
+            if error.errno not in _GONE:
+                raise failed(error, where, _NOTHING_KEPT) from error
+            troubles.add(Severity.WARNING, "left out: vanished between the listing and the reading", entry.path)
+        else:
+            if blob is None:
+                troubles.add(Severity.NOTE, "left out: sockets, pipes and devices hold no state", entry.path)
+            else:
+                yield blob
+
+
+def _blob(
+    listing: Listing, entry: Entry, where: bytes, first_path: dict[tuple[int, int], bytes], allowed: _Rights
+) -> Blob | None:
+    """The item of one entry; None for what has no bytes to keep. Raises what the operating system raised."""
+    meta: dict[str, Json] = {"m": stat.S_IMODE(entry.mode), "t": entry.mtime}
+    if entry.uid or entry.gid:
+        meta["o"] = [entry.uid, entry.gid]
+    if entry.is_folder:
+        meta["y"] = "d"
+        with_extended(meta, where, gone_is_empty=True)
+        return Blob(entry.path, 0, _NOTHING, meta)
+    if entry.is_link:
+        meta["y"], meta["to"] = "l", os.readlink(where)
+        return Blob(entry.path, 0, _NOTHING, meta)
+    if not entry.is_file:
+        return None
+    if entry.links > 1 and (first := first_path.get((entry.device, entry.inode))) is not None:
+        os.lstat(where)
+        return Blob(entry.path, 0, _NOTHING, {"m": meta["m"], "t": entry.mtime, "y": "h", "to": first})
+    return _file(listing, entry, where, meta, first_path, allowed)
+
+
+def _file(
+    listing: Listing,
+    entry: Entry,
+    where: bytes,
+    meta: dict[str, Json],
+    first_path: dict[tuple[int, int], bytes],
+    allowed: _Rights,
+) -> Blob:
+    if entry.blocks * 512 < entry.size:
+        meta["s"] = True
+    with_extended(meta, where)
+    if not allowed.to_read(entry, where):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), where)
+    source = LiveSource(where, entry, meta)
+    stamp = stamp_of(entry, listing.began)
+    if stamp is None and entry.size:
+        source.open()  # it will be read now in any case; young files are those that vanish
+    if entry.links > 1:
+        first_path[entry.device, entry.inode] = entry.path
+    return Blob(entry.path, entry.size, source, meta, stamp)
+
+
+def stamp_of(entry: Entry, began: int) -> bytes | None:
+    """Equal stamps promise equal bytes; None where the file is so young that its next change might leave no trace."""
+    if max(entry.mtime, entry.ctime) > began - SAFE_AGE:
+        return None
+    return _STAMP.pack(entry.size, entry.mtime, entry.ctime, entry.inode, entry.device)
+
+
+def extended(where: bytes) -> list[list[bytes]]:
+    """Extended attributes (ACLs among them) as sorted pairs of name and value. Labels of SELinux are the host's own affair."""
+    if not hasattr(os, "listxattr"):
+        os.lstat(where)  # the callers count on hearing that it is gone
+        return []
+    try:
+        names = os.listxattr(where, follow_symlinks=False)
+    except OSError as error:
+        if error.errno in {errno.ENOTSUP, errno.EPERM}:
+            return []
+        raise
+    pairs = []
+    for name in sorted(names):
+        if name != "security.selinux":
+            try:
+                pairs.append([os.fsencode(name), os.getxattr(where, name, follow_symlinks=False)])
+            except OSError as error:
+                if error.errno != errno.ENODATA:  # removed since they were listed
+                    raise
+    return pairs
+
+
+def with_extended(meta: dict[str, Json], where: bytes, *, gone_is_empty: bool = False) -> None:
+    """Add extended attributes to ``meta`` where there are any; this also tells whether the path is still there."""
+    try:
+        if pairs := extended(where):
+            meta["x"] = pairs
+    except FileNotFoundError:
+        if not gone_is_empty:
+            raise
+
+
+class _Rights:
+    """Whether this process may open a file, nearly always from its mode alone."""
+
+    def __init__(self) -> None:
+        self._uid, self._groups = os.geteuid(), {os.getegid(), *os.getgroups()}
+        self._effective = os.access in os.supports_effective_ids
+
+    def to_read(self, entry: Entry, where: bytes) -> bool:
+        """True when the mode says so, else what the kernel says: capabilities and ACLs can still allow it."""
+        if entry.uid == self._uid:
+            granted = entry.mode & stat.S_IRUSR
+        else:
+            granted = entry.mode & (stat.S_IRGRP if entry.gid in self._groups else stat.S_IROTH)
+        return bool(granted) or os.access(where, os.R_OK, effective_ids=self._effective)
+
+
+class LiveSource:
+    """The bytes of a live file: opened at the first read, watched until ``settled`` is asked."""
+
+    __slots__ = ("_descriptor", "_listed", "_lock", "_meta", "_seen", "_unsure", "_where")
+
+    def __init__(self, where: bytes, listed: Entry, meta: dict[str, Json]) -> None:
+        self._where, self._meta = where, meta
+        self._listed = (listed.size, listed.mtime, listed.ctime, listed.inode, listed.device)
+        self._descriptor, self._seen, self._unsure = -1, self._listed, False
+        self._lock = threading.Lock()
+
+    def open(self) -> None:
+        """Open the file. Raises OSError where it is gone, closed to us, or no file any more."""
+        with self._lock:
+            if self._descriptor < 0:
+                self._descriptor = _open_file(self._where)
+                self._rest()
+                if self._seen != self._listed:  # another file, or the same one changed, since it was listed
+                    self._unsure = True
+
+    def read_into(self, offset: int, buffer: memoryview) -> int:
+        """See ``drivers.base.Source``. Raises NotFound, Denied, Unreachable."""
+        try:
+            if self._descriptor < 0:
+                self.open()
+            return os.preadv(self._descriptor, [buffer], offset)
+        except OSError as error:
+            raise failed(error, self._where, _NOTHING_KEPT) from error
+
+    def settled(self) -> bool:
+        """Whether the file stood still since it was opened; where not, the next read is of the file as it is by then."""
+        try:
+            if self._descriptor < 0:
+                self.open()
+            calm = not self._unsure and _state(os.fstat(self._descriptor)) == self._seen
+            if not calm:
+                self._open_again()
+        except OSError as error:
+            raise failed(error, self._where, _NOTHING_KEPT) from error
+        return calm
+
+    def close(self) -> None:
+        """Repeatable."""
+        with self._lock:
+            if self._descriptor >= 0:
+                os.close(self._descriptor)
+                self._descriptor = -1
+
+    def _open_again(self) -> None:
+        with self._lock:
+            try:
+                descriptor = _open_file(self._where)
+            except FileNotFoundError:
+                pass  # deleted by now: the open file is what there is, and nobody finds it to write to it
+            else:
+                os.close(self._descriptor)
+                self._descriptor = descriptor
+            found = self._rest()
+            self._meta.update(m=stat.S_IMODE(found.st_mode), t=found.st_mtime_ns)
+
+    def _rest(self) -> os.stat_result:
+        """Note the file's state, at a moment from which on every write shows in it."""
+        found = os.fstat(self._descriptor)
+        if abs(time.time_ns() - found.st_ctime_ns) < TICK:
+            time.sleep(TICK / 1e9)
+            found = os.fstat(self._descriptor)
+        self._unsure = abs(time.time_ns() - found.st_ctime_ns) < TICK
+        self._seen = _state(found)
+        return found
+
+
+def _open_file(where: bytes) -> int:
+    try:
+        descriptor = os.open(where, _OPEN)
+    except OSError as error:
+        if error.errno in _GONE:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), where) from error
+        raise
+    if stat.S_ISREG(os.fstat(descriptor).st_mode):
+        return descriptor
+    os.close(descriptor)
+    raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), where)
+
+
+def _state(found: os.stat_result) -> tuple[int, int, int, int, int]:
+    return found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino, found.st_dev
+
+
+class _Nothing:
+    """The bytes of what has none."""
+
+    def read_into(self, offset: int, buffer: memoryview) -> int:
+        del offset, buffer
+        return 0
+
+    def settled(self) -> bool:
+        return True
+
+    def close(self) -> None:
+        pass
+
+
+_NOTHING = _Nothing()
+
+
+class PrivateCopy:
+    """The bytes of a small component, copied in the freeze into a file without a name, which dies with the process."""
+
+    def __init__(self) -> None:
+        self._file: IO[bytes] = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115 - open until release
+        self._end = 0
+        self.blobs: list[Blob] = []
+
+    def add(self, blob: Blob) -> bool:
+        """Copy all bytes of ``blob``; False where it does not stand still."""
+        start, buffer = self._end, memoryview(bytearray(min(COPY_STEP, blob.size)))
+        try:
+            while self._end - start < blob.size:
+                done = read_fully(blob.source, self._end - start, buffer[: blob.size - (self._end - start)])
+                if not done:
+                    return False
+                self._file.write(buffer[:done])
+                self._end += done
+            if blob.size and not blob.source.settled():
+                return False
+        except NotFound:
+            return False
+        finally:
+            blob.source.close()
+        source = _Part(self._file, start, blob.size)
+        self.blobs.append(Blob(blob.path, blob.size, source, blob.meta, blob.stamp))
+        return True
+
+    def close(self) -> None:
+        """Let the bytes go."""
+        self._file.close()
+
+
+class _Part:
+    """A stretch of the private copy."""
+
+    def __init__(self, file: IO[bytes], start: int, size: int) -> None:
+        self._file, self._start, self._size = file, start, size
+
+    def read_into(self, offset: int, buffer: memoryview) -> int:
+        room = max(0, min(len(buffer), self._size - offset))
+        return os.preadv(self._file.fileno(), [buffer[:room]], self._start + offset)
+
+    def settled(self) -> bool:
+        return True
+
+    def close(self) -> None:
+        pass
