@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import re
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -15,6 +17,8 @@ import yaml
 
 from resurgam.capture.discover import propose
 from resurgam.capture.manifest import load_manifest, schema
+from resurgam.drivers.base import Blob
+from resurgam.drivers.registry import driver_for
 from resurgam.errors import NotFound, UsageError
 from resurgam.model.system import System
 
@@ -121,9 +125,20 @@ def test_secrets_are_named_left_out_and_not_repeated(service: Path) -> None:
     assert re.search(r"WARNING: .*NOT captured", text)
     assert "#   .env: " in text
     assert "#   config/mail.yaml: a literal value under 'password'" in text
-    assert system.component("config").options == {"exclude": ["mail.yaml"]}
+    assert system.component("config").options == {"exclude": ["/mail.yaml"]}
     assert "horse" not in text
     assert "inherited" not in text
+
+
+def test_the_driver_leaves_the_secrets_out_that_the_proposal_names(service: Path) -> None:
+    write(service / "config/eu/mail.yaml", "host: mail\n")
+    _, system = proposed(service)
+    config, driver = system.component("config"), driver_for("files")
+    with driver.freeze(config) as at:
+        paths = [item.path for item in driver.read(config, at) if isinstance(item, Blob)]
+    driver.release(config, at)
+    assert b"eu/mail.yaml" in paths
+    assert b"mail.yaml" not in paths
 
 
 def test_what_is_not_proposed_is_listed(service: Path) -> None:
@@ -151,6 +166,22 @@ def writer(tmp_path: Path) -> Iterator[Path]:
 def test_a_database_that_is_being_written_is_seen_as_its_writers_see_it(writer: Path) -> None:
     _, system = proposed(writer.parent)
     assert [p.name for p in system.probes] == ["count-live-notes"]
+
+
+def test_what_a_killed_writer_left_beside_its_database_is_not_touched(tmp_path: Path) -> None:
+    """An ordinary read-only connection would recover the log, and so rewrite its index."""
+    script = (
+        "import os, sqlite3, sys; db = sqlite3.connect(sys.argv[1]); db.execute('PRAGMA journal_mode=wal');"
+        "db.execute('CREATE TABLE notes(id INTEGER PRIMARY KEY)'); db.commit(); os.kill(os.getpid(), 9)"
+    )
+    killed = subprocess.run([sys.executable, "-c", script, str(tmp_path / "live.db")], check=False)
+    assert killed.returncode == -9
+    names = ["live.db", "live.db-shm", "live.db-wal"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == names
+    before = {name: (tmp_path / name).read_bytes() for name in names}
+    _, system = proposed(tmp_path)
+    assert [p.name for p in system.probes] == ["count-live-notes"]
+    assert {name: (tmp_path / name).read_bytes() for name in names} == before
 
 
 def test_a_wal_database_at_rest_gets_no_files_beside_it(tmp_path: Path) -> None:

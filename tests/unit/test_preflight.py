@@ -98,6 +98,13 @@ def test_nothing_is_changed_beside_a_database_at_rest(place: Path) -> None:
     assert trace(place) == before
 
 
+def test_a_rollback_journal_makes_writers_wait_for_a_copy(place: Path) -> None:
+    with closing(sqlite3.connect(place / "notes.db")) as db:
+        db.execute("PRAGMA journal_mode=delete")
+    effect = part(preflight(system_at(place), driver_for), "notes").effect
+    assert f"while a private copy of the {(place / 'notes.db').stat().st_size:,} bytes is made" in effect
+
+
 def test_an_unknown_speed_is_assumed_and_said_to_be(place: Path) -> None:
     report = preflight(system_at(place), driver_for)
     assert (report.bytes_per_second, report.rate_is_measured) == (ASSUMED_BYTES_PER_SECOND, False)
@@ -196,12 +203,12 @@ def closed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         parent.chmod(0o700)
 
 
-def grants_for_nobody(path: Path, script: str = "print(m.grant)", *, write: bool = False) -> list[str]:
+def grants_for_nobody(path: Path, script: str = "print(m.grant)", *, more: str = "") -> list[str]:
     """What ``missing`` tells another user about ``path``: a line for each permission."""
     code = (
         "import grp, os, pwd, sys; from resurgam.capture.permissions import missing\n"  # while this Python can still be read
         f"os.setgroups([]); os.setgid({NOBODY}); os.setuid({NOBODY})\n"
-        f"for m in missing(sys.argv[1], write={write}): {script}"
+        f"for m in missing(sys.argv[1], {more}): {script}"
     )
     done = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=True, cwd="/")
     return done.stdout.splitlines()
@@ -220,6 +227,29 @@ def test_the_command_that_is_told_grants_the_permission(closed: Path) -> None:
 
 
 @needs_root
+def test_a_store_that_is_locked_by_its_file_needs_the_right_to_write_it(closed: Path) -> None:
+    """Holding SQLite's writers takes its write lock, which a user who may only read cannot take."""
+    with closing(sqlite3.connect(closed / "notes.db")) as db:
+        db.execute("CREATE TABLE notes(id)")
+    script = (
+        "import grp, os, pwd, sys; from resurgam.capture.preflight import preflight\n"
+        "from resurgam.drivers.registry import driver_for; from resurgam.model.system import Component, System, VaultPlace\n"
+        "driver_for('sqlite').inspect(notes := Component(name='notes', driver='sqlite', location=sys.argv[1]))\n"
+        f"os.setgroups([]); os.setgid({NOBODY}); os.setuid({NOBODY})\n"
+        "system = System(name='s', vault=VaultPlace(path='/none', keys='/none'), components=(notes,))\n"
+        "print([m.need for m in preflight(system, driver_for).components[0].missing])"
+    )
+    command = [sys.executable, "-c", script, str(closed / "notes.db")]
+    assert subprocess.run(command, capture_output=True, text=True, check=True, cwd="/").stdout == "['write']\n"
+
+
+@needs_root
+def test_what_is_left_out_needs_no_permission(closed: Path) -> None:
+    script = "print(m.path)"
+    assert grants_for_nobody(closed, script, more="excluded=lambda path: path.endswith(b'shut.txt')") == []
+
+
+@needs_root
 def test_many_closed_files_get_one_command_for_their_folder(closed: Path) -> None:
     for number in range(10):
         (closed / f"{number}").write_text("x")
@@ -231,11 +261,11 @@ def test_many_closed_files_get_one_command_for_their_folder(closed: Path) -> Non
 
 @needs_root
 def test_the_right_to_write_is_asked_for_where_the_lock_needs_it(closed: Path) -> None:
-    told = grants_for_nobody(closed / "open.txt", "print(m.need, m.grant)", write=True)
+    told = grants_for_nobody(closed / "open.txt", "print(m.need, m.grant)", more="write=True")
     assert len(told) == 1
     assert told[0].startswith("write sudo ")
     subprocess.run(["sh", "-c", told[0].removeprefix("write sudo ").replace("sudo ", "")], check=True)
-    assert grants_for_nobody(closed / "open.txt", write=True) == []
+    assert grants_for_nobody(closed / "open.txt", more="write=True") == []
 
 
 @needs_root

@@ -116,7 +116,7 @@ def _component(part: _Part) -> list[str]:
             lines += [f"    # inferred: {_shown(said)} names the file of {name}" for _, name, said in relations]
             lines.append(f"    {word}: [{', '.join(_yaml(name) for _, name, _ in relations)}]")
     if left_out := [path for path in found.left_out if writable(path)]:
-        lines.append(f"    options: {{exclude: [{', '.join(_flow(path) for path in left_out)}]}}")
+        lines.append(f"    options: {{exclude: [{', '.join(_flow(f'/{path}') for path in left_out)}]}}")
     return lines
 
 

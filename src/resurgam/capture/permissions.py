@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from shlex import quote
 
@@ -43,7 +43,12 @@ def current_user() -> User:
     return User(uid, _user_name(uid), _group_name(gid), shutil.which("setfacl") is not None)
 
 
-def missing(path: str, *, write: bool = False, user: User | None = None) -> list[Missing]:
+Excluded = Callable[[bytes], object]  # whether a path, relative to the one that is asked about, is left out
+
+
+def missing(
+    path: str, *, write: bool = False, excluded: Excluded | None = None, user: User | None = None
+) -> list[Missing]:
     """What keeps this process from reading all of ``path`` (or, with ``write``, from writing to it too), parents first.
 
     Where a parent folder cannot be searched nothing below is known, and only that is told. A path that does not exist is
@@ -54,7 +59,7 @@ def missing(path: str, *, write: bool = False, user: User | None = None) -> list
     if closed:
         return [Missing(path=closed[0], need="search", grant=grant(closed[0], "x", user))]
     found = [Missing(path=path, need="write", grant=grant(path, "w", user))] if write and _closed(path, os.W_OK) else []
-    unreadable = list(_unreadable(path))
+    unreadable = list(_unreadable(path, path, excluded))
     if len(unreadable) > _FEW:
         return [Missing(path=path, need="read", grant=grant(path, "rX", user, deep=True)), *found]
     return [
@@ -73,7 +78,7 @@ def grant(path: str, bits: str, user: User, *, deep: bool = False) -> str:
     return f"{of_group}sudo chmod {everything}g+{bits} {quote(path)}"
 
 
-def _unreadable(path: str) -> Iterator[str]:
+def _unreadable(path: str, root: str, excluded: Excluded | None) -> Iterator[str]:
     """Every file and folder from ``path`` down that cannot be read; links are not followed."""
     if os.path.isdir(path) and not os.path.islink(path):
         if not _may(path, os.R_OK | os.X_OK):
@@ -81,8 +86,10 @@ def _unreadable(path: str) -> Iterator[str]:
             return
         with os.scandir(path) as listing:
             for entry in listing:
+                if excluded and excluded(os.fsencode(os.path.relpath(entry.path, root))):
+                    continue
                 if entry.is_dir(follow_symlinks=False):
-                    yield from _unreadable(entry.path)
+                    yield from _unreadable(entry.path, root, excluded)
                 elif entry.is_file(follow_symlinks=False) and not _may(entry.path, os.R_OK):
                     yield entry.path
     elif _closed(path, os.R_OK):

@@ -19,6 +19,7 @@ from msgspec.structs import replace
 from resurgam.capture.permissions import Missing, missing
 from resurgam.capture.secrets import REFERENCE
 from resurgam.drivers.base import Driver, Facts, Freeze, Queries, Traits
+from resurgam.drivers.files_listing import excluded_by
 from resurgam.errors import ResurgamError
 from resurgam.model.system import Component, Consistency, Isolation, Json, System
 from resurgam.vault.keyring import Keyring
@@ -127,7 +128,7 @@ def _component(
         driver = driver_for(component.driver)
     except ResurgamError as error:
         return replace(report, troubles=(_trouble(error),))
-    absent = tuple(missing(component.location, write=_locks_through_file(driver.traits))) if _is_path(component) else ()
+    absent = tuple(_missing(component, driver.traits))
     try:
         facts = driver.inspect(component)
     except ResurgamError as error:
@@ -139,23 +140,33 @@ def _component(
         facts=facts,
         bytes=size,
         seconds=size / rate if isinstance(size, int) else None,
-        effect=_effect(driver.traits, system, size),
+        effect=_effect(Freeze(facts.get("freeze", driver.traits.freeze)), driver.traits, system, size),
         missing=absent,
         troubles=tuple(_unanswerable(component, system, driver)),
         warnings=tuple(_component_warnings(component, system, driver.traits)),
     )
 
 
-def _effect(traits: Traits, system: System, size: int | None) -> str:
+def _missing(component: Component, traits: Traits) -> list[Missing]:
+    """Permissions at a location that is a path; what the component's options leave out needs none."""
+    if not _is_path(component):
+        return []
+    globs = component.options.get("exclude", ())
+    known = isinstance(globs, list | tuple) and all(isinstance(glob, str) for glob in globs)  # else inspect refuses it
+    excluded = excluded_by(tuple(globs)) if known else None
+    return missing(component.location, write=_locks_through_file(traits), excluded=excluded)
+
+
+def _effect(freeze: Freeze, traits: Traits, system: System, size: int | None) -> str:
     """The locks and the load in words."""
     most = f"{_freeze(traits, system):g} s at most, then the capture stops and lets go"
     amount = "an unknown number of bytes" if size is None else f"{size:,} bytes"
     pace = f" at {system.limits.read_mb_s:g} MB/s at most" if system.limits.read_mb_s else ""
-    match traits.freeze:
+    match freeze:
         case Freeze.PIN:
             locks = f"Writers wait while the position is noted: milliseconds, {most}. Readers do not wait."
         case Freeze.COPY:
-            locks = f"Writers may wait while a private copy is made: {most}. Readers do not wait."
+            locks = f"Writers wait while a private copy of the {amount} is made: {most}. Readers do not wait."
         case Freeze.LISTING:
             locks = "Nothing is locked; what changes while it is read is read again."
     return f"{locks} Then up to {amount} are read{pace}."
