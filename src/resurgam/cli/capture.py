@@ -56,7 +56,9 @@ def init(
 
 
 def preflight(manifest: ManifestOption = DEFAULT_MANIFEST, json: JsonOption = False) -> int:
-    """Say what a capture would need and cost, without changing anything.
+    """Say what a capture would need and cost.
+
+    Changes nothing.
 
     What is reachable, which permission is missing and the command that grants it, bytes and time expected, locks and load
     on the source. Exit code 0 when a capture can run, 6 when something is missing.

@@ -37,7 +37,8 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[object]], right: Seque
     """Rows under headings; ``right`` names the columns of numbers."""
     grid = Table(box=None, pad_edge=False, header_style="bold")
     for column in columns:
-        grid.add_column(column, justify="right" if column in right else "left", overflow="fold")
+        last = column == columns[-1]  # the last column may wrap, ids and times may not
+        grid.add_column(column, justify="right" if column in right else "left", no_wrap=not last, overflow="fold")
     for row in rows:
         grid.add_row(*(escape(str(cell)) for cell in row))
     out.print(grid)

@@ -71,7 +71,9 @@ def show(
     keys: KeysOption = None,
     json: JsonOption = False,
 ) -> int:
-    """Show one point: its components, its cut, its findings, and what became known of it later.
+    """Show one point.
+
+    Its components, its cut, its findings, and what became known of it later.
 
     What only a reader's key opens is left out where there is none.
 
@@ -122,7 +124,9 @@ def diff(
     limit: Annotated[int, typer.Option(help="At most this many lines per table or component; 0 for all.")] = 50,
     json: JsonOption = False,
 ) -> int:
-    """Show what differs between two points: rows by key, files by path.
+    """Show what differs between two points.
+
+    Rows by key, files by path.
 
     Examples:
 

@@ -51,7 +51,7 @@ def restore(
     keys: KeysOption = None,
     json: JsonOption = False,
 ) -> int:
-    """Build copies of a point's components in a folder.
+    """Build copies of a point in a folder.
 
     The folder appears under its name when it is whole, not before. Nothing is judged: `resurgam verify` does both.
 
@@ -102,7 +102,9 @@ def verify(
     keys: KeysOption = None,
     json: JsonOption = False,
 ) -> int:
-    """Restore a point in isolation, ask its probes, and judge how it behaves.
+    """Restore in isolation, ask, and judge.
+
+    Asks the copies the manifest's probes, behind walls that hide the live system.
 
     The first proof of a point is judged by the witness taken at its capture (and by the owner's reference, if there is one)
     and leaves the baseline by which later restores are judged. Exit code 0 for identical or equivalent, 20 for
@@ -145,7 +147,9 @@ def promote(
     keys: KeysOption = None,
     json: JsonOption = False,
 ) -> int:
-    """Make judged copies live, keeping what was live before.
+    """Make judged copies live.
+
+    What was live before is kept beside it.
 
     Needs a passing verdict over exactly these copies. Runs the manifest's fence, refuses while any process holds the live
     paths open, exchanges every component by one rename each, runs reload. `--undo` swaps back.

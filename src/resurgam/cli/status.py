@@ -83,7 +83,9 @@ def status(
     metrics: Annotated[str | None, typer.Option(help="Write this file for Prometheus' textfile collector.")] = None,
     json: JsonOption = False,
 ) -> int:
-    """Show how old the newest point and the newest proven point are, and what was interrupted.
+    """Show how things stand.
+
+    How old the newest point and the newest proven point are, and what was interrupted.
 
     Exit code 23 when the newest point is older than --max-age, or else than the manifest's rpo.
 
