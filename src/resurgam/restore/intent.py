@@ -82,9 +82,11 @@ class Place(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Intent(msgspec.Struct, frozen=True, kw_only=True):
-    """The whole journal of one promotion or undo. ``made`` are parent folders of lost places that had to be made."""
+    """The whole journal of one promotion or undo. ``made`` are parent folders of lost places that had to be made; ``number``
+    orders the journals of one folder, since clocks go back."""
 
     id: str
+    number: int
     kind: Kind
     point: str
     system: str
@@ -149,7 +151,12 @@ def kept(folder: str) -> list[Intent]:
             intent = find(folder, Kind(kind), rest.removesuffix(".json"))
             if intent is not None:
                 found.append(intent)
-    return sorted(found, key=lambda intent: intent.started)
+    return sorted(found, key=lambda intent: intent.number)
+
+
+def next_number(folder: str) -> int:
+    """A number above that of every journal in ``folder``."""
+    return max((intent.number for intent in kept(folder)), default=0) + 1
 
 
 def pending(folder: str) -> list[Intent]:

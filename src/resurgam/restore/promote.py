@@ -101,6 +101,7 @@ class Promoter:
             staged, made = stage.planned(places)
             intent = Intent(
                 id=restored.id,
+                number=journal.next_number(self.folder),
                 kind=Kind.PROMOTE,
                 point=restored.point,
                 system=restored.system,
@@ -135,10 +136,16 @@ class Promoter:
             _require_kept(done)
             if done.phase is not Phase.DONE:  # its reload failed: it was live all the same, and the record says so (P8)
                 done = self._arrive(done)
-            started = self.clock.now().isoformat()
             return self._run(
                 msgspec.structs.replace(
-                    done, kind=Kind.UNDO, phase=Phase.FENCING, started=started, moves=(), staged=(), made=()
+                    done,
+                    kind=Kind.UNDO,
+                    number=journal.next_number(self.folder),
+                    started=self.clock.now().isoformat(),
+                    phase=Phase.FENCING,
+                    moves=(),
+                    staged=(),
+                    made=(),
                 )
             )
 
@@ -225,7 +232,7 @@ class Promoter:
             error.untouched = "All was taken back: what was live is live, the restored copies are where they were."
 
     def _withdraw(self, intent: Intent) -> None:
-        """Back to how it was before the first step. Repeatable, from any moment before RELOADING."""
+        """Back to how it was before the first step, phase by phase, so that this too can be cut off and repeated."""
         if intent.phase is Phase.SWITCHING:
             absent = [name for place in intent.places for name in place.names()]
             done = journal.progress(intent.moves, absent)
@@ -234,8 +241,10 @@ class Promoter:
             for move in reversed(intent.moves[:done]):
                 self.tell(f"take back: {move}")
                 journal.take_back(move)
-        if intent.phase is not Phase.STAGING:
+            intent = self._keep(intent, phase=Phase.FENCING, moves=())
+        if intent.phase is Phase.FENCING:
             self._call("reload")  # a fence that stands, or half stands, must not outlive the promotion
+            intent = self._keep(intent, phase=Phase.STAGING)
         if intent.kind is Kind.PROMOTE:
             stage.take_back(intent, self.tell)
             self._remember(intent.directory, Event.WITHDRAW)
@@ -294,7 +303,7 @@ class Promoter:
     def _require_latest(self, done: Intent) -> None:
         """Promotions are undone in the order of their making, last first: each one's ``before`` is the other's live."""
         for later in journal.kept(self.folder):
-            same = later.system == done.system and later.kind is Kind.PROMOTE and later.started > done.started
+            same = later.system == done.system and later.kind is Kind.PROMOTE and later.number > done.number
             if same and journal.find(self.folder, Kind.UNDO, later.id) is None:
                 raise UsageError(
                     f"Promotion {later.id} of {later.started} came after {done.id}.",

@@ -1,0 +1,391 @@
+"""Promotion with real files, databases, commands and processes: what it switches, what it refuses, and how it is undone."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import shutil
+import sqlite3
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+import pytest
+
+from resurgam.errors import Busy, NotFound, NotProven, ResurgamError, StoreFull, TargetRefused, UsageError
+from resurgam.model.system import Promotion
+from resurgam.model.verdict import Judgement
+from resurgam.restore import stage
+from resurgam.restore.promote import pending
+from resurgam.restore.state import State
+from tests.crash.promotion_world import ID, World, read, rows, without
+
+
+@pytest.fixture
+def world(tmp_path: os.PathLike[str]) -> World:
+    return World(os.fspath(tmp_path))
+
+
+@contextlib.contextmanager
+def another_file_system(beside: str) -> Iterator[str]:
+    if not os.path.isdir("/dev/shm") or os.stat("/dev/shm").st_dev == os.stat(beside).st_dev:
+        pytest.skip("there is no second file system to try")
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
+        yield folder
+
+
+def refused(world: World, error: type[ResurgamError], match: str, **changes: Any) -> ResurgamError:
+    """Promote must raise ``error`` and change nothing at all."""
+    live, copies, state = world.live(), world.restore(), world.state()
+    with pytest.raises(error, match=match) as caught:
+        world.promoter(**changes).promote(world.directory)
+    assert (world.live(), world.restore(), world.state()) == (live, copies, state)
+    assert pending(world.journals) == []
+    assert world.records == []
+    assert caught.value.next_step  # P12
+    return caught.value
+
+
+def test_what_was_restored_becomes_live_and_what_was_live_is_kept(world: World) -> None:
+    before, copies = world.live(), world.restore()
+    said: list[str] = []
+    outcome = world.promoter(said.append).promote(world.directory)
+
+    assert world.is_of_the_point() == [True] * 3
+    now = world.live()
+    for name, place in world.places.items():
+        was = os.path.relpath(world.copy(name), world.directory)
+        assert now[os.path.relpath(place, world.root)][0] == copies[was][0]  # renamed: no byte was copied
+        assert outcome.kept[name] == f"{place}.before-{ID}"
+    assert rows(outcome.kept["documents"], world.folder) == ["older", "later"]  # its WAL went with it
+    assert not os.path.exists(world.places["documents"] + "-wal")
+    assert now[f"data/handbook.db.before-{ID}-wal"] == before["data/handbook.db-wal"]
+    assert (world.said(), world.state()) == (["fence", "reload"], State.PROMOTED)
+    assert [word for word, _ in world.records] == ["promoted"]
+    assert world.records[0][1]["point"] == "p1"
+    assert pending(world.journals) == []
+    switched = [step.split()[1] for step in said if step.startswith("exchange")]
+    assert switched == [
+        world.places[name] for name in ("prompts", "documents", "models")
+    ]  # what others need comes first
+    assert said.index("fence") < said.index("idle") < said.index(next(s for s in said if s.startswith("exchange")))
+
+
+def test_p10_the_plan_tells_all_and_changes_nothing(world: World) -> None:
+    live, copies = world.live(), world.restore()
+    plan = world.promoter().plan(world.directory)
+    verbs = [step.verb for step in plan.steps]
+    assert verbs == ["check", *["stage"] * 3, "fence", "idle", *["switch"] * 3, "reload", "record"]
+    assert f"{world.places['documents']}.before-{ID}" in plan.steps[7].what
+    assert (world.live(), world.restore()) == (live, copies)
+    assert not os.path.exists(world.journals)
+
+
+def test_p10_another_plan_than_the_agreed_one_is_refused(world: World) -> None:
+    agreed = world.promoter().plan(world.directory)
+    os.unlink(world.places["prompts"])
+    with pytest.raises(UsageError, match="another one now"):
+        world.promoter().promote(world.directory, agreed=agreed)
+    again = world.promoter().plan(world.directory)
+    world.promoter().promote(world.directory, agreed=again)
+    assert world.is_of_the_point() == [True] * 3
+
+
+def test_undo_brings_back_the_very_same_files(world: World) -> None:
+    before = world.live()
+    world.promoter().promote(world.directory)
+    with contextlib.closing(sqlite3.connect(world.places["documents"])) as connection, connection:
+        connection.execute("insert into facts(value) values ('written since')")
+    outcome = world.promoter().undo(ID)
+    assert without(world.live(), ".undone-") == before  # bytes, inodes, modes and times
+    assert rows(outcome.kept["documents"], world.folder) == ["point", "written since"]
+    assert (world.state(), world.said()) == (State.UNDONE, ["fence", "reload"] * 2)
+    assert [word for word, _ in world.records] == ["promoted", "undone"]
+
+
+def test_undo_takes_the_wal_of_the_promoted_database_away(world: World) -> None:
+    """An old image under a new WAL would be recovered into something that never was."""
+    before = world.live()
+    world.promoter().promote(world.directory)
+    database = world.places["documents"]
+    with contextlib.closing(sqlite3.connect(database)) as connection:
+        connection.execute("pragma journal_mode=wal")
+        connection.execute("insert into facts(value) values ('in the wal')")
+        connection.commit()
+        for suffix in ("-wal", "-shm"):
+            shutil.copyfile(database + suffix, f"{world.folder}/kept{suffix}")
+    for suffix in ("-wal", "-shm"):
+        os.replace(f"{world.folder}/kept{suffix}", database + suffix)  # as a service that was killed leaves it
+    world.promoter().undo(ID)
+    assert without(world.live(), ".undone-") == before
+    assert os.path.exists(f"{database}.undone-{ID}-wal")
+
+
+def test_neither_promoted_twice_nor_undone_twice(world: World) -> None:
+    promoter = world.promoter()
+    with pytest.raises(NotFound):
+        promoter.undo(ID)
+    promoter.promote(world.directory)
+    with pytest.raises(UsageError, match="promoted"):
+        promoter.promote(world.directory)
+    promoter.undo(ID)
+    live = world.live()
+    with pytest.raises(UsageError, match="undone"):
+        promoter.promote(world.directory)
+    with pytest.raises(UsageError, match="undone already"):
+        promoter.undo(ID)
+    assert world.live() == live
+
+
+def test_promotions_are_undone_last_first(world: World) -> None:
+    before = world.live()
+    promoter = world.promoter()
+    promoter.promote(world.directory)
+    second = World(f"{world.folder}/second-world")  # another restore of the same system
+    second.save_restore(id="ffff")
+    os.rename(second.directory, f"{world.folder}/second")
+    promoter.promote(f"{world.folder}/second")
+    with pytest.raises(UsageError, match="came after"):
+        promoter.undo(ID)
+    promoter.undo("ffff")
+    promoter.undo(ID)
+    assert without(world.live(), ".undone-") == before
+
+
+# ---- what is refused
+
+
+@pytest.mark.parametrize("judgement", [None, Judgement.INCONCLUSIVE, Judgement.DIFFERENT])
+def test_p4_without_a_passing_verdict_nothing_is_promoted(world: World, judgement: Judgement | None) -> None:
+    world.save_restore(judgement)
+    refused(world, NotProven, judgement.word if judgement else "missing")
+
+
+def test_p4_an_equivalent_verdict_is_a_passing_one(world: World) -> None:
+    world.save_restore(Judgement.EQUIVALENT)
+    assert world.promoter().promote(world.directory).id == ID
+
+
+def test_p4_a_copy_that_changed_since_it_was_judged_is_refused(world: World) -> None:
+    with contextlib.closing(sqlite3.connect(world.copy("documents"))) as connection, connection:
+        connection.execute("update facts set value = 'poisoned'")
+    refused(world, NotProven, "documents has changed")
+
+
+def test_p6_a_copy_that_was_replaced_by_a_link_is_refused(world: World) -> None:
+    """The commands that judged it could write there."""
+    os.rename(world.copy("models"), f"{world.folder}/elsewhere")
+    os.symlink(f"{world.folder}/elsewhere", world.copy("models"))
+    refused(world, NotProven, "is a link")
+
+
+def test_p1_a_restore_that_does_not_fit_the_system_is_refused(world: World) -> None:
+    parts = world.system.components
+    other = msgspec.structs.replace(parts[0], driver="sqlite")
+    refused(
+        world, TargetRefused, "other system|of system handbook", system=msgspec.structs.replace(world.system, name="x")
+    )
+    for components in (parts[:2], (other, *parts[1:])):
+        refused(
+            world,
+            TargetRefused,
+            "models|documents",
+            system=msgspec.structs.replace(world.system, components=components),
+        )
+
+
+def test_a_live_place_inside_the_restore_is_refused(world: World) -> None:
+    inside = tuple(component.bound_to(f"{world.directory}/{component.name}") for component in world.system.components)
+    refused(world, TargetRefused, "within each other", system=msgspec.structs.replace(world.system, components=inside))
+
+
+def test_a_mount_point_is_refused(world: World) -> None:
+    parts = world.system.components
+    mounted = msgspec.structs.replace(world.system, components=(parts[0].bound_to("/proc"), *parts[1:]))
+    refused(world, TargetRefused, "mount point", system=mounted)
+
+
+@contextlib.contextmanager
+def holding(path: str) -> Iterator[int]:
+    code = "import sys; f = open(sys.argv[1]); print('ready', flush=True); sys.stdin.read()"
+    with subprocess.Popen([sys.executable, "-c", code, path], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        try:
+            assert select.select([process.stdout], [], [], 20)[0]
+            assert process.stdout.readline() == b"ready\n"
+            yield process.pid
+        finally:
+            process.kill()
+
+
+@pytest.mark.parametrize("part", ["data/handbook.db", "data/handbook.db-wal", "models/weights", "prompt.txt"])
+def test_a_live_file_in_use_refuses_and_lets_clients_in_again(world: World, part: str) -> None:
+    with holding(f"{world.root}/{part}") as pid:
+        error = refused(world, Busy, rf"pid {pid}\) holds .*{os.path.basename(part)}")
+    assert "All was taken back" in error.untouched
+    assert world.said() == ["fence", "reload"]
+    assert world.promoter().promote(world.directory).id == ID  # once it is let go, it works
+
+
+def test_a_copy_in_use_refuses_too(world: World) -> None:
+    with holding(world.copy("models") + "/weights"):
+        refused(world, Busy, "partial-")
+
+
+def test_two_promotions_at_once_are_refused(world: World) -> None:
+    with stage.locked(world.journals), pytest.raises(Busy, match="at work on this host"):
+        world.promoter().promote(world.directory)
+
+
+# ---- the owner's commands
+
+
+def commands(world: World, **words: tuple[str, ...]) -> Any:
+    plain = {"fence": world.logs("fence"), "reload": world.logs("reload")}
+    return msgspec.structs.replace(world.system, promotion=Promotion(**(plain | words), timeout=1.0))
+
+
+def test_a_fence_that_fails_switches_nothing(world: World) -> None:
+    failing = commands(world, fence=("sh", "-c", "echo no way >&2; exit 3"))
+    error = refused(world, ResurgamError, "fence command ended with code 3: no way", system=failing)
+    assert "All was taken back" in error.untouched
+    assert world.said() == ["reload"]  # half a fence must not stay
+
+
+def test_a_fence_that_hangs_switches_nothing(world: World) -> None:
+    refused(world, ResurgamError, "did not end in time", system=commands(world, fence=("sleep", "600")))
+
+
+def test_a_reload_that_fails_is_told_and_can_be_undone(world: World) -> None:
+    before = world.live()
+    failing = commands(world, reload=("false",))
+    with pytest.raises(ResurgamError, match="reload command ended with code 1") as caught:
+        world.promoter(system=failing).promote(world.directory)
+    assert "--undo" in caught.value.next_step
+    assert world.is_of_the_point() == [True] * 3
+    assert [intent.phase.value for intent in pending(world.journals)] == ["reloading"]
+    world.promoter().undo(ID)
+    assert without(world.live(), ".undone-") == before
+    assert [word for word, _ in world.records] == ["promoted", "undone"]  # it was live for a while (P8)
+    assert pending(world.journals) == []
+
+
+def test_a_reload_that_failed_can_be_tried_again(world: World) -> None:
+    with pytest.raises(ResurgamError):
+        world.promoter(system=commands(world, reload=("false",))).promote(world.directory)
+    [outcome] = world.promoter().resume_or_undo()
+    assert (outcome.id, world.state()) == (ID, State.PROMOTED)
+    assert world.said() == ["fence", "reload"]
+    assert world.promoter().resume_or_undo() == []
+
+
+def test_a_record_that_cannot_be_written_is_written_later(world: World) -> None:
+    def unable(word: str, facts: dict[str, Any]) -> None:
+        raise StoreFull("The vault is full.", untouched="Nothing.", next_step="Free some space.")
+
+    with pytest.raises(StoreFull):
+        world.promoter(record=unable).promote(world.directory)
+    assert [intent.phase.value for intent in pending(world.journals)] == ["recording"]
+    world.promoter().resume_or_undo()
+    assert [word for word, _ in world.records] == ["promoted"]
+
+
+def test_without_commands_it_switches_all_the_same(world: World) -> None:
+    world.promoter(system=msgspec.structs.replace(world.system, promotion=Promotion())).promote(world.directory)
+    assert world.is_of_the_point() == [True] * 3
+
+
+# ---- places
+
+
+def test_from_another_file_system_copies_are_made_and_fingerprinted(tmp_path: os.PathLike[str]) -> None:
+    with another_file_system(os.fspath(tmp_path)) as other:
+        world = World(os.fspath(tmp_path), restore=f"{other}/restore")
+        before, copies = world.live(), world.restore()
+        said: list[str] = []
+        world.promoter(said.append).promote(world.directory)
+        assert len([step for step in said if step.startswith("stage: copy")]) == 3
+        assert world.is_of_the_point() == [True] * 3
+        assert os.readlink(f"{world.places['models']}/current") == "weights"
+        assert world.restore() == copies
+        world.promoter().undo(ID)
+        assert without(world.live(), ".undone-") == before
+
+
+def test_from_another_file_system_a_withdrawal_removes_what_was_copied(tmp_path: os.PathLike[str]) -> None:
+    with another_file_system(os.fspath(tmp_path)) as other:
+        world = World(os.fspath(tmp_path), restore=f"{other}/restore")
+        with holding(world.places["prompts"]):
+            refused(world, Busy, "prompt.txt")
+
+
+def test_without_room_on_the_live_file_system_nothing_is_begun(
+    tmp_path: os.PathLike[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with another_file_system(os.fspath(tmp_path)) as other:
+        world = World(os.fspath(tmp_path), restore=f"{other}/restore")
+        usage = shutil.disk_usage(world.root)
+        monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=10))
+        refused(world, StoreFull, "10 bytes free")
+
+
+def test_a_lost_system_comes_to_its_places(tmp_path: os.PathLike[str]) -> None:
+    world = World(os.fspath(tmp_path), lost=True)
+    before = world.live()
+    outcome = world.promoter().promote(world.directory)
+    assert world.is_of_the_point() == [True] * 3
+    assert outcome.kept == {}
+    world.promoter().undo(ID)
+    left = without(world.live(), ".undone-")
+    assert {path for path in left if path != "data"} == set(before)  # a folder that had to be made may stay, empty
+
+
+def test_a_stale_wal_beside_a_lost_database_does_not_meet_the_new_one(tmp_path: os.PathLike[str]) -> None:
+    world = World(os.fspath(tmp_path))
+    os.unlink(world.places["documents"])
+    before = world.live()
+    assert "data/handbook.db-wal" in before
+    world.promoter().promote(world.directory)
+    assert world.is_of_the_point() == [True] * 3
+    assert not os.path.exists(world.places["documents"] + "-wal")
+    world.promoter().undo(ID)
+    assert without(world.live(), ".undone-") == before
+
+
+def test_a_link_to_the_live_place_stays_a_link(world: World) -> None:
+    os.rename(world.places["models"], f"{world.root}/models-7")
+    os.symlink("models-7", world.places["models"])
+    world.promoter().promote(world.directory)
+    assert os.readlink(world.places["models"]) == "models-7"
+    assert read(f"{world.root}/models-7/weights") == "point"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+def test_a_database_keeps_the_owner_and_mode_that_its_service_needs(world: World) -> None:
+    os.chown(world.places["documents"], 65534, 65534)
+    os.chmod(world.places["documents"], 0o640)
+    world.promoter().promote(world.directory)
+    status = os.stat(world.places["documents"])
+    assert (status.st_uid, status.st_gid, status.st_mode & 0o777) == (65534, 65534, 0o640)
+
+
+def test_an_undo_without_what_was_kept_is_refused(world: World) -> None:
+    world.promoter().promote(world.directory)
+    shutil.rmtree(f"{world.places['models']}.before-{ID}")
+    live = world.live()
+    with pytest.raises(ResurgamError, match="not there any more"):
+        world.promoter().undo(ID)
+    assert world.live() == live
+    assert pending(world.journals) == []
+
+
+def test_the_restores_folder_may_be_erased_before_an_undo(world: World) -> None:
+    before = world.live()
+    world.promoter().promote(world.directory)
+    shutil.rmtree(world.directory)
+    world.promoter().undo(ID)
+    assert without(world.live(), ".undone-") == before
