@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import math
 import os
 import sqlite3
@@ -13,16 +14,20 @@ from pathlib import Path
 
 import pytest
 
+from resurgam.drivers import sqlite_checks, sqlite_open, sqlite_rows
 from resurgam.drivers.base import Blob, Driver, Freeze, Item, Queries, Rows
 from resurgam.drivers.sqlite import SqliteDriver
 from resurgam.errors import (
     Busy,
+    Denied,
     IntegrityError,
     LimitExceeded,
     ManifestError,
     NotFound,
     ResurgamError,
+    StoreFull,
     TargetRefused,
+    Unreachable,
 )
 from resurgam.model.point import Finding, Position, Severity
 from resurgam.model.system import Component, Consistency, Json
@@ -336,6 +341,24 @@ def test_capture_leaves_an_idle_source_as_it_was(tmp_path: Path, wal: bool) -> N
     assert third.position != first.position
 
 
+def test_what_the_reader_knows_is_not_decoded_again(tmp_path: Path) -> None:
+    """P11: neither checks nor rows are repeated for an image whose stamp is unchanged; other options are another stamp."""
+    source = build(tmp_path / "a.db", "CREATE TABLE t (a)")
+    os.utime(source, (1_000_000_000, 1_000_000_000))
+    driver, what = SqliteDriver(), component(source)
+    with driver.freeze(what) as at:
+        pass
+    items = driver.read(what, at)
+    image = next(items)
+    assert isinstance(image, Blob)
+    assert image.view
+    image.known = True
+    assert list(items) == []
+    driver.release(what, at)
+    assert image.stamp == Capture(what).stamp
+    assert image.stamp != Capture(component(source, rows=False)).stamp
+
+
 def test_a_wal_that_a_dead_application_left_is_captured_and_left_alone(tmp_path: Path) -> None:
     """What stands only in -wal is part of the database; reading does not checkpoint it."""
     source = tmp_path / "a.db"
@@ -388,6 +411,42 @@ def test_fingerprint_sees_meaning_only(tmp_path: Path, wal: bool) -> None:
         before = driver.fingerprint(component(other))
         build(other, statement, wal=wal)
         assert driver.fingerprint(component(other)) != before, statement
+
+
+def test_fingerprint_does_not_depend_on_batches_or_releases(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It stands in records for years: this value may never change."""
+    source = build(
+        tmp_path / "a.db",
+        "CREATE TABLE t (id INTEGER PRIMARY KEY, a, b)",
+        "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 2500)"
+        " INSERT INTO t SELECT i, i * 0.5, CASE i % 3 WHEN 0 THEN NULL WHEN 1 THEN 'text' ELSE x'ff' END FROM n",
+    )
+    golden = "bd59aee49c8ccaa27faf752e1ae07d1700f16f0da2fce91fe5ebc86afe18977f"
+    assert SqliteDriver().fingerprint(component(source)) == golden
+    monkeypatch.setattr(sqlite_rows, "BATCH_ROWS", 7)
+    assert SqliteDriver().fingerprint(component(source)) == golden
+
+
+def test_full_text_indexes_of_a_large_database_are_left_out_and_it_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A NOTE names them; no private copy is made."""
+    source = build(tmp_path / "a.db", "CREATE VIRTUAL TABLE f USING fts5(body)")
+    monkeypatch.setattr(sqlite_checks, "FTS_LIMIT", 1)
+    (note,) = Capture(component(source)).findings
+    assert (note.severity, note.keys) == (Severity.NOTE, ("f",))
+
+
+@pytest.mark.parametrize(
+    ("number", "error"),
+    [(errno.ENOSPC, StoreFull), (errno.EIO, Unreachable), (errno.EACCES, Denied), (errno.ENOENT, NotFound)],
+)
+def test_what_the_system_says_becomes_an_error_with_a_next_step(number: int, error: type[ResurgamError]) -> None:
+    """P12: one class per decision that the caller can take."""
+    told = sqlite_open.explain_os(OSError(number, os.strerror(number)), "/a.db")
+    assert type(told) is error
+    assert told.untouched
+    assert told.next_step
 
 
 def test_queries_read_at_the_position_and_nothing_else(tmp_path: Path) -> None:

@@ -36,7 +36,7 @@ def write_log(path: Path, frames: list[tuple[int, int, bytes]], big_endian: bool
     order = ">" if big_endian else "<"
     head = struct.pack(">4I", 0x377F0683 if big_endian else 0x377F0682, 3007000, PAGE, 1) + SALTS
     sums = running_sum(head, order)
-    data = head + struct.pack(">2I", *sums)
+    data = bytearray(head + struct.pack(">2I", *sums))
     for page, commit, body in frames:
         start = struct.pack(">2I", page, commit)
         sums = running_sum(start + body, order, sums)
@@ -62,7 +62,7 @@ def some_frames(count: int) -> list[tuple[int, int, bytes]]:
 
 
 @pytest.mark.parametrize("big_endian", [False, True])
-@pytest.mark.parametrize("count", [1, 2, 50, 20_000])
+@pytest.mark.parametrize("count", [1, 2, 50, 9000])
 def test_the_newest_frame_of_each_page_wins(tmp_path: Path, big_endian: bool, count: int) -> None:
     """Both byte orders of the checksum; more frames than are verified in one step."""
     frames = some_frames(count)

@@ -109,8 +109,9 @@ class SqliteDriver:
     def read(self, component: Component, at: Position) -> Iterator[Item | Finding]:
         """The image, what SQLite's checks found, and the tables."""
         options, path, pin = _options(component), _path(component), self._pin(at)
-        # What the options ask for is part of the stamp, since it decides what is decoded from the image.
-        stamp = to_msgpack((pin.stamp, options.rows, options.check)) if pin.stamp is not None else None
+        stamp = None
+        if pin.stamp is not None:  # with what decides what is decoded from the image, and what is found in it
+            stamp = to_msgpack((pin.stamp, options.rows, options.check, sqlite3.sqlite_version))
         blob = Blob(DATABASE, pin.image.size, pin.image, dict(pin.facts), stamp, view=True)
         yield blob
         if blob.known:

@@ -163,9 +163,8 @@ def _pin_wal(path: str, held: Held, closing: ExitStack) -> Pin:
     # checkpoint: then it leaves no -wal and -shm behind. Else it must leave the source as it found it.
     parameters = "mode=ro" if os.stat(path + "-wal").st_size else "mode=rw"
     reader = _reader(path, parameters, closing)
-    index = read_wal_index(
-        index_file.descriptor
-    )  # after R began: what is not backfilled now was not when R chose its lock
+    # Only after R began: what is not backfilled now was not when R chose its lock.
+    index = read_wal_index(index_file.descriptor)
     status = os.fstat(held.descriptor)
     wal: tuple[int, WalIndex] | None = None
     if index.backfilled < index.frames:
