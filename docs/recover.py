@@ -1,0 +1,152 @@
+"""Recover files from a Resurgam vault without Resurgam.
+
+    python recover.py VAULT recovery.agekey                     lists the points
+    python recover.py VAULT recovery.agekey POINT INTO          writes every file of the point below INTO/<component>/
+
+Needs only public libraries: pyrage (or decrypt keys/* with the age tool), cryptography, blake3, zstandard, msgspec, numpy.
+Written from docs/format.md; it imports nothing of ours, so it shows that the document suffices. It checks every
+authentication tag and every chunk id. It checks no signatures and restores no metadata.
+"""
+
+import base64
+import json
+import os
+import struct
+import sys
+
+import msgspec
+import numpy as np
+import pyrage
+import zstandard
+from blake3 import blake3
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+FRAME = struct.Struct("<4sBBBxII32s16s12sI")  # format.md, section 4
+FOOTER = struct.Struct("<QIH42x8s")
+ENTRY = struct.Struct("<32sIIIIBBH")
+SEALED = struct.Struct("<8sH6x32s")  # section 3
+DATA, RUN, TREE, DOCUMENT = 1, 2, 3, 5
+
+
+class Vault:
+    def __init__(self, folder, key_file):
+        self.folder = folder
+        lines = open(key_file).read().splitlines()
+        self.identities = [pyrage.x25519.Identity.from_str(x) for x in lines if x.startswith("AGE-SECRET-KEY-")]
+        self.id = bytes.fromhex(json.load(open(f"{folder}/vault.json"))["vault"])
+        self.secret = base64.b64decode(self.wrapped("keys/index")["index"])
+        self.sessions = {}
+        self.places = {}
+        for where, _, names in os.walk(f"{folder}/packs"):
+            for name in names:
+                self.read_trailer(os.path.join(where, name))
+
+    def wrapped(self, name):
+        return json.loads(pyrage.decrypt(open(f"{self.folder}/{name}", "rb").read(), self.identities))
+
+    def derive(self, purpose, subject):
+        context = f"resurgam vault v1 {purpose}"
+        return blake3(self.secret + self.id + subject, derive_key_context=context).digest()
+
+    def read_trailer(self, path):
+        """Section 5: key id, signature, sealed entries."""
+        with open(path, "rb") as file:
+            file.seek(-FOOTER.size, os.SEEK_END)
+            start, length, _, magic = FOOTER.unpack(file.read())
+            assert magic == b"RSGMFOOT", path
+            file.seek(start)
+            sealed = file.read(length)[72:]
+        header = sealed[: SEALED.size]
+        key = AESGCM(self.derive("seal", SEALED.unpack(header)[2] + b"trailer"))
+        for entry in ENTRY.iter_unpack(key.decrypt(bytes(12), sealed[SEALED.size :], header + self.id + b"trailer")):
+            self.places[entry[0]] = (path, entry[2])
+
+    def chunk(self, chunk, kind, domain):
+        """Section 4: the frame, its key, its codec; section 9: its id."""
+        path, offset = self.places[chunk]
+        with open(path, "rb") as file:
+            file.seek(offset)
+            header = file.read(FRAME.size)
+            _, _, found, codec, stored, raw, name, session, nonce, _ = FRAME.unpack(header)
+            sealed = file.read(stored)
+        assert (found, name) == (kind, chunk)
+        if session not in self.sessions:
+            self.sessions[session] = AESGCM(base64.b64decode(self.wrapped(f"keys/session-{session.hex()}")["key"]))
+        data = decode(codec, self.sessions[session].decrypt(nonce, sealed, self.id + header[:-4]), raw)
+        key = self.derive("chunk id", domain.encode())
+        key = key if kind == DATA else blake3(bytes([kind]), key=key).digest()
+        assert blake3(data, key=key).digest() == chunk, "a chunk does not have its id"
+        return data
+
+    def points(self):
+        for name in sorted(os.listdir(f"{self.folder}/points")):
+            envelope = json.load(open(f"{self.folder}/points/{name}"))
+            statement = json.loads(base64.b64decode(envelope["payload"]))
+            if statement["predicateType"] == "urn:resurgam:point:v1":
+                yield statement["predicate"]["body"]
+
+    def files(self, snapshot):
+        """Section 6: every entry of a snapshot with the pieces of its content."""
+        domain = snapshot["domain"]
+        root = self.page(bytes.fromhex(snapshot["tree"]), TREE, domain)
+        level, page, _ = root[3]
+        for path, _, _, meta, extents, runs in self.leaves(level, page, domain) if page else ():
+            pieces = list(extents)
+            for run in runs:
+                ids, lengths = self.page(run, RUN, domain)
+                sizes = np.frombuffer(lengths, "<u4").tolist()
+                pieces += [(ids[32 * i : 32 * i + 32], 0, length) for i, length in enumerate(sizes)]
+            yield path, meta, pieces
+
+    def leaves(self, level, page, domain):
+        content = self.page(page, TREE, domain)
+        if level == 0:
+            yield from content
+        else:
+            for _, child, _ in content[1]:
+                yield from self.leaves(level - 1, child, domain)
+
+    def page(self, page, kind, domain):
+        return msgspec.msgpack.decode(self.chunk(page, kind, domain))
+
+
+def decode(codec, data, raw):
+    """Section 7."""
+    if codec == 0:
+        return data
+    if codec == 1:
+        return zstandard.ZstdDecompressor().decompress(data, max_output_size=raw)
+    width = 4 if codec == 3 else 2
+    count, planes, at = raw // width, [], 4 * (3 if width == 4 else 2)
+    for number, size in enumerate((count, count, 2 * count)[: at // 4]):
+        length = int.from_bytes(data[4 * number : 4 * number + 4], "little")
+        plane = data[at : at + length]
+        at += length
+        planes.append(plane if length == size else zstandard.ZstdDecompressor().decompress(plane, max_output_size=size))
+    exponent, rest = (np.frombuffer(p, np.uint8).astype(np.uint16) for p in planes[:2])
+    top = (rest & 0x80) << 8 | exponent << 7 | rest & 0x7F
+    if width == 4:
+        top = top.astype(np.uint32) << 16 | np.frombuffer(planes[2], "<u2")
+    return top.astype(f"<u{width}").tobytes() + data[at:]
+
+
+def main(folder, key_file, point="", into=""):
+    vault = Vault(folder, key_file)
+    for body in vault.points():
+        if not point:
+            print(body["id"], body["sealed"], body["system"], *(s["component"] for s in body["snapshots"]))
+        elif body["id"].startswith(point):
+            for snapshot in body["snapshots"]:
+                for path, meta, pieces in vault.files(snapshot):
+                    assert b".." not in path.split(b"/") and not path.startswith(b"/")
+                    if "y" in meta:
+                        continue  # a folder, a link, a second name of a file: docs/drivers/files.md
+                    target = os.path.normpath(os.path.join(os.fsencode(into), snapshot["component"].encode(), path))
+                    os.makedirs(os.path.dirname(target), exist_ok=True)
+                    with open(target, "wb") as file:
+                        for chunk, start, length in pieces:
+                            file.write(vault.chunk(chunk, DATA, snapshot["domain"])[start : start + length])
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
