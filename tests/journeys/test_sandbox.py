@@ -399,7 +399,8 @@ def test_everything_dies_with_the_process_that_asked(world: World) -> None:
         "Sandbox(sys.argv[1], system).run([sys.executable, '-c', sys.argv[3], sys.argv[4]], timeout=600)\n"
     )
     arguments = [world.directory, msgspec.json.encode(world.system).decode(), FORKING, beat]
-    with subprocess.Popen([sys.executable, "-c", program, *arguments]) as process:
+    surroundings = os.environ | {"TMPDIR": world.folder}  # what a killed process leaves, it leaves there
+    with subprocess.Popen([sys.executable, "-c", program, *arguments], env=surroundings) as process:
         try:
             _until(lambda: os.path.exists(beat) and os.path.getsize(beat) > 10)
         finally:
