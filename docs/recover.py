@@ -25,7 +25,7 @@ FRAME = struct.Struct("<4sBBBxII32s16s12sI")  # format.md, section 4
 FOOTER = struct.Struct("<QIH42x8s")
 ENTRY = struct.Struct("<32sIIIIBBH")
 SEALED = struct.Struct("<8sH6x32s")  # section 3
-DATA, RUN, TREE, DOCUMENT = 1, 2, 3, 5
+DATA, RUN, TREE = 1, 2, 3
 
 
 class Vault:
@@ -35,8 +35,7 @@ class Vault:
         self.identities = [pyrage.x25519.Identity.from_str(x) for x in lines if x.startswith("AGE-SECRET-KEY-")]
         self.id = bytes.fromhex(json.load(open(f"{folder}/vault.json"))["vault"])
         self.secret = base64.b64decode(self.wrapped("keys/index")["index"])
-        self.sessions = {}
-        self.places = {}
+        self.sessions, self.places = {}, {}
         for where, _, names in os.walk(f"{folder}/packs"):
             for name in names:
                 self.read_trailer(os.path.join(where, name))
@@ -73,8 +72,8 @@ class Vault:
         if session not in self.sessions:
             self.sessions[session] = AESGCM(base64.b64decode(self.wrapped(f"keys/session-{session.hex()}")["key"]))
         data = decode(codec, self.sessions[session].decrypt(nonce, sealed, self.id + header[:-4]), raw)
-        key = self.derive("chunk id", domain.encode())
-        key = key if kind == DATA else blake3(bytes([kind]), key=key).digest()
+        base = self.derive("chunk id", domain.encode())
+        key = base if kind == DATA else blake3(bytes([kind]), key=base).digest()
         assert blake3(data, key=key).digest() == chunk, "a chunk does not have its id"
         return data
 
@@ -112,10 +111,8 @@ class Vault:
 
 def decode(codec, data, raw):
     """Section 7."""
-    if codec == 0:
-        return data
-    if codec == 1:
-        return zstandard.ZstdDecompressor().decompress(data, max_output_size=raw)
+    if codec < 2:
+        return zstandard.ZstdDecompressor().decompress(data, max_output_size=raw) if codec else data
     width = 4 if codec == 3 else 2
     count, planes, at = raw // width, [], 4 * (3 if width == 4 else 2)
     for number, size in enumerate((count, count, 2 * count)[: at // 4]):
@@ -138,14 +135,14 @@ def main(folder, key_file, point="", into=""):
         elif body["id"].startswith(point):
             for snapshot in body["snapshots"]:
                 for path, meta, pieces in vault.files(snapshot):
-                    assert b".." not in path.split(b"/") and not path.startswith(b"/")
+                    assert b".." not in path.split(b"/")
+                    assert not path.startswith(b"/")
                     if "y" in meta:
                         continue  # a folder, a link, a second name of a file: docs/drivers/files.md
                     target = os.path.normpath(os.path.join(os.fsencode(into), snapshot["component"].encode(), path))
                     os.makedirs(os.path.dirname(target), exist_ok=True)
                     with open(target, "wb") as file:
-                        for chunk, start, length in pieces:
-                            file.write(vault.chunk(chunk, DATA, snapshot["domain"])[start : start + length])
+                        file.writelines(vault.chunk(c, DATA, snapshot["domain"])[a : a + n] for c, a, n in pieces)
 
 
 if __name__ == "__main__":
