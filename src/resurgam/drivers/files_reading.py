@@ -19,6 +19,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import IO
 
 from resurgam.drivers.base import COPY_STEP, Blob, read_fully
@@ -36,22 +37,21 @@ _OPEN = (
 )  # a fifo put in a file's place must not hang the capture
 _STAMP = struct.Struct("<qqqQQ")
 _GONE = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO, errno.EINVAL}  # nothing there, or something else by now
+_HAS_EXTENDED = hasattr(os, "listxattr")
 _NOTHING_KEPT = "Nothing of it was kept."
 
 
 def blobs(listing: Listing, troubles: Troubles) -> Iterator[Blob]:
     """The listing's entries as items, in its order. What cannot be had any more, or at all, goes to ``troubles``."""
-    allowed = _Rights()
-    first_path: dict[tuple[int, int], bytes] = {}
+    items = _Items(listing)
     for entry in listing:
-        where = listing.where(entry.path)
         try:
-            blob = _blob(listing, entry, where, first_path, allowed)
+            blob = items.of(entry)
         except PermissionError:
             troubles.unreadable(entry)
         except OSError as error:
             if error.errno not in _GONE:
-                raise failed(error, where, _NOTHING_KEPT) from error
+                raise failed(error, listing.where(entry.path), _NOTHING_KEPT) from error
             troubles.add(Severity.WARNING, "left out: vanished between the listing and the reading", entry.path)
         else:
             if blob is None:
@@ -60,48 +60,50 @@ def blobs(listing: Listing, troubles: Troubles) -> Iterator[Blob]:
                 yield blob
 
 
-def _blob(
-    listing: Listing, entry: Entry, where: bytes, first_path: dict[tuple[int, int], bytes], allowed: _Rights
-) -> Blob | None:
-    """The item of one entry; None for what has no bytes to keep. Raises what the operating system raised."""
-    meta: dict[str, Json] = {"m": stat.S_IMODE(entry.mode), "t": entry.mtime}
-    if entry.uid or entry.gid:
-        meta["o"] = [entry.uid, entry.gid]
-    if entry.is_folder:
-        meta["y"] = "d"
-        with_extended(meta, where, gone_is_empty=True)
-        return Blob(entry.path, 0, _NOTHING, meta)
-    if entry.is_link:
-        meta["y"], meta["to"] = "l", os.readlink(where)
-        return Blob(entry.path, 0, _NOTHING, meta)
-    if not entry.is_file:
-        return None
-    if entry.links > 1 and (first := first_path.get((entry.device, entry.inode))) is not None:
-        os.lstat(where)
-        return Blob(entry.path, 0, _NOTHING, {"m": meta["m"], "t": entry.mtime, "y": "h", "to": first})
-    return _file(listing, entry, where, meta, first_path, allowed)
+class _Items:
+    """Makes items of entries; remembers the first name of each file that has several."""
 
+    def __init__(self, listing: Listing) -> None:
+        self._listing = listing
+        self._first_name: dict[tuple[int, int], bytes] = {}
+        self._rights = _Rights()
 
-def _file(
-    listing: Listing,
-    entry: Entry,
-    where: bytes,
-    meta: dict[str, Json],
-    first_path: dict[tuple[int, int], bytes],
-    allowed: _Rights,
-) -> Blob:
-    if entry.blocks * 512 < entry.size:
-        meta["s"] = True
-    with_extended(meta, where)
-    if not allowed.to_read(entry, where):
-        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), where)
-    source = LiveSource(where, entry, meta)
-    stamp = stamp_of(entry, listing.began)
-    if stamp is None and entry.size:
-        source.open()  # it will be read now in any case; young files are those that vanish
-    if entry.links > 1:
-        first_path[entry.device, entry.inode] = entry.path
-    return Blob(entry.path, entry.size, source, meta, stamp)
+    def of(self, entry: Entry) -> Blob | None:
+        """The item of one entry; None for what has no bytes to keep. Raises what the operating system raised."""
+        where = self._listing.where(entry.path)
+        meta: dict[str, Json] = {"m": stat.S_IMODE(entry.mode), "t": entry.mtime}
+        if entry.uid or entry.gid:
+            meta["o"] = [entry.uid, entry.gid]
+        if entry.is_file:
+            return self._file(entry, where, meta)
+        if entry.is_folder:
+            meta["y"] = "d"
+            with suppress(FileNotFoundError):  # it was listed, and what was in it may still come
+                add_extended(meta, where)
+        elif entry.is_link:
+            meta["y"], meta["to"] = "l", os.readlink(where)
+        else:
+            return None
+        return Blob(entry.path, 0, _NOTHING, meta)
+
+    def _file(self, entry: Entry, where: bytes, meta: dict[str, Json]) -> Blob:
+        inode = entry.device, entry.inode
+        if entry.links > 1 and inode in self._first_name:
+            os.lstat(where)
+            meta["y"], meta["to"] = "h", self._first_name[inode]
+            return Blob(entry.path, 0, _NOTHING, meta)
+        if entry.blocks * 512 < entry.size:
+            meta["s"] = True
+        add_extended(meta, where)
+        if not self._rights.to_read(entry, where):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), where)
+        source = LiveSource(where, entry, meta)
+        stamp = stamp_of(entry, self._listing.began)
+        if stamp is None and entry.size:
+            source.open()  # it will be read now in any case, and young files are the ones that vanish
+        if entry.links > 1:
+            self._first_name[inode] = entry.path
+        return Blob(entry.path, entry.size, source, meta, stamp)
 
 
 def stamp_of(entry: Entry, began: int) -> bytes | None:
@@ -113,7 +115,7 @@ def stamp_of(entry: Entry, began: int) -> bytes | None:
 
 def extended(where: bytes) -> list[list[bytes]]:
     """Extended attributes (ACLs among them) as sorted pairs of name and value. Labels of SELinux are the host's own affair."""
-    if not hasattr(os, "listxattr"):
+    if not _HAS_EXTENDED:
         os.lstat(where)  # the callers count on hearing that it is gone
         return []
     try:
@@ -122,6 +124,8 @@ def extended(where: bytes) -> list[list[bytes]]:
         if error.errno in {errno.ENOTSUP, errno.EPERM}:
             return []
         raise
+    if not names:
+        return []
     pairs = []
     for name in sorted(names):
         if name != "security.selinux":
@@ -133,14 +137,10 @@ def extended(where: bytes) -> list[list[bytes]]:
     return pairs
 
 
-def with_extended(meta: dict[str, Json], where: bytes, *, gone_is_empty: bool = False) -> None:
-    """Add extended attributes to ``meta`` where there are any; this also tells whether the path is still there."""
-    try:
-        if pairs := extended(where):
-            meta["x"] = pairs
-    except FileNotFoundError:
-        if not gone_is_empty:
-            raise
+def add_extended(meta: dict[str, Json], where: bytes) -> None:
+    """Add extended attributes to ``meta`` where there are any. Tells by FileNotFoundError that the path is gone."""
+    if pairs := extended(where):
+        meta["x"] = pairs
 
 
 class _Rights:

@@ -26,6 +26,7 @@ from resurgam.drivers.files_listing import ROOT, failed, scan, shown
 from resurgam.errors import IntegrityError, TargetRefused
 
 _PARTIAL = re.compile(rb"\.partial-[0-9a-f]{16}")
+_AT_ONCE = 256 << 10  # bytes up to which a file is read whole: looking for a faster way would cost more than it gains
 _HOLE = bytes(64 << 10)  # runs of zeros of this size, aligned, become holes
 _UNTOUCHED = "Nothing stands at the target; what was begun beside it was removed."
 _CREATE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -238,8 +239,10 @@ class _Building:
         try:
             if meta.s:
                 _copy_with_holes(item, descriptor)
-            elif item.size:
+            elif item.size > _AT_ONCE:
                 item.copy_to(descriptor)
+            elif item.size:
+                write_fully(descriptor, memoryview(item.read()), 0)
             if os.fstat(descriptor).st_size != item.size:
                 refuse(item.path, f"does not have its {item.size} bytes")
             _apply(descriptor, meta)
