@@ -37,7 +37,8 @@ def take(system: System, drivers: Drivers, clock: Clock) -> Cut:
         with _watchdog(system.limits.freeze), ExitStack() as held:
             for component in order:
                 start = clock.monotonic() - began
-                position = held.enter_context(drivers(component.driver).freeze(component))
+                left = max(0.001, system.limits.freeze - start)
+                position = held.enter_context(drivers(component.driver).freeze(component, left))
                 noted[component.name] = position, start, clock.monotonic() - began
     except BaseException:
         release(system, drivers, {name: position for name, (position, _, _) in noted.items()})

@@ -28,7 +28,7 @@ class PointStatus(msgspec.Struct, frozen=True):
 
 class Standing(msgspec.Struct, frozen=True, kw_only=True):
     """What ``status`` answers. ``host_state`` is the folder of what the vault does not hold (P3): losing it loses the memory
-    of unchanged files, and the notes on what is under way."""
+    of unchanged files, and how to take a promotion back."""
 
     system: str
     vault: str
@@ -131,7 +131,7 @@ def _show(found: Standing) -> None:
     output.line(f"  capture        {found.capture}")
     for promotion in found.promotions:
         output.line(f"  unfinished     {promotion}; run `resurgam promote --resume`")
-    output.line(f"  this host's notes: {found.host_state} (can be deleted)")
+    output.line(f"  this host's notes: {found.host_state} (can be deleted, but then no promotion can be undone)")
     if not found.fresh:
         assert found.max_age is not None
         output.line(f"  NOT FRESH: no point within {output.seconds(found.max_age)}", style="bold red")

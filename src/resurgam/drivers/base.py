@@ -167,8 +167,12 @@ class Driver(Protocol):
         """
         ...
 
-    def freeze(self, component: Component) -> AbstractContextManager[Position]:
-        """Hold the writers or pin a state; yields the position; always lets go."""
+    def freeze(self, component: Component, limit: float | None = None) -> AbstractContextManager[Position]:
+        """Hold the writers or pin a state; yields the position; always lets go.
+
+        ``limit`` is the seconds that the owner allows; the smaller of it and the driver's own ``freeze_limit`` counts. Raises
+        LimitExceeded when there was no moment to freeze in within that time, or the hold lasted longer.
+        """
         ...
 
     def read(self, component: Component, at: Position) -> Iterator[Item | Finding]:

@@ -104,9 +104,9 @@ class FilesDriver:
         }
 
     @contextmanager
-    def freeze(self, component: Component) -> Iterator[Position]:
+    def freeze(self, component: Component, limit: float | None = None) -> Iterator[Position]:
         """List, and copy where it is small; nobody is held up. Raises NotFound, Denied, Unreachable, LimitExceeded."""
-        held = _hold(component, _options(component))
+        held = _hold(component, _options(component), FREEZE_LIMIT if limit is None else min(FREEZE_LIMIT, limit))
         earned = Consistency.SNAPSHOT if held.copy else Consistency.CRASH
         position = Position(token=secrets.token_hex(16), earned=earned)
         self._held[position.token] = held
@@ -184,11 +184,11 @@ def _options(component: Component) -> Options:
         ) from error
 
 
-def _hold(component: Component, options: Options) -> _Held:
+def _hold(component: Component, options: Options, limit: float) -> _Held:
     """A private copy of what is small and still, else a listing."""
     excluded = excluded_by(options.exclude)
     for _ in range(ATTEMPTS):
-        listing = scan(component.location, excluded, FREEZE_LIMIT)
+        listing = scan(component.location, excluded, limit)
         if options.pin == "never" or not _is_small(listing):
             break
         if _is_fresh(listing):
@@ -196,7 +196,7 @@ def _hold(component: Component, options: Options) -> _Held:
             continue
         troubles = Troubles()
         if (copy := _copied(listing, troubles)) is not None:
-            if scan(component.location, excluded, FREEZE_LIMIT).packed == listing.packed:
+            if scan(component.location, excluded, limit).packed == listing.packed:
                 return _Held(listing, copy, troubles)
             copy.close()
     return _Held(listing, None, Troubles())

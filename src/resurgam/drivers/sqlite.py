@@ -89,11 +89,12 @@ class SqliteDriver:
         }
 
     @contextmanager
-    def freeze(self, component: Component) -> Iterator[Position]:
+    def freeze(self, component: Component, limit: float | None = None) -> Iterator[Position]:
         """Hold the writers, pin, yield, let the writers go. Raises LimitExceeded, Busy, Denied, NotFound, IntegrityError."""
         path = _path(component)
         require_database(path)
-        writers = Writers(path, _options(component).freeze_limit)
+        own = _options(component).freeze_limit
+        writers = Writers(path, own if limit is None else min(own, limit))
         position: Position | None = None
         try:
             position = self._keep(take_pin(path, writers))
