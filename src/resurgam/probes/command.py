@@ -1,0 +1,86 @@
+"""The probe ``command``: runs the owner's own program against the places it is given.
+
+It is started as ``run`` says, in the manifest's folder; ``{name}`` in an argument or a value of ``env`` stands for the
+location of component *name*, and a brace that is meant as such is doubled. On standard input it gets
+``{"ask": …, "components": {name: location}}``, and the same components as JSON in ``RESURGAM_COMPONENTS``. It prints what
+``probes.answers`` describes. It is the program's duty to use the locations it is given and no others; the sandbox sees to
+it that on a copy it cannot do otherwise (P6).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+
+from resurgam.clock import Clock, SystemClock
+from resurgam.errors import ManifestError
+from resurgam.model.nearest import did_you_mean
+from resurgam.model.point import Observation
+from resurgam.model.system import Probe as ProbeSpec
+from resurgam.model.system import System
+from resurgam.probes.answers import observation_of
+from resurgam.probes.base import Runner
+from resurgam.probes.runner import REFERENCE
+
+COMPONENTS = "RESURGAM_COMPONENTS"
+_BRACES = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]")
+
+
+class CommandProbe:
+    """See the module's docstring."""
+
+    kind = "command"
+
+    def __init__(self, clock: Clock | None = None) -> None:
+        self._clock = clock or SystemClock()
+
+    def check(self, spec: ProbeSpec, system: System) -> None:
+        """Raises ManifestError on an empty ``run``, a place that is no component, or the words of another kind."""
+        if not spec.run or not spec.run[0]:
+            raise _wrong(spec, "`run` is empty", "Give the argument list of the command to run.")
+        if spec.sql is not None:
+            raise _wrong(spec, "`sql` belongs to probes of kind sql", "Remove it, or write `kind: sql`.")
+        _filled(spec, system)
+
+    def ask(self, spec: ProbeSpec, system: System, runner: Runner) -> Observation:
+        """Run the command against ``system``'s locations. Raises ManifestError as ``check`` does."""
+        self.check(spec, system)
+        argv, env = _filled(spec, system)
+        components = system.locations()
+        started = self._clock.monotonic()
+        done = runner.run(
+            argv,
+            input=json.dumps({"ask": spec.ask, "components": components}).encode(),
+            env=env | {COMPONENTS: json.dumps(components)},
+            timeout=spec.timeout,
+        )
+        return observation_of(spec, done, self._clock.monotonic() - started)
+
+
+def _filled(spec: ProbeSpec, system: System) -> tuple[list[str], dict[str, str]]:
+    """Arguments and environment with the locations in place; ``${NAME}`` alone in a value is left to the runner."""
+    locations = system.locations()
+    argv = [_fill(spec, argument, locations) for argument in spec.run]
+    env = {
+        name: value if REFERENCE.fullmatch(value) else _fill(spec, value, locations) for name, value in spec.env.items()
+    }
+    return argv, env
+
+
+def _fill(spec: ProbeSpec, text: str, locations: dict[str, str]) -> str:
+    def one(match: re.Match[str]) -> str:
+        found, name = match[0], match[1]
+        if found in ("{{", "}}"):
+            return found[0]
+        if name is None:
+            raise _wrong(spec, f"a lone brace stands in {text!r}", "Double a brace that is meant as such.")
+        if name not in locations:
+            next_step = f"{did_you_mean(name, locations)} Double a brace that is meant as such."
+            raise _wrong(spec, f"{found!r} names no component", next_step)
+        return locations[name]
+
+    return _BRACES.sub(one, text)
+
+
+def _wrong(spec: ProbeSpec, what: str, next_step: str) -> ManifestError:
+    return ManifestError(f"Probe {spec.name}: {what}.", untouched="Nothing was run.", next_step=next_step)

@@ -1,0 +1,36 @@
+"""The kinds of probe: one line each."""
+
+from __future__ import annotations
+
+from resurgam.errors import ManifestError
+from resurgam.model.nearest import did_you_mean
+from resurgam.model.system import Probe as ProbeSpec
+from resurgam.model.system import System
+from resurgam.probes.base import Probe
+from resurgam.probes.command import CommandProbe
+from resurgam.probes.sql import SqlProbe
+
+_PROBES: dict[str, Probe] = {
+    "command": CommandProbe(),
+    "sql": SqlProbe(),
+}
+
+
+def kinds() -> tuple[str, ...]:
+    """The words that may stand after ``kind``, sorted."""
+    return tuple(sorted(_PROBES))
+
+
+def probe_for(kind: str) -> Probe:
+    """The probe of ``kind``. Raises ManifestError, with the nearest word, where there is none."""
+    try:
+        return _PROBES[kind]
+    except KeyError:
+        raise ManifestError(
+            f"{kind!r} is no kind of probe.", untouched="Nothing was asked.", next_step=did_you_mean(kind, _PROBES)
+        ) from None
+
+
+def check_probe(spec: ProbeSpec, system: System) -> None:
+    """Raises ManifestError where ``spec`` could never be asked of ``system``; for the reader of the manifest."""
+    probe_for(spec.kind).check(spec, system)

@@ -1,0 +1,232 @@
+"""Judges how a restored system behaves. Values in, a verdict out; nothing is asked or read here.
+
+The copy was asked all its probes, once or several times (the *runs*). Each probe is judged by each yardstick it has:
+
+* the **witness**, the live system just before and just after the cut: a case counts where both agree, others have moved;
+* the **baseline**, the same point restored before and observed at least twice. It never judges the restore that made it,
+  so a first proof has none; every later restore must have one;
+* the **reference**, a baseline that the owner has approved, for the probes that it holds.
+
+A case is the same when *every* run of the copy is within the tolerance of *some* answer of the yardstick: the tolerance
+is spent once, against an answer that was really given. A case on which the runs of the copy, or those of a baseline,
+disagree among themselves is noisy and decides nothing. A case that only one side has is a difference.
+
+P4: the whole is the worst of its parts, and each thing that could not be judged is a part: a probe without a yardstick,
+a component that no probe reads, a copy that was not isolated. Nothing here can turn absence into a pass.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import permutations
+
+import msgspec
+
+from resurgam.model.point import Observation, Witness
+from resurgam.model.system import Isolation, Json, Probe, System
+from resurgam.model.verdict import Baseline, Deviation, Judgement, Part, Verdict, worst
+from resurgam.probes.answers import printable
+from resurgam.proof.compare import Match, compare
+from resurgam.proof.places import canonical, show_value
+
+Run = tuple[Observation, ...]  # one round: one observation per probe
+
+AA_RUNS = 2  # a first proof and a baseline observe at least twice, so that noise is known
+MAX_DEVIATIONS = 20  # kept per part; the counts are always whole
+MAX_VALUE = 400  # characters of JSON of an answer kept with a deviation
+
+
+class Yardsticks(msgspec.Struct, frozen=True, kw_only=True):
+    """What a restore may be judged by; any may be missing."""
+
+    witness: Witness = Witness()
+    baseline: Baseline | None = None
+    reference: Baseline | None = None
+
+
+class IsolationReport(msgspec.Struct, frozen=True, kw_only=True):
+    """Whether the copy was kept from the live system while it was asked, and if not, why not."""
+
+    isolated: bool
+    reason: str = ""
+
+
+def judge(
+    point: str,
+    system: System,
+    runs: Sequence[Run],
+    yardsticks: Yardsticks,
+    *,
+    isolation: IsolationReport,
+    first_proof: bool,
+    seconds: float,
+) -> Verdict:
+    """The verdict on one restore of ``point``. ``runs`` are the copy's observations, ``seconds`` what it all took.
+
+    Raises ManifestError where a probe's tolerance is malformed.
+    """
+    parts = [part for probe in system.probes for part in _judge_probe(probe, runs, yardsticks, first_proof)]
+    parts += _unprobed(system)
+    accepted = system.isolation is Isolation.BEST_EFFORT
+    if not isolation.isolated and not accepted:  # P4
+        parts.append(_undecided("isolation", "none", f"not isolated: {isolation.reason or 'no reason given'}"))
+    return Verdict(
+        point=point,
+        judgement=worst(tuple(parts)),
+        parts=tuple(parts),
+        isolation=_isolation_words(isolation, accepted),
+        first_proof=first_proof,
+        seconds=seconds,
+    )
+
+
+def explain(verdict: Verdict) -> list[str]:
+    """The verdict as plain lines for a terminal, worst parts first."""
+    kind = "first proof" if verdict.first_proof else "later restore"
+    lines = [f"{verdict.judgement.word}: point {verdict.point}, {kind}, {verdict.isolation}, {verdict.seconds:.1f} s"]
+    for part in sorted(verdict.parts, key=lambda part: -part.judgement):
+        by = "" if part.yardstick == "none" else f" by {part.yardstick}"
+        lines.append(f"{part.name}{by}: {part.judgement.word}: {part.reason}")
+        for deviation in part.deviations:
+            values = f"expected {show_value(deviation.expected)}, got {show_value(deviation.got)}"
+            lines.append(f"  {deviation.case}: {values}" + (f" ({deviation.why})" if deviation.why != values else ""))
+    return [printable(line) for line in lines]  # what a damaged system says must not steer a terminal
+
+
+@dataclass(frozen=True, slots=True)
+class _Behaviour:
+    """What one side answered to one probe. ``steady`` maps a case to its answers, which agree within the tolerance;
+    ``unsteady`` cases have none that do. ``lacking`` tells why there is no behaviour at all, ``mute`` that there
+    was an error each time."""
+
+    steady: dict[str, tuple[Json, ...]] = field(default_factory=dict)
+    unsteady: frozenset[str] = frozenset()
+    lacking: str = ""
+    mute: bool = False
+
+    @property
+    def cases(self) -> set[str]:
+        return self.steady.keys() | self.unsteady
+
+
+def _judge_probe(probe: Probe, runs: Sequence[Run], yardsticks: Yardsticks, first_proof: bool) -> list[Part]:
+    copy = _behaviour(probe, runs, "the copy", AA_RUNS if first_proof else 1)
+    parts = []
+    if probe.witness:
+        live = _behaviour(probe, (yardsticks.witness.before, yardsticks.witness.after), "the live system", 2)
+        fault = "different from live, a capture fault: " if first_proof else "different from live at the capture: "
+        parts.append(_judge_by("witness", live, copy, probe, fault, moving=True))
+    if not first_proof:  # a baseline never judges the restore that made it; no baseline means no pass (P4)
+        baseline = _behaviour(probe, yardsticks.baseline.runs if yardsticks.baseline else (), "the baseline", AA_RUNS)
+        parts.append(_judge_by("baseline", baseline, copy, probe))
+    if yardsticks.reference and any(o.probe == probe.name for run in yardsticks.reference.runs for o in run):
+        reference = _behaviour(probe, yardsticks.reference.runs, "the reference", AA_RUNS)
+        parts.append(_judge_by("reference", reference, copy, probe))
+    return parts or [_undecided(probe.name, "none", "no yardstick: neither witness nor reference knows this probe")]
+
+
+def _behaviour(probe: Probe, runs: Sequence[Run], who: str, at_least: int) -> _Behaviour:
+    """Bring the observations of one probe over all runs into one."""
+    seen = [next((o for o in run if o.probe == probe.name), None) for run in runs]
+    observed = [o for o in seen if o is not None]
+    failed = [o.error for o in observed if o.error is not None]
+    if len(observed) < max(at_least, len(runs)):
+        wanted = max(at_least, len(runs))
+        return _Behaviour(lacking=f"{who} was asked {len(observed)} of {wanted} times")
+    if failed:
+        mute = len(failed) == len(observed)
+        times = "" if mute else f"{len(failed)} of {len(observed)} times "
+        return _Behaviour(lacking=f"{who} could not answer {times}({failed[0]})", mute=mute)
+    steady: dict[str, tuple[Json, ...]] = {}
+    unsteady = set()
+    for case in {case for o in observed for case in o.answers}:
+        answers = tuple(o.answers[case] for o in observed if case in o.answers)
+        agree = len(answers) == len(observed) and all(
+            compare(a, b, probe.tolerance).judgement.passes for a, b in permutations(answers, 2)
+        )
+        if agree:
+            steady[case] = answers
+        else:
+            unsteady.add(case)
+    return _Behaviour(steady=steady, unsteady=frozenset(unsteady))
+
+
+def _judge_by(
+    yardstick: str, wanted: _Behaviour, copy: _Behaviour, probe: Probe, fault: str = "", *, moving: bool = False
+) -> Part:
+    """Judge one probe by one yardstick. ``moving``: its unsteady cases have moved with the live system, and are left out."""
+    if wanted.lacking:
+        return _undecided(probe.name, yardstick, wanted.lacking)
+    if not wanted.cases:
+        return _undecided(probe.name, yardstick, "no case: it was asked nothing")
+    if copy.mute:
+        reason = f"{fault}it cannot be answered any more: {copy.lacking}"
+        return Part(name=probe.name, yardstick=yardstick, judgement=Judgement.DIFFERENT, reason=reason)
+    if copy.lacking:
+        return _undecided(probe.name, yardstick, copy.lacking)
+    moved = wanted.unsteady if moving else frozenset()
+    judged = {case: _judge_case(case, wanted, copy, probe.tolerance) for case in sorted(wanted.cases | copy.cases)}
+    judged = {case: found for case, found in judged.items() if case not in moved}
+    counts = Counter(match.judgement for match, _ in judged.values())
+    judgement = max(counts, default=Judgement.INCONCLUSIVE)
+    deviations = [found for match, found in judged.values() if not match.judgement.passes]
+    return Part(
+        name=probe.name,
+        yardstick=yardstick,
+        judgement=judgement,
+        reason=(fault if judgement is Judgement.DIFFERENT else "") + _counted(counts, len(moved)),
+        cases=len(judged),
+        deviations=tuple(sorted(deviations, key=lambda d: d.case)[:MAX_DEVIATIONS]),
+    )
+
+
+def _judge_case(case: str, wanted: _Behaviour, copy: _Behaviour, tolerance: Json) -> tuple[Match, Deviation]:
+    """How the copy's answers to one case compare, with the pair of answers that says so."""
+    expected, got = wanted.steady.get(case, ()), copy.steady.get(case, ())
+    if case not in copy.cases:
+        match = Match(Judgement.DIFFERENT, "the copy has no answer to it")
+    elif case not in wanted.cases:
+        match = Match(Judgement.DIFFERENT, "an answer that the yardstick does not have")
+    elif not got:
+        match = Match(Judgement.INCONCLUSIVE, "noisy: the copy's own answers do not agree")
+    elif not expected:
+        match = Match(Judgement.INCONCLUSIVE, "noisy: the yardstick's own answers do not agree")
+    else:
+        nearest = [min((compare(e, g, tolerance), i, j) for i, e in enumerate(expected)) for j, g in enumerate(got)]
+        match, i, j = max(nearest)
+        expected, got = expected[i:], got[j:]
+    deviation = Deviation(case=case, expected=_kept(expected), got=_kept(got), why=match.why)
+    return match, deviation
+
+
+def _unprobed(system: System) -> list[Part]:
+    """P4: what no probe read is inconclusive."""
+    read = {name for probe in system.probes for name in (*probe.reads, probe.component)}
+    return [_undecided(c.name, "none", "unprobed: no probe reads it") for c in system.components if c.name not in read]
+
+
+def _undecided(name: str, yardstick: str, reason: str) -> Part:
+    return Part(name=name, yardstick=yardstick, judgement=Judgement.INCONCLUSIVE, reason=reason)
+
+
+def _counted(counts: Counter[Judgement], moved: int) -> str:
+    words = [f"{counts[judgement]} {judgement.word}" for judgement in sorted(counts, reverse=True)]
+    reason = f"{counts.total()} cases: {', '.join(words)}" if words else "no case is left to judge"
+    return f"{reason}; {moved} moved with the live system during the cut" if moved else reason
+
+
+def _kept(answers: tuple[Json, ...]) -> Json:
+    """The first answer, or its beginning as text where it is long; None where there is none."""
+    if not answers:
+        return None
+    whole = len(canonical(answers[0])) <= MAX_VALUE
+    return answers[0] if whole else show_value(answers[0], MAX_VALUE)
+
+
+def _isolation_words(isolation: IsolationReport, accepted: bool) -> str:
+    if isolation.isolated:
+        return "isolated"
+    accepting = "; the manifest accepts that (isolation: best-effort)" if accepted else ""
+    return f"not isolated: {isolation.reason or 'no reason given'}{accepting}"

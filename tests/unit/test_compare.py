@@ -1,0 +1,250 @@
+"""Each tolerance: what it lets pass, what not, and what is refused as malformed."""
+
+from __future__ import annotations
+
+import math
+import time
+
+import pytest
+
+from resurgam.errors import ManifestError
+from resurgam.model.system import Json
+from resurgam.model.verdict import Judgement
+from resurgam.proof.compare import check_tolerance, compare
+from resurgam.proof.patterns import MAX_TEXT, safe_pattern
+from resurgam.proof.places import first_difference, parse_path, select, show_place, show_value
+
+IDENTICAL, EQUIVALENT, INCONCLUSIVE, DIFFERENT = Judgement
+
+
+@pytest.mark.parametrize(
+    ("expected", "got", "judgement"),
+    [
+        ({"a": 1, "b": [None]}, {"b": [None], "a": 1}, IDENTICAL),
+        (1, 1.0, DIFFERENT),
+        (True, 1, DIFFERENT),
+        (0.0, -0.0, DIFFERENT),
+        (math.nan, math.nan, IDENTICAL),
+        (math.nan, None, DIFFERENT),
+        (math.nan, "NaN", DIFFERENT),
+        ("1", 1, DIFFERENT),
+        (2**63, 2**63 + 1, DIFFERENT),
+        (None, {}, DIFFERENT),
+        ([], {}, DIFFERENT),
+        ([1, 2], [2, 1], DIFFERENT),
+        ("é", "e\u0301", DIFFERENT),
+        ({"a": None}, {}, DIFFERENT),
+    ],
+)
+def test_exact(expected: Json, got: Json, judgement: Judgement) -> None:
+    assert compare(expected, got, "exact").judgement is judgement
+
+
+@pytest.mark.parametrize(
+    ("margin", "expected", "got", "judgement"),
+    [
+        ({"abs": 0.1}, 1.0, 1.05, EQUIVALENT),
+        ({"abs": 0.1}, 1.0, 1.2, DIFFERENT),
+        ({"abs": 0}, 1, 1.0, EQUIVALENT),
+        ({"abs": 0}, 0.0, -0.0, EQUIVALENT),
+        ({"rel": 0.01}, 100, 100.9, EQUIVALENT),
+        ({"rel": 0.01}, 100, 102, DIFFERENT),
+        ({"rel": 0.01, "abs": 5}, 100, 104, EQUIVALENT),
+        ({"abs": 0}, 2**63, 2**63 + 1, DIFFERENT),
+        ({"abs": 1}, [1, {"a": 2}], [1.5, {"a": 2.5}], EQUIVALENT),
+        ({"abs": 1}, [1, "x"], [1, "y"], DIFFERENT),
+        ({"abs": 1}, [1, 2], [1], DIFFERENT),
+        ({"abs": 1}, {"a": 1}, {"b": 1}, DIFFERENT),
+        ({"abs": 1}, True, 1, DIFFERENT),
+        ({"abs": 1}, 1, True, DIFFERENT),
+        ({"abs": 1}, 1, "1", DIFFERENT),
+        ({"abs": 1}, math.nan, 1.0, DIFFERENT),
+        ({"abs": 1}, math.inf, math.inf, IDENTICAL),
+        ({"rel": 1}, math.inf, -math.inf, EQUIVALENT),
+        ({"abs": 1}, math.inf, 1.0, DIFFERENT),
+    ],
+)
+def test_numeric(margin: Json, expected: Json, got: Json, judgement: Judgement) -> None:
+    assert compare(expected, got, {"numeric": margin}).judgement is judgement
+
+
+@pytest.mark.parametrize(
+    ("ends", "got", "judgement"),
+    [
+        ([1, 3], 2, EQUIVALENT),
+        ([1, 3], 3, EQUIVALENT),
+        ([1, 3], 3.01, DIFFERENT),
+        ([1, None], 1e300, EQUIVALENT),
+        ([None, 3], -7, EQUIVALENT),
+        ([0, 3], True, DIFFERENT),
+        ([0, 3], "2", DIFFERENT),
+        ([0, 3], math.nan, DIFFERENT),
+        ([0, 3], 99, IDENTICAL),
+    ],
+)
+def test_range_judges_the_answer_alone(ends: Json, got: Json, judgement: Judgement) -> None:
+    assert compare(99, got, {"range": ends}).judgement is judgement
+
+
+@pytest.mark.parametrize(
+    ("pattern", "got", "judgement"),
+    [
+        (r"ticket \d+", "ticket 12", EQUIVALENT),
+        (r"ticket \d+", "my ticket 12", DIFFERENT),
+        (r"ticket \d+", "ticket 12\n", DIFFERENT),
+        (r"(?s).*fire.*", "the\ngreat fire of London", EQUIVALENT),
+        (r"\d+", 12, DIFFERENT),
+        (r".*", "x" * (MAX_TEXT + 1), INCONCLUSIVE),
+    ],
+)
+def test_regex(pattern: str, got: Json, judgement: Judgement) -> None:
+    assert compare("none of these", got, {"regex": pattern}).judgement is judgement
+
+
+@pytest.mark.parametrize(
+    "pattern", [r"(a+)+b", r"(a|a)*b", r"((a?){3})b", r"(?:x*y?){2,}", r"(a)\1", r"(?=a)b", r"(?x) a # )"]
+)
+def test_a_pattern_that_could_run_away_is_refused(pattern: str) -> None:
+    """P12: a judge does not hang on the answer of a damaged system."""
+    with pytest.raises(ManifestError, match="take very long"):
+        check_tolerance({"regex": pattern})
+
+
+HARMLESS = [r"(?:ab)+", r"(?P<n>\d{3})+", r"[(+*|)]+", r"\(a\+\)+", r"(cat|dog) \w+", r"(a+)?", r"a++", "[]|]*"]
+
+
+@pytest.mark.parametrize("pattern", HARMLESS)
+def test_a_harmless_pattern_is_taken(pattern: str) -> None:
+    check_tolerance({"regex": pattern})
+
+
+@pytest.mark.parametrize(
+    "pattern", [r"a*a*b", r"a*a*a*b", r"a*a*a*a*a*a*b", r"a?" * 20 + "a*b", r"[ab]*a[ab]*a[ab]*a[ab]*c"]
+)
+def test_the_longest_text_takes_seconds_at_most(pattern: str) -> None:
+    safe = safe_pattern(pattern)
+    began = time.process_time()
+    assert safe.regex.fullmatch("a" * safe.longest) is None
+    assert time.process_time() - began < 20
+
+
+@pytest.mark.parametrize(
+    ("paths", "expected", "got", "judgement", "why"),
+    [
+        ({"$.answer": "exact"}, {"answer": 1, "ms": 5}, {"answer": 1, "ms": 9}, EQUIVALENT, "no path looks"),
+        ({"$.answer": "exact"}, {"answer": 1}, {"answer": 2}, DIFFERENT, "$.answer: expected 1, got 2"),
+        ({"$[*].s": {"numeric": {"abs": 1}}}, [{"s": 1}, {"s": 5}], [{"s": 2}, {"s": 5}], EQUIVALENT, "$[0].s: within"),
+        ({"$[*].s": "exact"}, [{"s": 1}], [{"s": 1}, {"s": 2}], DIFFERENT, "$[1].s is new"),
+        ({"$.*": "exact"}, {"a": 1}, {"b": 1}, DIFFERENT, "$.a is missing"),
+        ({"$.nothing": "exact"}, {"a": 1}, {"a": 2}, INCONCLUSIVE, "finds nothing"),
+        ({"$.a": "exact", "$.nothing": "exact"}, {"a": 1}, {"a": 2}, DIFFERENT, "$.a"),
+        ({"$['a b'][0]": "exact"}, {"a b": [1, 2]}, {"a b": [1, 3]}, EQUIVALENT, "no path looks"),
+        ({"$": {"numeric": {"abs": 1}}}, [1], [2], EQUIVALENT, "$: within"),
+        (
+            {"$.hits": {"overlap": {"k": 2, "at_least": 0.5}}},
+            {"hits": [1, 2]},
+            {"hits": [3, 1]},
+            EQUIVALENT,
+            "1 of the first 2",
+        ),
+    ],
+)
+def test_jsonpath(paths: Json, expected: Json, got: Json, judgement: Judgement, why: str) -> None:
+    match = compare(expected, got, {"jsonpath": paths})
+    assert match.judgement is judgement
+    assert why in match.why
+
+
+@pytest.mark.parametrize(
+    ("options", "expected", "got", "judgement"),
+    [
+        ({"k": 5, "at_least": 0.8}, [1, 2, 3, 4, 5], [5, 4, 3, 2, 9], EQUIVALENT),
+        ({"k": 5, "at_least": 0.8}, [1, 2, 3, 4, 5], [5, 4, 3, 8, 9], DIFFERENT),
+        ({"k": 2, "at_least": 1}, [1, 2, 3], [2, 1, 9], EQUIVALENT),
+        ({"k": 10, "at_least": 0.8}, [1, 2, 3], [1, 2], DIFFERENT),
+        ({"k": 10, "at_least": 0.1}, [], [1], DIFFERENT),
+        ({"k": 4, "at_least": 0.75}, [1, 1, 2, 3], [1, 2, 3, 4], EQUIVALENT),
+        ({"k": 4, "at_least": 0.75}, [1, 1, 1, 1], [1, 2, 3, 4], DIFFERENT),
+        (
+            {"k": 2, "at_least": 1, "by": "id"},
+            [{"id": 1, "s": 0.1}, {"id": 2}],
+            [{"id": 2}, {"id": 1, "s": 0.2}],
+            EQUIVALENT,
+        ),
+        ({"k": 2, "at_least": 0.5, "by": "id"}, [{"id": 1}], [{"name": 1}], DIFFERENT),
+        ({"k": 2, "at_least": 1, "by": 0}, [["a", 0.1]], [["a", 0.2]], EQUIVALENT),
+        ({"k": 2, "at_least": 0.1}, [1], "1", DIFFERENT),
+    ],
+)
+def test_overlap(options: Json, expected: Json, got: Json, judgement: Judgement) -> None:
+    assert compare(expected, got, {"overlap": options}).judgement is judgement
+
+
+@pytest.mark.parametrize(
+    ("tolerance", "words"),
+    [
+        ("exakt", "expected the word exact"),
+        (None, "expected the word exact"),
+        ({}, "expected the word exact"),
+        ({"numeric": {"abs": 1}, "range": [1, 2]}, "expected the word exact"),
+        ({"numerical": {"abs": 1}}, "Did you mean 'numeric'?"),
+        ({"numeric": {}}, "abs, rel or both"),
+        ({"numeric": {"abs": -1}}, "at least 0"),
+        ({"numeric": {"abs": True}}, "at least 0"),
+        ({"numeric": {"abs": math.nan}}, "at least 0"),
+        ({"numeric": {"rell": 1}}, "Did you mean 'rel'?"),
+        ({"numeric": 3}, "members abs, rel"),
+        ({"range": [1]}, "[lo, hi]"),
+        ({"range": [None, None]}, "[lo, hi]"),
+        ({"range": [3, 1]}, "the lower end first"),
+        ({"regex": 3}, "a pattern"),
+        ({"regex": "(a"}, "no regular expression"),
+        ({"jsonpath": {}}, "{path: tolerance"),
+        ({"jsonpath": {"$..a": "exact"}}, "no path that tolerances know"),
+        ({"jsonpath": {"a.b": "exact"}}, "no path that tolerances know"),
+        ({"jsonpath": {"$.a[-1]": "exact"}}, "at character 3"),
+        ({"jsonpath": {"$.a": "exactly"}}, "expected the word exact"),
+        ({"overlap": {"k": 0, "at_least": 1}}, "k, a whole number"),
+        ({"overlap": {"k": 3}}, "at_least, a share"),
+        ({"overlap": {"k": 3, "at_least": 0}}, "at_least, a share"),
+        ({"overlap": {"k": 3, "at_least": 0.5, "by": [1]}}, "by, the name"),
+    ],
+)
+def test_a_malformed_tolerance_is_refused_with_the_next_step(tolerance: Json, words: str) -> None:
+    """P12: also by `compare`, so that it can never pass for a tolerance that lets everything through."""
+    with pytest.raises(ManifestError) as caught:
+        check_tolerance(tolerance)
+    assert words in str(caught.value)
+    assert caught.value.next_step
+    with pytest.raises(ManifestError):
+        compare(1, 1, tolerance)
+
+
+def test_the_first_difference_is_found_and_shown_where_it_is() -> None:
+    assert (
+        first_difference({"a": [1, {"b c": "x"}]}, {"a": [1, {"b c": "y"}]})
+        == 'at $.a[1][\'b c\']: expected "x", got "y"'
+    )
+    assert first_difference([1], [1, 2]) == "at $[1] is new: 2"
+    assert first_difference({"a": 1}, {}) == "at $.a is missing: 1"
+    long = "word " * 1000
+    difference = first_difference(long + "fire" + long, long + "water" + long)
+    assert difference is not None
+    assert "from character 4970" in difference
+    assert len(difference) < 500
+    assert first_difference("x" * 500, "x" * 501) is not None
+
+
+def test_values_are_shown_cut_and_harmless() -> None:
+    assert show_value("a" * 1000, 10) == '"aaaaaaaaa… (1002 characters)'
+    assert show_value("\x9b31m é") == '"\\x9b31m é"'
+
+
+def test_paths_select_and_are_shown() -> None:
+    value = {"a": [{"b": 1}, {"b": 2}], "c d": {"e": 3}, "0": 4}
+    assert select(parse_path("$.a[*].b"), value) == {("a", 0, "b"): 1, ("a", 1, "b"): 2}
+    assert select(parse_path("$['c d'].e"), value) == {("c d", "e"): 3}
+    assert select(parse_path('$["c d"]'), value) == {("c d",): {"e": 3}}
+    assert select(parse_path("$[0]"), value) == {}
+    assert select(parse_path(r"$['it\'s']"), {"it's": 1}) == {("it's",): 1}
+    assert show_place(("a", 0, "c d")) == "$.a[0]['c d']"
