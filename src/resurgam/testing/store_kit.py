@@ -48,6 +48,23 @@ BAD_NAMES = (
     "ä",
     "a" * 201,
 )
+NAMES = (
+    "a-b",
+    "a.b",
+    "a/b",
+    "a/c/d",
+    "a0",
+    "aa/b",
+    "b",
+    "b-",
+    "b0/a",
+    "b0/a-a",
+    "b0/aa/x",
+    "log/00",
+    "log/01",
+    "log/1",
+)
+PREFIXES = ("a", "a/", "a/b", "a/c", "a/c/", "aa", "b", "b0/a", "b0/aa", "log/0", "z", "a/c/d/", "../", "/", "A", ".")
 
 _HALF_A_PUT = """
 import sys
@@ -175,23 +192,8 @@ class StoreExam:
 
     # --- ranges -------------------------------------------------------------------------------------------------------
 
-    @pytest.mark.parametrize(
-        ("offset", "length"),
-        [
-            (0, 0),
-            (0, 1),
-            (0, 100),
-            (0, 99),
-            (40, 20),
-            (99, 1),
-            (99, 5),
-            (100, 1),
-            (500, 1),
-            (0, 101),
-            (7, None),
-            (101, None),
-        ],
-    )
+    @pytest.mark.parametrize("offset", [0, 7, 99, 100, 500])
+    @pytest.mark.parametrize("length", [0, 1, 20, 99, 100, 101, None])
     def test_ranges(self, store: Store, offset: int, length: int | None) -> None:
         """``get`` and ``read_into`` give what slicing gives, and touch no more of the buffer."""
         data = bytes(range(100))
@@ -221,41 +223,21 @@ class StoreExam:
 
     # --- listing ------------------------------------------------------------------------------------------------------
 
-    NAMES = (
-        "a-b",
-        "a.b",
-        "a/b",
-        "a/c/d",
-        "a0",
-        "aa/b",
-        "b",
-        "b-",
-        "b0/a",
-        "b0/a-a",
-        "b0/aa/x",
-        "log/00",
-        "log/01",
-        "log/1",
-    )
-
     def test_list_is_sorted_and_complete(self, store: Store) -> None:
         """Every object once, by name, however folders sort, with its size and time."""
-        for name in reversed(self.NAMES):
+        for name in reversed(NAMES):
             store.put(name, name.encode())
         entries = list(store.list())
-        assert [entry.name for entry in entries] == sorted(self.NAMES)
-        assert [entry.size for entry in entries] == [len(name) for name in sorted(self.NAMES)]
+        assert [entry.name for entry in entries] == sorted(NAMES)
+        assert [entry.size for entry in entries] == [len(name) for name in sorted(NAMES)]
         assert all(entry.received > 0 for entry in entries)
 
-    @pytest.mark.parametrize(
-        "prefix",
-        ["a", "a/", "a/b", "a/c", "a/c/", "aa", "b", "b0/a", "b0/aa", "log/0", "z", "a/c/d/", "../", "/", "A", "."],
-    )
+    @pytest.mark.parametrize("prefix", PREFIXES)
     def test_prefix_is_any_string(self, store: Store, prefix: str) -> None:
         """A prefix need not end with a part; one that can match nothing lists nothing."""
-        for name in self.NAMES:
+        for name in NAMES:
             store.put(name, b"x")
-        assert [e.name for e in store.list(prefix)] == sorted(name for name in self.NAMES if name.startswith(prefix))
+        assert [e.name for e in store.list(prefix)] == sorted(name for name in NAMES if name.startswith(prefix))
 
     def test_list_while_writing(self, store: Store) -> None:
         """What was there before a listing began is in it, whatever is put meanwhile, also with many listing at once."""
