@@ -6,6 +6,7 @@ import os
 import sqlite3
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import closing
 from datetime import UTC, datetime
@@ -190,17 +191,15 @@ def test_references_that_are_not_set_are_warned_of_by_name_only(place: Path) -> 
 
 
 @pytest.fixture
-def closed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A folder that another user can reach, with a file that it cannot read."""
-    folder = tmp_path_factory.mktemp("closed")
-    for parent in (folder, folder.parent, folder.parent.parent):
-        parent.chmod(0o755)
-    (folder / "open.txt").write_text("x")
-    (folder / "it's shut.txt").write_text("x")
-    (folder / "it's shut.txt").chmod(0o600)
-    yield folder
-    for parent in (folder.parent, folder.parent.parent):
-        parent.chmod(0o700)
+def closed() -> Iterator[Path]:
+    """A folder that another user can reach (pytest's own temporary folders are closed to others), with a file that is shut."""
+    with tempfile.TemporaryDirectory(prefix="closed-") as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        (folder / "open.txt").write_text("x")
+        (folder / "it's shut.txt").write_text("x")
+        (folder / "it's shut.txt").chmod(0o600)
+        yield folder
 
 
 def grants_for_nobody(path: Path, script: str = "print(m.grant)", *, more: str = "") -> list[str]:
