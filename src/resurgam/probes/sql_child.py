@@ -58,7 +58,7 @@ def rows(path: str, sql: str) -> list[str]:
         try:
             with _opened(path) as (database, locked):
                 answer = _asked(database, sql)
-        except sqlite3.DatabaseError:
+        except (sqlite3.DatabaseError, FileNotFoundError):  # a log may vanish while it is copied
             if _state(path) == before:
                 raise
             continue
