@@ -47,6 +47,7 @@ def test_no_probe_stops_the_others(system: System) -> None:
     seen = observe(system, system.probes, LiveRunner(system.root))
     assert [o.probe for o in seen] == ["crashing", "unknown", "misplaced", "counting", "rows"]
     assert [o.error is None for o in seen] == [False, False, False, True, True]
+    assert [o.asked for o in seen] == [True, False, False, True, True]
     assert "Did you mean 'sql'?" in (seen[1].error or "")
     assert seen[4].answers == {"rows": [[7]]}
 
@@ -75,7 +76,7 @@ def test_a_runner_that_is_refused_is_an_observation(system: System) -> None:
             raise Denied("no namespaces here.")
 
     seen = observe(system, system.probes[3:], Refusing())
-    assert ["no namespaces here" in (o.error or "") for o in seen] == [True, True]
+    assert [("no namespaces here" in (o.error or ""), o.asked) for o in seen] == [(True, False)] * 2
 
 
 def test_kinds_of_probe(system: System) -> None:

@@ -16,6 +16,7 @@ import pytest
 from resurgam.errors import ManifestError
 from resurgam.model.point import Observation
 from resurgam.model.system import Component, Json, Probe, System, VaultPlace
+from resurgam.probes import sql_child
 from resurgam.probes.runner import LiveRunner
 from resurgam.probes.sql import SqlProbe
 
@@ -141,6 +142,36 @@ def test_a_database_that_changes_without_locks_is_never_read_torn(tmp_path: Path
     answered = [observation.answers["rows"] for observation in seen if observation.error is None]
     assert all(answer == [[100, 4950]] for answer in answered)
     assert {o.error for o in seen} <= {None} | {o.error for o in seen if o.error and "changed 5 times" in o.error}
+
+
+@pytest.mark.parametrize("moves", [1, sql_child.TRIES])
+def test_an_answer_counts_only_if_the_file_stood_still(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moves: int
+) -> None:
+    """Without a log there are no locks to hold: a database that was written meanwhile is asked again, and then given up."""
+    path = tmp_path / "moving.db"
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA journal_mode=wal")
+        connection.execute("CREATE TABLE t AS SELECT 0 AS n")
+        connection.commit()
+    answered: list[list[str]] = []
+    asked = sql_child._asked
+
+    def then_written(database: sqlite3.Connection, sql: str) -> list[str]:
+        answered.append(asked(database, sql))
+        if len(answered) <= moves:
+            with closing(sqlite3.connect(path)) as connection:
+                connection.execute("UPDATE t SET n = n + 1")
+                connection.commit()
+        return answered[-1]
+
+    monkeypatch.setattr(sql_child, "_asked", then_written)
+    if moves < sql_child.TRIES:
+        assert sql_child.rows(str(path), "SELECT n FROM t") == ["[1]"]
+    else:
+        with pytest.raises(sql_child.Refused, match="changed 5 times"):
+            sql_child.rows(str(path), "SELECT n FROM t")
+    assert len(answered) == min(moves + 1, sql_child.TRIES)
 
 
 def test_values_that_json_lacks_are_encoded(tmp_path: Path) -> None:

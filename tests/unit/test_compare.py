@@ -49,6 +49,8 @@ def test_exact(expected: Json, got: Json, judgement: Judgement) -> None:
         ({"abs": 0}, 0.0, -0.0, EQUIVALENT),
         ({"rel": 0.01}, 100, 100.9, EQUIVALENT),
         ({"rel": 0.01}, 100, 102, DIFFERENT),
+        ({"rel": 0.1}, 10, 11.05, EQUIVALENT),
+        ({"rel": 0.1}, 11.05, 10, EQUIVALENT),
         ({"rel": 0.01, "abs": 5}, 100, 104, EQUIVALENT),
         ({"abs": 0}, 2**63, 2**63 + 1, DIFFERENT),
         ({"abs": 1}, [1, {"a": 2}], [1.5, {"a": 2.5}], EQUIVALENT),

@@ -215,6 +215,14 @@ def test_a_copy_that_answers_only_sometimes_decides_nothing() -> None:
     assert "1 of 2 times (crashed)" in found.parts[0].reason
 
 
+def test_a_copy_that_could_not_be_asked_is_not_accused() -> None:
+    """P12: a sandbox that failed says nothing about the copy; it does not pass either (P4)."""
+    unasked = (Observation(probe="golden", error="it could not be asked: no namespaces", asked=False),)
+    found = verdict(system(probe()), (unasked, unasked), live(saw(q="a")))
+    assert found.judgement is INCONCLUSIVE
+    assert found.parts[0].reason == "the copy: it could not be asked: no namespaces"
+
+
 def test_two_sides_that_cannot_answer_are_not_the_same_behaviour() -> None:
     found = verdict(system(probe()), (saw(error="down"),) * 2, live(saw(error="down")))
     assert found.judgement is INCONCLUSIVE
@@ -286,11 +294,13 @@ def test_deviations_are_counted_whole_and_kept_short() -> None:
 
 def test_a_verdict_is_explained_in_plain_lines_worst_first() -> None:
     two = system(probe("good"), probe("bad"))
-    answers = saw("good", q="a") + saw("bad", query_7={"n": 2}, x="\x1b[2J")
-    found = verdict(two, (answers,) * 2, live(saw("good", q="a") + saw("bad", query_7={"n": 1}, x="\x1b[2J")))
+    odd: dict[str, Any] = {"\x1b[2J": 0}  # what a damaged system says must not steer the terminal
+    answers = saw("good", q="a") + saw("bad", query_7={"n": 2}, **odd)
+    found = verdict(two, (answers,) * 2, live(saw("good", q="a") + saw("bad", query_7={"n": 1})))
     assert explain(found) == [
         "different: point p1, first proof, isolated, 1.0 s",
-        "bad by witness: different: different from live, a capture fault: 2 cases: 1 different, 1 identical",
+        "bad by witness: different: different from live, a capture fault: 2 cases: 2 different",
+        "  \\x1b[2J: expected null, got 0 (an answer that the yardstick does not have)",
         '  query_7: expected {"n": 1}, got {"n": 2} (at $.n: expected 1, got 2)',
         "good by witness: identical: 1 cases: 1 identical",
     ]

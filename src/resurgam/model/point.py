@@ -83,11 +83,13 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Observation(msgspec.Struct, frozen=True, kw_only=True):
-    """What one probe answered: ``answers`` maps a case to its answer; ``error`` tells why there is none."""
+    """What one probe answered: ``answers`` maps a case to its answer; ``error`` tells why there is none. Where ``asked`` is
+    false the question could not be put at all, so the error says nothing about the system."""
 
     probe: str
     answers: dict[str, Json] = {}
     error: str | None = None
+    asked: bool = True
     seconds: float = 0.0
 
 

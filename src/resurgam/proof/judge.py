@@ -131,10 +131,13 @@ def _behaviour(probe: Probe, runs: Sequence[Run], who: str, at_least: int) -> _B
     """Bring the observations of one probe over all runs into one."""
     seen = [next((o for o in run if o.probe == probe.name), None) for run in runs]
     observed = [o for o in seen if o is not None]
+    unasked = next((o.error for o in observed if not o.asked), None)
     failed = [o.error for o in observed if o.error is not None]
     if len(observed) < max(at_least, len(runs)):
         wanted = max(at_least, len(runs))
         return _Behaviour(lacking=f"{who} was asked {len(observed)} of {wanted} times")
+    if unasked is not None:  # no sandbox, a wrong question: that is no behaviour of the system's
+        return _Behaviour(lacking=f"{who}: {unasked}")
     if failed:
         mute = len(failed) == len(observed)
         times = "" if mute else f"{len(failed)} of {len(observed)} times "

@@ -33,4 +33,4 @@ def _asked(probe: Probe, system: System, runner: Runner) -> Observation:
     try:
         return probe_for(probe.kind).ask(probe, system, runner)
     except ResurgamError as error:  # a runner that was denied, a question that cannot be put: said, not swallowed
-        return Observation(probe=probe.name, error=f"it could not be asked: {error}")
+        return Observation(probe=probe.name, error=f"it could not be asked: {error}", asked=False)
