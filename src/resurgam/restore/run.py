@@ -51,13 +51,8 @@ def restore(
     restored = Restored(id=secrets.token_hex(8), point=body.id, system=system.name, copies={}).after(Event.START)
     partial = f"{target}.partial-{restored.id}"
     _sweep(target)
+    lock = _claimed(partial)
     try:
-        os.makedirs(partial, mode=0o700)
-    except OSError as error:
-        raise outside(error, f"make {partial}") from error
-    lock = os.open(partial, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # held while we live: another restore into this target leaves it alone
         copies: dict[str, Copy] = {}
         for name in wanted:
             items = _counted(repository.snapshot(body, name).items(), name, progress)
@@ -150,6 +145,25 @@ def _become(partial: str, target: str) -> None:
         raise outside(error, f"rename {partial} to {target}") from error
 
 
+def _claimed(partial: str) -> int:
+    """Make the folder ``partial`` and lock it, so that other restores into this target leave it alone while we live.
+
+    Between the two, another one may take it for a dead one's and remove it: then it is made again.
+    """
+    while True:
+        try:
+            os.makedirs(partial, mode=0o700, exist_ok=True)
+            lock = os.open(partial, os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            raise outside(error, f"make {partial}") from error
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if os.path.isdir(partial):
+            return lock
+        os.close(lock)
+
+
 def _sweep(target: str) -> None:
     """Remove what killed restores into the same target have left; one that still runs holds its folder's lock."""
     folder, name = os.path.split(target)
@@ -159,7 +173,10 @@ def _sweep(target: str) -> None:
         if re.fullmatch(re.escape(name) + r"\.partial-[0-9a-f]{16}", entry.name) and entry.is_dir(
             follow_symlinks=False
         ):
-            lock = os.open(entry.path, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                lock = os.open(entry.path, os.O_RDONLY | os.O_CLOEXEC)
+            except OSError:
+                continue  # gone by now, or another user's: theirs to remove
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 shutil.rmtree(entry.path, ignore_errors=True)

@@ -6,14 +6,16 @@ All of it can be deleted (P3). It lies under ``$RESURGAM_STATE``, else ``$XDG_ST
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from typing import BinaryIO
 
 import msgspec
 
-from resurgam.errors import Busy, IntegrityError
+from resurgam.errors import Busy, Denied, IntegrityError, StoreFull
 from resurgam.model.codec import from_json, to_json
 
 
@@ -38,7 +40,8 @@ class HostState:
 
     def __init__(self, vault: str, system: str, home: str | None = None) -> None:
         self.folder = os.path.join(home or state_home(), vault, system)
-        os.makedirs(self.folder, mode=0o700, exist_ok=True)
+        with told(self.folder):
+            os.makedirs(self.folder, mode=0o700, exist_ok=True)
 
     def path(self, name: str) -> str:
         """A file in the folder."""
@@ -50,7 +53,7 @@ class HostState:
 
         Raises Busy: captures of other systems, and from other hosts, may run beside.
         """
-        with open(self.path("capture.lock"), "a+b") as lock:
+        with self._lock_file() as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
@@ -65,12 +68,16 @@ class HostState:
 
     def capture_running(self) -> bool:
         """Whether a capture holds the lock now."""
-        with open(self.path("capture.lock"), "a+b") as lock:
+        with self._lock_file() as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 return True
             return False
+
+    def _lock_file(self) -> BinaryIO:
+        with told(self.folder):
+            return open(self.path("capture.lock"), "a+b")
 
     def under_way(self) -> UnderWay | None:
         """The capture that has begun and not ended, running or interrupted; None when there is none."""
@@ -83,13 +90,26 @@ class HostState:
     def begin(self, note: UnderWay) -> None:
         """Note that a capture has begun."""
         temporary = self.path("under-way.json.new")
-        with open(temporary, "wb") as file:
-            file.write(to_json(note))
-        os.replace(temporary, self.path("under-way.json"))
+        with told(self.folder):
+            with open(temporary, "wb") as file:
+                file.write(to_json(note))
+            os.replace(temporary, self.path("under-way.json"))
 
     def end(self) -> None:
         """The capture has ended, one way or the other; repeatable."""
-        try:
+        with told(self.folder), suppress(FileNotFoundError):
             os.unlink(self.path("under-way.json"))
-        except FileNotFoundError:
-            return
+
+
+@contextmanager
+def told(folder: str) -> Iterator[None]:
+    """Turn what the operating system says of the host's notes in ``folder`` into an error of the house (P12)."""
+    try:
+        yield
+    except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        raise (StoreFull if full else Denied)(
+            f"The notes of this host in {folder} cannot be kept: {error.strerror}.",
+            untouched="Nothing that was sealed is touched.",
+            next_step=f"{'Free some space there' if full else 'Make the folder writable'}, or name another in RESURGAM_STATE.",
+        ) from error

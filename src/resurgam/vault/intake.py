@@ -66,7 +66,6 @@ class _Waiting:
     shared: _Shared | None = None
     start: int = 0
     spans: list[Future[list[Extent]]] = field(default_factory=list)
-    settled: bool = False
     view: View | None = None
 
 
@@ -208,8 +207,10 @@ class Intake:
 
     def _start_small(self, blob: Blob) -> _Waiting:
         if not blob.size:
+            if _end_of(blob.source, 0) or not blob.source.settled():
+                return self._read_again(blob)
             blob.source.close()
-            return _Waiting(blob, _EMPTY_DIGEST, settled=True)
+            return _Waiting(blob, known=Known(blob.path, b"", 0, _EMPTY_DIGEST, []), digest=_EMPTY_DIGEST)
         if len(self._shared.data) + blob.size > SHARED_MAX:
             self._close_shared()
         shared, start = self._shared, len(self._shared.data)
@@ -256,13 +257,13 @@ class Intake:
         self._progress(done)
         return extents
 
-    def _content_spans(self, source: Source, size: int | None) -> Iterator[Future[list[Extent]]]:
-        """Read in order and cut by content; threads store what was cut. ``size`` None reads to wherever the bytes end."""
+    def _content_spans(self, source: Source, size: int) -> Iterator[Future[list[Extent]]]:
+        """Read in order and cut by content; threads store what was cut."""
         cutter = ContentCutter(self._keys.cut_seed)
         offset, carried, final = 0, b"", False
         while not final:
             buffer = self._buffers.windows.get()
-            room = WINDOW - len(carried) if size is None else min(WINDOW - len(carried), size - offset)
+            room = min(WINDOW - len(carried), size - offset)
             with memoryview(buffer) as view:
                 view[: len(carried)] = carried
                 done = read_fully(source, offset, view[len(carried) : len(carried) + room])
@@ -310,9 +311,8 @@ class Intake:
             assert waiting.shared.chunk is not None
             return [(waiting.shared.chunk.result(), waiting.start, blob.size)], waiting.digest
         extents = [extent for span in waiting.spans for extent in span.result()]
-        if not waiting.settled and (sum(e[2] for e in extents) != blob.size or not blob.source.settled()):
-            waiting = self._read_again(blob)
-            extents = [extent for span in waiting.spans for extent in span.result()]
+        if sum(e[2] for e in extents) != blob.size or not blob.source.settled():
+            return self._extents_of(self._read_again(blob))
         blob.source.close()
         return extents, waiting.digest or _digest_of(extents, self._keys.chunk_ids[Kind.DATA])
 
@@ -333,14 +333,26 @@ class Intake:
         """Read a blob that did not stand still from its start to wherever it ends now, until it does, or ATTEMPTS times."""
         blob.stamp = None
         for _ in range(ATTEMPTS):
-            spans = list(self._content_spans(blob.source, None))
-            for span in spans:
-                span.result()
-            if blob.source.settled():
+            blob.size = _end_of(blob.source, blob.size)
+            extents, digest = self._read_once(blob)
+            if sum(length for _, _, length in extents) == blob.size and blob.source.settled():
                 break
         else:
             self._restless.append(blob.path.decode("utf-8", "backslashreplace"))
-        return _Waiting(blob, spans=spans, settled=True)
+        blob.source.close()
+        return _Waiting(blob, digest, known=Known(blob.path, b"", blob.size, digest, extents))
+
+    def _read_once(self, blob: Blob) -> tuple[list[Extent], bytes]:
+        """Cut as any blob of its size, so that equal bytes have equal digests however often they had to be read."""
+        if blob.size >= SMALL:
+            extents = [extent for span in list(self._spans(blob)) for extent in span.result()]
+            return extents, _digest_of(extents, self._keys.chunk_ids[Kind.DATA])
+        data = memoryview(bytearray(blob.size))
+        data = data[: read_fully(blob.source, 0, data)]
+        self._progress(len(data))
+        if not data:
+            return [], _EMPTY_DIGEST
+        return [self._store(data, Dtype.BYTES)], blake3(data, key=self._keys.chunk_ids[Kind.DATA]).digest(16)
 
     def _restless_finding(self) -> list[Finding]:
         if not self._restless:
@@ -352,6 +364,21 @@ class Intake:
         page = self._sink.put(self._keys, kind, data)
         self._list.add(page)
         return page
+
+
+def _end_of(source: Source, size: int) -> int:
+    """Where the bytes end that were ``size`` when they were listed. Found by reading single bytes, not all of them."""
+    probe = memoryview(bytearray(1))
+    low, high = 0, max(size, 1)  # a byte stands before ``low``, or it is 0; whether one stands at ``high`` is asked
+    while source.read_into(high, probe):
+        low, high = high + 1, 2 * high
+    while low < high:
+        middle = (low + high) // 2
+        if source.read_into(middle, probe):
+            low = middle + 1
+        else:
+            high = middle
+    return low
 
 
 def _digest_of(extents: list[Extent], key: bytes) -> bytes:

@@ -11,6 +11,7 @@ has ``LEAF_BITS`` low zero bits, an inner page likewise, and at ``MAX_ENTRIES`` 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 
 import msgspec
@@ -111,11 +112,22 @@ def differing(a: Root, b: Root, kind: Kind, get: Get) -> tuple[list[Child], list
     for level in range(max(a.level, b.level), 0, -1):
         left = _open(left, level, a.level, kind, get)
         right = _open(right, level, b.level, kind, get)
-        shared = {c.page for c in left} & {c.page for c in right}
         if level <= min(a.level, b.level) + 1:
-            left = [c for c in left if c.page not in shared]
-            right = [c for c in right if c.page not in shared]
+            shared = Counter(c.page for c in left) & Counter(c.page for c in right)
+            left, right = _without(left, shared), _without(right, shared)
     return left, right
+
+
+def _without(children: list[Child], shared: Counter[bytes]) -> list[Child]:
+    """``children`` but for so many of each page as both sides have: equal rows without a key fill pages that are equal."""
+    left = shared.copy()
+    rest = []
+    for child in children:
+        if left[child.page]:
+            left[child.page] -= 1
+        else:
+            rest.append(child)
+    return rest
 
 
 def _open(children: list[Child], level: int, root_level: int, kind: Kind, get: Get) -> list[Child]:

@@ -19,9 +19,9 @@ from blake3 import blake3
 
 from resurgam.errors import IntegrityError
 from resurgam.stores.base import Store
-from resurgam.vault.index import Entries, decode_segment
+from resurgam.vault.index import Entries, Index, decode_segment
 from resurgam.vault.keys import IndexSecret
-from resurgam.vault.pack import ENTRY, FOOTER, trailer_place
+from resurgam.vault.pack import ENTRY, FOOTER, FRAME, trailer_place
 from resurgam.vault.roles import RoleTable
 from resurgam.vault.signing import PublicKey, Role, SigningKey, broken
 
@@ -79,6 +79,30 @@ class Places:
                     yield name, np.frombuffer(plain, dtype=ENTRY)
             except (IntegrityError, ValueError):
                 continue
+
+    def index(self, signer: str | None = None) -> tuple[Index, list[tuple[str, Entries]]]:
+        """What can be found, by all writers or by one, and those packs that no segment named but their own trailer.
+
+        A chunk counts only where its pack is there and long enough, else a capture would build on what is lost, and a second
+        copy of the chunk would never be found.
+        """
+        segments = list(self.segments(signer))
+        sizes = {
+            entry.name.rpartition("/")[2]: entry.size for entry in self._store.list("packs/")
+        }  # after the segments
+        index = Index()
+        index.add((names, self._there(names, entries, sizes)) for names, entries in segments)
+        orphans = list(self.trailers(set(index.packs), signer))
+        index.add(([name], entries) for name, entries in orphans)
+        return index, orphans
+
+    def _there(self, names: list[str], entries: Entries, sizes: dict[str, int]) -> Entries:
+        """The entries whose bytes can be there, by the sizes of all packs."""
+        ends = entries["offset"].astype(np.uint64) + entries["stored"] + FRAME
+        room = np.array([sizes.get(name, 0) for name in names], dtype=np.uint64)
+        lost = [name for name in names if name not in sizes]
+        self.refused += [f"Pack {name[:16]} is missing, and what an index segment says of it is void." for name in lost]
+        return entries[ends <= room[entries["pack"]]] if len(entries) else entries
 
     def _open(self, kind: str, data: bytes, what: str) -> bytes:
         if len(data) < _SIGNED:

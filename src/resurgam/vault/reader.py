@@ -17,7 +17,7 @@ from operator import itemgetter
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from resurgam.drivers.base import Blob, Item, Rows, write_fully
-from resurgam.errors import IntegrityError
+from resurgam.errors import IntegrityError, NotFound
 from resurgam.stores.base import Store
 from resurgam.vault.codecs import decode
 from resurgam.vault.index import Index, Place
@@ -70,7 +70,11 @@ class ChunkReader:
 
     def _read(self, place: Place, chunk: bytes) -> memoryview:
         buffer = memoryview(bytearray(FRAME + place.stored))
-        if self._store.read_into(f"packs/{place.pack[:2]}/{place.pack}", place.offset, buffer) != len(buffer):
+        try:
+            done = self._store.read_into(f"packs/{place.pack[:2]}/{place.pack}", place.offset, buffer)
+        except NotFound as error:
+            raise _lost(chunk, f"pack {place.pack[:16]} is missing") from error
+        if done != len(buffer):
             raise _lost(chunk, f"pack {place.pack[:16]} is cut off")
         return buffer
 

@@ -24,7 +24,7 @@ import msgspec
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from resurgam.clock import Clock
-from resurgam.errors import Ambiguous, Denied, IntegrityError, NotFound
+from resurgam.errors import Ambiguous, Denied, IntegrityError, NotFound, TargetRefused
 from resurgam.model.codec import from_json, require_format, to_json
 from resurgam.model.point import Particulars, PointBody
 from resurgam.model.system import System
@@ -98,7 +98,9 @@ class Repository:
         tables = ((entry.name, store.get(entry.name)) for entry in store.list("roles/"))
         found = latest_roles(tables, self.vault, trust.root)
         self.roles: RoleTable = found.table
-        self.refused: list[str] = list(found.refused)  # what lies in the vault and was not believed, for status and check
+        self.refused: list[str] = list(
+            found.refused
+        )  # what lies in the vault and was not believed, for status and check
         self._sessions: dict[bytes, AESGCM] = {}
         self._readers: dict[str, ChunkReader] = {}
 
@@ -106,13 +108,19 @@ class Repository:
     def create(cls, store: Store, keys: str, name: str, clock: Clock) -> tuple[Repository, NewKeys]:
         """Make an empty vault in ``store``, and its keys in the folder ``keys``.
 
-        Raises AlreadyThere where there is a vault, TargetRefused where there are keys.
+        Raises AlreadyThere where there is a vault, TargetRefused where there is something else, or where there are keys.
         """
         if any(True for _ in store.list(IDENTITY)):
             raise AlreadyThere(
                 f"{store.describe()} is a vault already.",
                 untouched="Nothing was changed.",
                 next_step="Use it as it is, or give another path.",
+            )
+        if any(True for _ in store.list()):
+            raise TargetRefused(
+                f"{store.describe()} is no vault, but not empty: an interrupted `vault init` may have left it so.",
+                untouched="Nothing was changed.",
+                next_step="Move away what is there and the keys folder that was made with it, or give other paths.",
             )
         made = clock.now()
         vault = secrets.token_bytes(VAULT_ID)
@@ -138,10 +146,7 @@ class Repository:
     @cached_property
     def index(self) -> Index:
         """All chunks that any writer's segment names, and those of packs that no segment names."""
-        index = Index()
-        index.add(self.places.segments())
-        for name, entries in self.places.trailers(set(index.packs)):
-            index.add([([name], entries)])
+        index, _ = self.places.index()
         return index
 
     # Writing --------------------------------------------------------------------------------------------------------
@@ -172,7 +177,8 @@ class Repository:
 
     def announce(self, type: RecordType, name: str, signer: SigningKey, clock: Clock) -> None:
         """Append to the log: a create-only put at the next free number; whoever loses the race takes the one after."""
-        last = max((int(entry.name.rpartition("/")[2]) for entry in self.store.list("log/")), default=0)
+        numbers = (entry.name.removeprefix("log/") for entry in self.store.list("log/"))
+        last = max((int(number) for number in numbers if number.isdecimal()), default=0)
         body = {"type": type, "object": name}
         while True:
             last += 1

@@ -24,6 +24,7 @@ from resurgam.vault.codecs import encode_verified
 from resurgam.vault.index import Entries, Index
 from resurgam.vault.keys import IndexSecret, Session
 from resurgam.vault.pack import (
+    ALIGN,
     FRAME,
     NO_SESSION,
     NONCE,
@@ -37,6 +38,7 @@ from resurgam.vault.pack import (
 )
 
 META_SIZE = 8 << 20  # pages lie in packs of their own, so that reading metadata touches no data
+_ROOM = 64 << 10  # more than all else in a pack of one chunk: headers, trailer, footer, alignment
 
 
 class ChunkKeys:
@@ -143,11 +145,16 @@ class Sink:
             builder = None
         if builder is None:
             self._raise_early()
-            builder = PackBuilder(self._vault, self._free[META_SIZE if meta else PACK_SIZE].get())
+            builder = PackBuilder(self._vault, self._memory(META_SIZE if meta else PACK_SIZE, stored))
             setattr(self._local, name, builder)
             with self._lock:
                 self._open.append(builder)
         return builder
+
+    def _memory(self, size: int, stored: int) -> mmap.mmap:
+        """Memory for a pack of ``size``; for the rare chunk that is larger than that, as much as it needs."""
+        needed = stored + _ROOM
+        return new_buffer(-(-needed // ALIGN) * ALIGN) if needed > size else self._free[size].get()
 
     def _ship(self, builder: PackBuilder) -> None:
         with self._lock:
@@ -161,7 +168,9 @@ class Sink:
             self._index.add_pack(name, entries)
             self.finished.append((name, entries))
         finally:
-            self._free[len(builder.view)].put(builder.release())
+            memory = builder.release()
+            if len(memory) in self._free:
+                self._free[len(memory)].put(memory)
 
     def _raise_early(self) -> None:
         """A store that is full or gone must stop the capture now, not after everything was read."""

@@ -43,10 +43,12 @@ from resurgam.vault.pages import LEAF_BITS, MAX_ENTRIES, Child, Get, Put, Root, 
 
 DIGEST = 8
 RUN = 1 << 18  # pairs sorted in memory at a time: about 40 MB
+_READ = 1 << 18  # bytes of each sorted run in memory while all are merged: 100 MB for 100 million rows
 _SIGN = 1 << 63
 _INT = struct.Struct(">BQ")
 _PAIR = struct.Struct("<I")
 _LONGEST, _CUT = 255, 200
+_CUT_MARK = 0x7F
 _LONG = _CUT + 1 + 16
 
 Pair = tuple[bytes, bytes]
@@ -76,30 +78,17 @@ def encode_key(values: Iterable[Json]) -> bytes:
 
 
 def decode_key(key: bytes) -> tuple[Json, ...]:
-    """The values of a key. Raises IntegrityError where it is none."""
-    values: list[Json] = []
-    at = 0
-    while at < len(key):
-        tag = key[at]
-        if tag == 0x05:
-            values.append(None)
-            at += 1
-        elif tag in (0x10, 0x12) and at + 9 <= len(key):
-            (number,) = struct.unpack_from(">Q", key, at + 1)
-            values.append(number - _SIGN if tag == 0x10 else _float_of(number))
-            at += 9
-        elif tag in (0x20, 0x30) and (end := _end_of_text(key, at + 1)) > 0:
-            body = key[at + 1 : end].replace(b"\x00\xff", b"\x00")
-            values.append(body.decode("utf-8", "surrogatepass") if tag == 0x20 else body)
-            at = end + 2
-        elif len(key) == _LONG:
-            tail = key[at + 1 : _CUT].replace(b"\x00\xff", b"\x00")
-            return (*values, tail.decode("utf-8", "replace") + "\N{HORIZONTAL ELLIPSIS}")
-        else:
-            raise IntegrityError(
-                "A row's key cannot be read.", untouched="Nothing was changed.", next_step="Run `resurgam vault check`."
-            )
-    return tuple(values)
+    """The values of a key; of one that was cut, what is left of them and an ellipsis. Raises IntegrityError where it is none."""
+    values, end = _decode_values(key)
+    if end == len(key):
+        return tuple(values)
+    if len(key) == _LONG and key[_CUT] == _CUT_MARK:
+        values, end = _decode_values(key[:_CUT])
+        tail = key[end + 1 : _CUT].replace(b"\x00\xff", b"\x00") if key[end] in (0x20, 0x30) else b""
+        return (*values, tail.decode("utf-8", "replace") + "\N{HORIZONTAL ELLIPSIS}")
+    raise IntegrityError(
+        "A row's key cannot be read.", untouched="Nothing was changed.", next_step="Run `resurgam vault check`."
+    )
 
 
 def store_rows(rows: Rows, row_key: bytes, put: Put) -> Table:
@@ -220,8 +209,8 @@ def _unspill(file: BinaryIO, span: tuple[int, int]) -> Iterator[Pair]:
     buffer = b""
     while at < end or buffer:
         file.seek(at)
-        data = buffer + file.read(min(1 << 20, end - at))
-        at = min(end, at + (1 << 20))
+        data = buffer + file.read(min(_READ, end - at))
+        at = min(end, at + _READ)
         here = 0
         while here + 4 + DIGEST <= len(data):
             (length,) = _PAIR.unpack_from(data, here)
@@ -248,13 +237,38 @@ def _encode_value(value: Json) -> bytes:
 def _bounded(key: bytes, row_key: bytes) -> bytes:
     if len(key) <= _LONGEST:
         return key
-    return key[:_CUT] + b"\x7f" + blake3(key, key=row_key).digest(16)
+    return key[:_CUT] + bytes([_CUT_MARK]) + blake3(key, key=row_key).digest(16)
 
 
 def _float_of(number: int) -> float:
     number ^= _SIGN if number & _SIGN else 0xFFFF_FFFF_FFFF_FFFF
     value: float = struct.unpack(">d", struct.pack(">Q", number))[0]
     return value
+
+
+def _decode_values(key: bytes) -> tuple[list[Json], int]:
+    """The values that ``key`` begins with, and where they end: its length when all of it was read."""
+    values: list[Json] = []
+    at = 0
+    while at < len(key):
+        tag = key[at]
+        if tag == 0x05:
+            values.append(None)
+            at += 1
+        elif tag in (0x10, 0x12) and at + 9 <= len(key):
+            (number,) = struct.unpack_from(">Q", key, at + 1)
+            values.append(number - _SIGN if tag == 0x10 else _float_of(number))
+            at += 9
+        elif tag in (0x20, 0x30) and (end := _end_of_text(key, at + 1)) > 0:
+            body = key[at + 1 : end].replace(b"\x00\xff", b"\x00")
+            try:
+                values.append(body.decode("utf-8", "surrogatepass") if tag == 0x20 else body)
+            except UnicodeDecodeError:
+                break
+            at = end + 2
+        else:
+            break
+    return values, at
 
 
 def _end_of_text(key: bytes, at: int) -> int:

@@ -113,6 +113,7 @@ class PointWriter(Writer):
         self._started = timestamp(clock.now())
         self.point = secrets.token_hex(8)
         self.findings: list[Finding] = []
+        self._miscoded_told = False
         self._revoke_own()
         host.begin(UnderWay(self.point, self._started, os.getpid()))
         lease = {"point": self.point, "system": system.name, "started": self._started}
@@ -137,6 +138,10 @@ class PointWriter(Writer):
         )
         taken = intake.take(component.name, component.driver, driver.read(component, at))
         self.findings += taken.findings
+        if self._sink.miscoded and not self._miscoded_told:
+            self._miscoded_told = True
+            what = "a codec did not give back what it was given, and the chunk was stored as it was: test this host's memory"
+            self.findings.append(Finding(severity=Severity.WARNING, what=what, component=component.name))
         return Snapshot(
             component=component.name,
             driver=component.driver,
@@ -213,10 +218,7 @@ def _own_index(repository: Repository, signer: SigningKey) -> Index:
 
     Chunks of other writers are not reused: a stolen host could have published garbage under a known id (design 4).
     """
-    index = Index()
-    index.add(repository.places.segments(signer.key_id))
-    orphans = list(repository.places.trailers(set(index.packs), signer.key_id))
+    index, orphans = repository.places.index(signer.key_id)
     if orphans:
         repository.places.put_segment(encode_segment(orphans), signer)
-        index.add(([name], entries) for name, entries in orphans)
     return index
