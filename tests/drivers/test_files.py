@@ -263,6 +263,12 @@ class TestEarned:
         monkeypatch.setattr(files, "_copied", meanwhile)
         assert self.earned(component(tmp_path)) is Consistency.CRASH
 
+    def test_changes_too_fresh_to_tell(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Where the file system's clock never ticks on after the last change, nothing more than *crash* is claimed."""
+        (tmp_path / "a").write_text("a")
+        monkeypatch.setattr(files, "_is_fresh", lambda _: True)
+        assert self.earned(component(tmp_path)) is Consistency.CRASH
+
     def test_times_in_whole_seconds_are_not_trusted_for_seconds(self, tmp_path: Path) -> None:
         """Where a file system keeps whole seconds, two writes within one leave the same time."""
         (tmp_path / "a").write_text("a")
@@ -335,6 +341,7 @@ from resurgam.drivers.files import FilesDriver
 from resurgam.errors import ResurgamError
 from resurgam.testing.carrying import take
 from resurgam.model.system import Component
+from tests.drivers.test_files_hostile import item
 if os.geteuid() == 0:
     os.setgroups([]); os.setgid(65534); os.setuid(65534)
 here = Path(sys.argv[1])
@@ -354,7 +361,11 @@ def open_folder() -> Iterator[Path]:
 
 def as_nobody(folder: Path, code: str, pin: str = "auto") -> list[str]:
     done = subprocess.run(
-        [sys.executable, "-c", AS_NOBODY + code, str(folder), pin], stdout=subprocess.PIPE, check=True, text=True
+        [sys.executable, "-c", AS_NOBODY + code, str(folder), pin],
+        stdout=subprocess.PIPE,
+        check=True,
+        text=True,
+        cwd=Path(__file__).parents[2],
     )
     return done.stdout.splitlines()
 
@@ -389,6 +400,20 @@ def test_unreadable_is_said_with_the_permission(open_folder: Path, pin: str) -> 
         assert f"setfacl -m u:{user}:{right} PATH" in line
         assert keys in line
     assert told[3].startswith("Denied")
+
+
+def test_closed_folders_within_closed_folders(open_folder: Path) -> None:
+    """What root captured comes back without root: a folder that nobody may enter is closed after all below it is done."""
+    told = as_nobody(
+        open_folder,
+        "closed = [item(path, y='d', m=0, o=[1, 2]) for path in (b'.', b'a', b'a/b', b'a/b/c')]\n"
+        "target = live.bound_to(str(here / 'restored'))\n"
+        "driver.write(closed, target)\n"
+        "print(oct(os.stat(target.location).st_mode & 0o7777))\n"
+        "driver.erase(target)\n"
+        "print(os.listdir(here))\n",
+    )
+    assert told == ["0o0", "[]"]
 
 
 def test_restore_and_erase_without_superuser(open_folder: Path) -> None:

@@ -15,16 +15,14 @@ from resurgam.model.system import Component
 from resurgam.testing.driver_kit import Data, DriverExam
 
 WRITER = """
-import select, sys
+import os, select, sys
 from resurgam.testing.driver_kit import PAIR, pair_value
-folder, number = sys.argv[1], 0
+files = [os.open(f"{sys.argv[1]}/{key}", os.O_WRONLY) for key in PAIR]
+number = 0
 while not select.select([sys.stdin], [], [], 0)[0]:
     number += 1
-    for key in PAIR:
-        with open(f"{folder}/{key}", "r+b", buffering=0) as file:
-            value = pair_value(number)
-            for start in range(0, len(value), 4096):
-                file.write(value[start:start + 4096])
+    for file in files:
+        os.pwrite(file, pair_value(number), 0)  # at once: a value that is half written at one moment is a true snapshot
     if number == 1:
         print("writing", flush=True)
 """

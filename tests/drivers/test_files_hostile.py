@@ -153,15 +153,23 @@ def test_an_empty_folder_is_taken(target: Component, tmp_path: Path, items: list
 def test_a_target_that_fills_up_meanwhile(target: Component, tmp_path: Path) -> None:
     """P5: what came to stand there during the write is not replaced by the last rename."""
 
-    def items() -> Iterator[Item]:
+    def folder_of_mine() -> Iterator[Item]:
         yield ROOT
         (tmp_path / "target").mkdir()
         (tmp_path / "target/mine").touch()
 
+    def file_of_mine() -> Iterator[Item]:
+        yield item(b".", b"single")
+        (tmp_path / "target").write_text("mine")
+
     with pytest.raises(TargetRefused):
-        FilesDriver().write(items(), target)
-    assert sorted(os.listdir(tmp_path)) == ["outside", "target"]
+        FilesDriver().write(folder_of_mine(), target)
     assert os.listdir(tmp_path / "target") == ["mine"]
+    FilesDriver().erase(target)
+    with pytest.raises(TargetRefused):
+        FilesDriver().write(file_of_mine(), target)
+    assert (tmp_path / "target").read_text() == "mine"
+    assert sorted(os.listdir(tmp_path)) == ["outside", "target"]
 
 
 @pytest.mark.parametrize("size", [200_000, 2_000_000])

@@ -100,8 +100,9 @@ class DriverExam:
 
     def pair_writer(self, component: Component) -> list[str]:
         """The argument list of a process that puts ``pair_value(n)`` under ``left`` and then under ``right`` for n = 1, 2, 3 ...
-        as fast as it can, both in one transaction where the store has them. It prints a line after the first round and
-        ends with code 0 when its standard input is closed. It may wait for the store, and never meets an error."""
+        as fast as it can, each by one act of the store, both in one transaction where it has them. It prints a line after the
+        first round and ends with code 0 when its standard input is closed. It may wait for the store, and never meets an
+        error."""
         raise NotImplementedError
 
     def stands(self, component: Component) -> bool:
