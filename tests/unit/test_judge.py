@@ -98,6 +98,16 @@ def test_a_witness_that_moved_everywhere_judges_nothing() -> None:
     assert found.parts[0].reason == "no case is left to judge; 1 moved with the live system during the cut"
 
 
+def test_what_moved_everywhere_is_judged_by_the_baseline_alone() -> None:
+    """Else a system that is busy whenever it is captured could never be proven; the reason says what moved."""
+    moving, a = live(saw(q="a"), saw(q="b")), saw(q="a")
+    by = Yardsticks(witness=moving.witness, baseline=proven(a, a))
+    found = verdict(system(probe()), (a,), by, first=False)
+    assert (found.judgement, [p.yardstick for p in found.parts]) == (IDENTICAL, ["baseline"])
+    assert found.parts[0].reason == "1 case: 1 identical; the witness moved with the live system during the cut"
+    assert verdict(system(probe()), (saw(q="x"),), by, first=False).judgement is DIFFERENT
+
+
 @pytest.mark.parametrize(
     ("before", "after", "words"),
     [
@@ -302,5 +312,5 @@ def test_a_verdict_is_explained_in_plain_lines_worst_first() -> None:
         "bad by witness: different: different from live, a capture fault: 2 cases: 2 different",
         "  \\x1b[2J: expected null, got 0 (an answer that the yardstick does not have)",
         '  query_7: expected {"n": 1}, got {"n": 2} (at $.n: expected 1, got 2)',
-        "good by witness: identical: 1 cases: 1 identical",
+        "good by witness: identical: 1 case: 1 identical",
     ]

@@ -11,10 +11,10 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from rich.cells import cell_len
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
-from rich.table import Table
 
 from resurgam.errors import ResurgamError
 from resurgam.model.codec import to_json, to_plain
@@ -34,14 +34,15 @@ def note(text: str) -> None:
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[object]], right: Sequence[str] = ()) -> None:
-    """Rows under headings; ``right`` names the columns of numbers."""
-    grid = Table(box=None, pad_edge=False, header_style="bold")
-    for column in columns:
-        last = column == columns[-1]  # the last column may wrap, ids and times may not
-        grid.add_column(column, justify="right" if column in right else "left", no_wrap=not last, overflow="fold")
-    for row in rows:
-        grid.add_row(*(escape(str(cell)) for cell in row))
-    out.print(grid)
+    """Rows under headings, nothing cut off: in a pipe a table is as wide as it must be. ``right`` names columns of numbers."""
+    cells = [list(columns), *([str(cell) for cell in row] for row in rows)]
+    widths = [max(map(cell_len, column)) for column in zip(*cells, strict=True)]
+    for number, row in enumerate(cells):
+        padded = [
+            " " * (width - cell_len(cell)) + cell if name in right else cell + " " * (width - cell_len(cell))
+            for name, cell, width in zip(columns, row, widths, strict=True)
+        ]
+        line("  ".join(padded).rstrip(), style=None if number else "bold")
 
 
 def as_json(value: object) -> None:

@@ -39,10 +39,12 @@ def points(
         resurgam points --vault /mnt/vault --keys recovery.agekey --json
     """
     context = Context(manifest, vault, keys)
-    found = context.repository.points(context.system_name)
+    only = context.system_name
+    found = context.repository.points(only)
     if json:
         output.as_json([summary(context, sealed) for sealed in found])
         return 0
+    columns = ["point", "sealed (UTC)", "size", "new", "verdict", "findings"]
     rows = []
     for sealed in found:
         body, state = sealed.body, context.repository.state(sealed)
@@ -50,15 +52,15 @@ def points(
             [
                 body.id,
                 body.sealed[:19].replace("T", " "),
-                body.system,
                 output.size(sum(s.bytes for s in body.snapshots)),
                 output.size(sum(s.stored for s in body.snapshots)),
                 state.verdict.word if state.verdict else "not judged",
                 _counts(body.findings),
+                *([body.system] if only is None else []),
             ]
         )
     if rows:
-        output.table(["point", "sealed (UTC)", "system", "size", "new", "verdict", "findings"], rows, ["size", "new"])
+        output.table(columns if only else [*columns, "system"], rows, ["size", "new"])
     else:
         output.line("no recovery point yet: run `resurgam capture`")
     return 0
@@ -145,7 +147,8 @@ def diff(
     total = 0
     for (component, kind, where), group in groupby(differences, key=lambda d: (d.component, d.kind, d.where)):
         total += _show_group(component, kind, where, group, limit)
-    output.line(f"{total} differences between {left.id} and {right.id}" if total else "no difference")
+    between = f"difference{'' if total == 1 else 's'} between {left.id} and {right.id}"
+    output.line(f"{total} {between}" if total else "no difference")
     return 0
 
 

@@ -2,7 +2,8 @@
 
 The copy was asked all its probes, once or several times (the *runs*). Each probe is judged by each yardstick it has:
 
-* the **witness**, the live system just before and just after the cut: a case counts where both agree, others have moved;
+* the **witness**, the live system just before and just after the cut: a case counts where both agree, others have moved,
+  and a probe of which all have moved is judged as one that has no witness;
 * the **baseline**, the same point restored before and observed at least twice. It never judges the restore that made it,
   so a first proof has none; every later restore must have one;
 * the **reference**, a baseline that the owner has approved, for the probes that it holds.
@@ -114,16 +115,21 @@ class _Behaviour:
 def _judge_probe(probe: Probe, runs: Sequence[Run], yardsticks: Yardsticks, first_proof: bool) -> list[Part]:
     copy = _behaviour(probe, runs, "the copy", AA_RUNS if first_proof else 1)
     parts = []
+    moved_everywhere = False
     if probe.witness:
         live = _behaviour(probe, (yardsticks.witness.before, yardsticks.witness.after), "the live system", 2)
         fault = "different from live, a capture fault: " if first_proof else "different from live at the capture: "
         parts.append(_judge_by("witness", live, copy, probe, fault, moving=True))
+        moved_everywhere = bool(live.unsteady) and not parts[0].cases
     if not first_proof:  # a baseline never judges the restore that made it; no baseline means no pass (P4)
         baseline = _behaviour(probe, yardsticks.baseline.runs if yardsticks.baseline else (), "the baseline", AA_RUNS)
         parts.append(_judge_by("baseline", baseline, copy, probe))
     if yardsticks.reference and any(o.probe == probe.name for run in yardsticks.reference.runs for o in run):
         reference = _behaviour(probe, yardsticks.reference.runs, "the reference", AA_RUNS)
         parts.append(_judge_by("reference", reference, copy, probe))
+    if moved_everywhere and len(parts) > 1:  # as if there were no witness: what another yardstick says stands
+        also = f"{parts[1].reason}; the witness moved with the live system during the cut"
+        parts[:2] = [msgspec.structs.replace(parts[1], reason=also)]
     return parts or [_undecided(probe.name, "none", "no yardstick: neither witness nor reference knows this probe")]
 
 
@@ -216,7 +222,8 @@ def _undecided(name: str, yardstick: str, reason: str) -> Part:
 
 def _counted(counts: Counter[Judgement], moved: int) -> str:
     words = [f"{counts[judgement]} {judgement.word}" for judgement in sorted(counts, reverse=True)]
-    reason = f"{counts.total()} cases: {', '.join(words)}" if words else "no case is left to judge"
+    cases = f"{counts.total()} case{'' if counts.total() == 1 else 's'}"
+    reason = f"{cases}: {', '.join(words)}" if words else "no case is left to judge"
     return f"{reason}; {moved} moved with the live system during the cut" if moved else reason
 
 
