@@ -231,7 +231,10 @@ def load_manifest(path: str, *, environ: Mapping[str, str] | None = None) -> Sys
     _refuse_cycles(root, problems)
     _refuse_overlaps(root, values, problems)
     problems.raise_if_any()
-    return _system(values, folder)
+    system = _system(values, folder)
+    _refuse_impossible_probes(root, system, problems)
+    problems.raise_if_any()
+    return system
 
 
 def schema() -> dict[str, Any]:
@@ -323,6 +326,17 @@ def _refuse_cycles(root: Node, problems: Problems) -> None:
         problems.add(
             node.at, f"a cycle: {' is derived from '.join(cycle)}. Expected each to come from what stood before it."
         )
+
+
+def _refuse_impossible_probes(root: Node, system: System, problems: Problems) -> None:
+    """Each kind of probe knows best what it can be asked."""
+    for probe in system.probes:
+        try:
+            probes.check_probe(probe, system)
+        except ManifestError as error:
+            node = root.child("probes", probe.name)
+            assert node is not None
+            problems.add(node.at, f"{error.message} {error.next_step}".strip())
 
 
 def _refuse_overlaps(root: Node, values: dict[str, Any], problems: Problems) -> None:

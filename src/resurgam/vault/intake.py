@@ -29,6 +29,7 @@ from resurgam.model.point import Finding, Severity
 from resurgam.vault.chunking import HEAD, ContentCutter, Dtype, Piece, structure_of
 from resurgam.vault.filescache import FilesCache, Known, View
 from resurgam.vault.index import Index
+from resurgam.vault.pace import Pace
 from resurgam.vault.pack import Kind
 from resurgam.vault.sink import DomainKeys, Sink
 from resurgam.vault.snapshots import FORMAT as SNAPSHOT_FORMAT
@@ -112,10 +113,11 @@ class Intake:
         buffers: Buffers,
         cache: FilesCache | None,
         paranoid: bool,
+        pace: Pace,
         progress: Progress,
     ) -> None:
         self._sink, self._index, self._keys, self._pool, self._buffers = sink, index, keys, pool, buffers
-        self._cache, self._paranoid, self._progress = cache, paranoid, progress
+        self._cache, self._paranoid, self._pace, self._progress = cache, paranoid, pace, progress
         self._list = ChunkList(lambda kind, data: sink.put(keys, kind, data))
         self._tree = EntryTree(self._put_page, keys.chunk_ids[Kind.TREE])
         self._tables: list[Table] = []
@@ -215,6 +217,7 @@ class Intake:
             self._close_shared()
         shared, start = self._shared, len(self._shared.data)
         shared.data += bytes(blob.size)
+        self._pace.spend(blob.size)
         with memoryview(shared.data) as whole, whole[start:] as view:
             whole_read = read_fully(blob.source, 0, view) == blob.size
             digest = blake3(view, key=self._keys.chunk_ids[Kind.DATA]).digest(16)
@@ -247,6 +250,7 @@ class Intake:
         """In a thread: read one span of a structured blob and store its pieces; fewer when the bytes end early."""
         first, last = pieces[0], pieces[-1]
         extents: list[Extent] = []
+        self._pace.spend(last.offset + last.length - first.offset)
         with memoryview(self._buffers.span()) as whole, whole[: last.offset + last.length - first.offset] as view:
             done = read_fully(source, first.offset, view)
             for piece in pieces:
@@ -264,6 +268,7 @@ class Intake:
         while not final:
             buffer = self._buffers.windows.get()
             room = min(WINDOW - len(carried), size - offset)
+            self._pace.spend(room)
             with memoryview(buffer) as view:
                 view[: len(carried)] = carried
                 done = read_fully(source, offset, view[len(carried) : len(carried) + room])

@@ -28,6 +28,7 @@ from resurgam.vault.host import HostState, UnderWay
 from resurgam.vault.index import Index, encode_segment
 from resurgam.vault.intake import Buffers, Intake
 from resurgam.vault.keys import DEFAULT_DOMAIN, new_session, session_object
+from resurgam.vault.pace import Pace
 from resurgam.vault.pack import Kind
 from resurgam.vault.records import RecordType, itself, timestamp
 from resurgam.vault.signing import Role, SigningKey
@@ -109,6 +110,8 @@ class PointWriter(Writer):
         super().__init__(repository, repository.keyring.signer(Role.CAPTURE))
         self._system, self._host, self._clock, self._paranoid = system, host, clock, paranoid
         self._progress = progress or (lambda _component, _bytes: None)
+        limit = system.limits.read_mb_s
+        self._pace = Pace(limit * 1e6 if limit else None)
         self._caches: list[FilesCache] = []
         self._started = timestamp(clock.now())
         self.point = secrets.token_hex(8)
@@ -134,6 +137,7 @@ class PointWriter(Writer):
             self._buffers,
             cache,
             self._paranoid,
+            self._pace,
             lambda size: self._progress(component.name, size),
         )
         taken = intake.take(component.name, component.driver, driver.read(component, at))
