@@ -2,7 +2,6 @@
 
     python recover.py VAULT recovery.agekey                     lists the points
     python recover.py VAULT recovery.agekey POINT INTO          writes every file of the point below INTO/<component>/
-
 Needs only public libraries: pyrage (or decrypt keys/* with the age tool), cryptography, blake3, zstandard, msgspec, numpy.
 Written from docs/format.md; it imports nothing of ours, so it shows that the document suffices. It checks every
 authentication tag and every chunk id. It checks no signatures and restores no metadata.
@@ -61,7 +60,7 @@ class Vault:
             self.places[entry[0]] = (path, entry[2])
 
     def chunk(self, chunk, kind, domain):
-        """Section 4: the frame, its key, its codec; section 9: its id."""
+        """Section 4: the frame and its codec; section 3: its key and its id."""
         path, offset = self.places[chunk]
         with open(path, "rb") as file:
             file.seek(offset)
@@ -134,15 +133,17 @@ def main(folder, key_file, point="", into=""):
             print(body["id"], body["sealed"], body["system"], *(s["component"] for s in body["snapshots"]))
         elif body["id"].startswith(point):
             for snapshot in body["snapshots"]:
-                for path, meta, pieces in vault.files(snapshot):
-                    assert b".." not in path.split(b"/")
-                    assert not path.startswith(b"/")
-                    if "y" in meta:
-                        continue  # a folder, a link, a second name of a file: docs/drivers/files.md
-                    target = os.path.normpath(os.path.join(os.fsencode(into), snapshot["component"].encode(), path))
-                    os.makedirs(os.path.dirname(target), exist_ok=True)
-                    with open(target, "wb") as file:
-                        file.writelines(vault.chunk(c, DATA, snapshot["domain"])[a : a + n] for c, a, n in pieces)
+                recover(vault, snapshot, os.path.realpath(os.fsencode(into)))
+
+
+def recover(vault, snapshot, into):
+    for path, meta, pieces in vault.files(snapshot):
+        if meta.get("y", "f") == "f":  # else a folder, a link, a second name of a file: docs/drivers/files.md
+            target = os.path.normpath(os.path.join(into, snapshot["component"].encode(), path))
+            assert target.startswith(into + b"/"), f"a hostile vault leads to {target}"
+            os.makedirs(os.path.dirname(target), exist_ok=True)
+            with open(target, "wb") as file:
+                file.writelines(vault.chunk(c, DATA, snapshot["domain"])[a : a + n] for c, a, n in pieces)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,116 @@
+"""The vault outlives the tool (P3): ``docs/recover.py``, which imports nothing of Resurgam, gives back every file of a point."""
+
+from __future__ import annotations
+
+import ast
+import os
+import random
+import struct
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from resurgam.stores.local import LocalStore
+from tests.support import World
+
+SCRIPT = Path(__file__).parents[2] / "docs" / "recover.py"
+LINES = 150
+Files = dict[bytes, bytes]
+
+
+@pytest.fixture(scope="module")
+def content() -> Files:
+    """Files that take every way through the format: shared and own chunks, run pages, inner pages, each kind of codec."""
+    rng = np.random.default_rng(7)
+    floats = rng.normal(0, 0.02, 400_000).astype("<f4")
+    tensor = b'{"w":{"dtype":"F32","shape":[400000],"data_offsets":[0,1600000]}}'
+    halves = (floats.view("<u4") >> 16).astype("<u2").tobytes()
+    brains = b'{"w":{"dtype":"BF16","shape":[400000],"data_offsets":[0,800000]}}'
+    words = " ".join(random.Random(7).choices(("vault", "point", "probe", "cut"), k=200_000)).encode()
+    files = {
+        b"empty": b"",
+        b"f32.safetensors": struct.pack("<Q", len(tensor)) + tensor + floats.tobytes(),
+        b"bf16.safetensors": struct.pack("<Q", len(brains)) + brains + halves,
+        b"large.bin": rng.bytes(48 << 20),  # more than 64 chunks: its list lies in pages of its own
+        b"text.txt": words,
+        b"name-\xff": b"not UTF-8",
+    }
+    return files | {b"many/%04d" % number: b"file %d" % number for number in range(3000)}
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory, content: Files) -> World:
+    """A vault on disk with two points; the second one shares nearly all with the first."""
+    folder = str(tmp_path_factory.mktemp("recover"))
+    world = World(folder, store=LocalStore.create(f"{folder}/vault"))
+    world.live.files = dict(content)
+    world.capture()
+    world.live.files[b"many/0007"] = b"changed"
+    world.capture()
+    return world
+
+
+def run(world: World, *words: str) -> subprocess.CompletedProcess[str]:
+    """The script with nothing of Resurgam in reach, in a process of its own."""
+    command = [sys.executable, str(SCRIPT), f"{world.folder}/vault", f"{world.keys}/recovery.agekey", *words]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def test_the_script_is_short_and_imports_nothing_of_ours() -> None:
+    """Else it would prove nothing about the document."""
+    source = SCRIPT.read_text(encoding="utf-8")
+    assert len(source.splitlines()) <= LINES
+    names = {alias.name for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Import) for alias in node.names}
+    names |= {node.module or "" for node in ast.walk(ast.parse(source)) if isinstance(node, ast.ImportFrom)}
+    assert not [name for name in names if name.startswith("resurgam")]
+
+
+def test_it_lists_the_points(world: World) -> None:
+    """One line per point, with what it is of."""
+    done = run(world)
+    assert done.returncode == 0, done.stderr
+    listed = [line.split() for line in done.stdout.splitlines()]
+    expected = {sealed.body.id for sealed in world.repository().points()}
+    assert {line[0] for line in listed} == expected
+    assert {tuple(line[2:]) for line in listed} == {("test", "files")}
+
+
+def test_every_file_comes_back_to_the_byte(world: World, content: Files, tmp_path: Path) -> None:
+    """P3: vault and recovery key are enough, for each point as it was."""
+    older, newer = world.repository().points()
+    for sealed, expected in ((older, content), (newer, content | {b"many/0007": b"changed"})):
+        into = tmp_path / sealed.body.id
+        done = run(world, sealed.body.id, str(into))
+        assert done.returncode == 0, done.stderr
+        root = os.fsencode(into / "files")
+        found = {
+            os.path.relpath(os.path.join(where, name), root): Path(os.fsdecode(os.path.join(where, name))).read_bytes()
+            for where, _, names in os.walk(root)
+            for name in names
+        }
+        assert found.keys() == expected.keys()
+        assert [path for path, data in expected.items() if found[path] != data] == []
+
+
+def test_a_wrong_key_and_a_damaged_pack_are_errors_and_not_other_bytes(world: World, tmp_path: Path) -> None:
+    """P12: whatever is wrong ends the script; it never writes bytes that are not those of the point."""
+    point = world.repository().points()[0].body.id
+    foreign = World(str(tmp_path / "foreign"))
+    done = subprocess.run(
+        [sys.executable, str(SCRIPT), f"{world.folder}/vault", f"{foreign.keys}/recovery.agekey", point, str(tmp_path)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode != 0
+    pack = max((Path(world.folder) / "vault" / "packs").glob("*/*"), key=lambda path: path.stat().st_size)
+    sound = pack.read_bytes()
+    pack.chmod(0o600)
+    pack.write_bytes(sound[:100_000] + bytes([sound[100_000] ^ 1]) + sound[100_001:])
+    try:
+        assert run(world, point, str(tmp_path / "out")).returncode != 0
+    finally:
+        pack.write_bytes(sound)
