@@ -370,8 +370,10 @@ def as_nobody(folder: Path, code: str, pin: str = "auto") -> list[str]:
     return done.stdout.splitlines()
 
 
-@pytest.mark.parametrize("pin", ["auto", "never"])
-def test_unreadable_is_said_with_the_permission(open_folder: Path, pin: str) -> None:
+@pytest.mark.parametrize(
+    ("pin", "age"), [("auto", "young"), ("never", "young"), ("never", "old")], ids=["copied", "listed", "listed, old"]
+)
+def test_unreadable_is_said_with_the_permission(open_folder: Path, pin: str, age: str) -> None:
     """P12: what may not be read is named, with its mode, its owner and the command; the rest is captured."""
     live = open_folder / "live"
     (live / "closed folder").mkdir(parents=True)
@@ -383,6 +385,7 @@ def test_unreadable_is_said_with_the_permission(open_folder: Path, pin: str) -> 
     live.chmod(0o755)
     told = as_nobody(
         open_folder,
+        f"from resurgam.drivers import files_reading\n{age == 'old'} and setattr(files_reading, 'SAFE_AGE', -10**12)\n"
         "taken = take(driver, live)\n"
         "print(sorted(i.path for i in taken.items if i.size))\n"
         "for f in taken.findings: print(f.severity.value, f.what, f.keys)\n"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import resource
 import signal
@@ -13,9 +14,10 @@ from typing import Any
 
 import pytest
 
+from resurgam.drivers import files_writing
 from resurgam.drivers.base import Blob, Item, Rows
 from resurgam.drivers.files import FilesDriver
-from resurgam.errors import Denied, IntegrityError, StoreFull, TargetRefused
+from resurgam.errors import Denied, IntegrityError, StoreFull, TargetRefused, Unreachable
 from resurgam.model.system import Component
 from resurgam.testing.carrying import BytesSource
 from resurgam.testing.driver_kit import assert_says_what_next
@@ -183,6 +185,29 @@ def test_no_room(target: Component, tmp_path: Path, size: int) -> None:
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert_says_what_next(error.value)
+    assert_nothing_happened(tmp_path)
+
+
+def test_durable_before_it_is_named(target: Component, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """P5: everything is on the disk before the rename, so that a power cut leaves no named half; where it cannot be, nothing is."""
+    sync, seen = files_writing._sync_file_system, []
+
+    def watched(descriptor: int) -> None:
+        seen.append(sorted(os.listdir(descriptor)))
+        assert not os.path.lexists(target.location)
+        sync(descriptor)
+
+    monkeypatch.setattr(files_writing, "_sync_file_system", watched)
+    FilesDriver().write([ROOT, item(b"a", b"1"), item(b"b", b"2")], target)
+    assert seen == [["a", "b"]]
+    FilesDriver().erase(target)
+
+    def broken(descriptor: int) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(files_writing, "_sync_file_system", broken)
+    with pytest.raises(Unreachable):
+        FilesDriver().write([ROOT, item(b"a", b"1")], target)
     assert_nothing_happened(tmp_path)
 
 

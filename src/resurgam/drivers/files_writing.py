@@ -228,7 +228,7 @@ class _Building:
         parent, slash, name = meta.to.rpartition(b"/")
         first = self._partial + b"/" + meta.to
         inside = name not in {b"", b".", b".."} and b"\0" not in meta.to and (not slash or parent in self._folders)
-        if path == ROOT or not inside or meta.to >= path or not _is_file(first):
+        if path == ROOT or not inside or not _is_file(first):
             refuse(path, "is another name of a file that is not there")
         os.link(first, where, follow_symlinks=False)
 
