@@ -291,7 +291,7 @@ class TinySystem:
         connection.close()
         for number in range(4):
             with open(f"{self.files}/{number}.txt", "wb") as file:
-                file.write(os.urandom(1500) + b"You are a handbook. " * number)
+                file.write(os.urandom(6000) + b"You are a handbook. " * number)
         self.system = System(
             name="tiny",
             vault=VaultPlace(path=f"{self.folder}/vault", keys=f"{self.folder}/keys"),

@@ -86,7 +86,6 @@ class Repository:
         self.store = store
         self.keyring = keyring
         self.identity = _identity(store)
-        self.vault = bytes.fromhex(self.identity.vault)
         trust = keyring.trust
         if (trust.vault, trust.root) != (self.identity.vault, self.identity.root):
             raise Denied(
@@ -95,6 +94,7 @@ class Repository:
                 untouched="Nothing was read or written.",
                 next_step="Point vault.keys in resurgam.yaml at the keys of this vault.",
             )
+        self.vault = keyring.vault
         tables = ((entry.name, store.get(entry.name)) for entry in store.list("roles/"))
         found = latest_roles(tables, self.vault, trust.root)
         self.roles: RoleTable = found.table
