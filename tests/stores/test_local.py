@@ -1,4 +1,4 @@
-"""What a folder must do beyond the exam: sync in the right order, survive a full, failing or forbidding file system."""
+"""What a folder must do beyond the exam: sync in the right order, name once, and let no stranger lead it astray."""
 
 from __future__ import annotations
 
@@ -8,85 +8,18 @@ import fcntl
 import mmap
 import os
 import stat
-import subprocess
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
-from resurgam.errors import Denied, IntegrityError, NotFound, ResurgamError, StoreFull, TargetRefused, Unreachable
+from resurgam.errors import Denied, IntegrityError, NotFound, TargetRefused, Unreachable
 from resurgam.stores import disk
 from resurgam.stores.base import AlreadyThere
 from resurgam.stores.local import ABANDONED, LocalStore
 from resurgam.testing.faults import ManualClock
-
-NOBODY = 65534
-as_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to mount a small file system")
-
-
-@pytest.fixture
-def root(tmp_path: Path) -> Path:
-    return tmp_path / "vault"
-
-
-@pytest.fixture
-def store(root: Path) -> Iterator[LocalStore]:
-    with LocalStore.create(str(root)) as opened:
-        yield opened
-
-
-@pytest.fixture
-def small(tmp_path: Path) -> Iterator[Path]:
-    """A real file system of 4 MiB."""
-    place = tmp_path / "small"
-    place.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=4m,nr_inodes=40", "tmpfs", str(place)]
-    if subprocess.run(mount, check=False, capture_output=True).returncode:
-        pytest.skip("may not mount a small file system here")
-    try:
-        yield place
-    finally:
-        subprocess.run(["umount", "--lazy", str(place)], check=True)
-
-
-def assert_told(error: ResurgamError) -> None:
-    """P12: what was wrong, what was left untouched, what to do next."""
-    assert error.message
-    assert error.untouched
-    assert error.next_step
-
-
-def files(root: Path) -> list[str]:
-    """Every file below ``root``, also temporary ones."""
-    return sorted(str(path.relative_to(root)) for path in root.rglob("*") if not path.is_dir())
-
-
-def failing(code: int) -> Callable[..., None]:
-    """A system call that fails."""
-
-    def fail(*_: object, **__: object) -> None:
-        raise OSError(code, os.strerror(code))
-
-    return fail
-
-
-@contextmanager
-def without_privileges() -> Iterator[None]:
-    """This thread's file accesses are nobody's: root's right to pass every permission is gone (setfsuid(2))."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    if os.geteuid() != 0:
-        yield
-        return
-    libc.setfsgid(NOBODY)
-    libc.setfsuid(NOBODY)
-    try:
-        yield
-    finally:
-        libc.setfsuid(0)
-        libc.setfsgid(0)
-
+from tests.stores.folders import assert_told, failing, files, record, without_privileges
 
 # --- opening ----------------------------------------------------------------------------------------------------------
 
@@ -138,35 +71,6 @@ def test_closed_is_closed(root: Path) -> None:
 
 
 # --- durable, in this order -------------------------------------------------------------------------------------------
-
-
-def record(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
-    """Let the real calls happen and write down which came when, and on what."""
-    seen: list[tuple[str, str]] = []
-    fsync, link, unlink, mkdir = os.fsync, os.link, os.unlink, os.mkdir
-
-    def path_of(descriptor: int) -> str:
-        return os.readlink(f"/proc/self/fd/{descriptor}")
-
-    def on_fsync(descriptor: int) -> None:
-        fsync(descriptor)
-        seen.append(("fsync", path_of(descriptor)))
-
-    def on_link(src: str, dst: str, *, src_dir_fd: int, dst_dir_fd: int, follow_symlinks: bool) -> None:
-        link(src, dst, src_dir_fd=src_dir_fd, dst_dir_fd=dst_dir_fd, follow_symlinks=follow_symlinks)
-        seen.append(("link", f"{path_of(dst_dir_fd)}/{dst}"))
-
-    def on_unlink(path: str, *, dir_fd: int) -> None:
-        unlink(path, dir_fd=dir_fd)
-        seen.append(("unlink", f"{path_of(dir_fd)}/{path}"))
-
-    def on_mkdir(path: str, mode: int, *, dir_fd: int | None = None) -> None:
-        mkdir(path, mode, dir_fd=dir_fd)
-        seen.append(("mkdir", path if dir_fd is None else f"{path_of(dir_fd)}/{path}"))
-
-    for name, call in (("fsync", on_fsync), ("link", on_link), ("unlink", on_unlink), ("mkdir", on_mkdir)):
-        monkeypatch.setattr(os, name, call)
-    return seen
 
 
 def test_bytes_before_name_before_answer(store: LocalStore, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -388,6 +292,16 @@ def test_overtaken_between_writing_and_naming(store: LocalStore, root: Path) -> 
     assert files(root) == ["a"]
 
 
+def test_the_winner_is_deleted_at_once(store: LocalStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """P2: a put that has not made the object never says that it has, even where the one who did has vanished."""
+    monkeypatch.setattr(os, "link", failing(errno.EEXIST))
+    with pytest.raises(Unreachable):
+        store.put("a", b"x")
+    monkeypatch.setattr(disk, "same_file", lambda *_: False)
+    with pytest.raises(AlreadyThere):
+        store.put("a", b"x")
+
+
 def test_object_and_folder_of_one_name(store: LocalStore) -> None:
     """A folder cannot hold both; the second is refused and the first stays."""
     store.put("a/b", b"x")
@@ -409,129 +323,6 @@ def test_the_temporary_folder_holds_no_objects(store: LocalStore, name: str) -> 
     for call in calls:
         with pytest.raises(IntegrityError):
             call()
-
-
-# --- a file system that says no ---------------------------------------------------------------------------------------
-
-
-@as_root
-@pytest.mark.parametrize("direct", [True, False])
-def test_disk_full(small: Path, direct: bool) -> None:
-    """P12: StoreFull leaves nothing behind, touches nothing that is there, and is over once there is room."""
-    with LocalStore.create(str(small), not_empty=True, direct=direct) as store:
-        store.put("points/sealed", b"s" * (1 << 20))
-        for data in (b"x" * (6 << 20), iter([b"x" * (1 << 20)] * 6)):
-            with pytest.raises(StoreFull) as caught:
-                store.put("packs/big", data)
-            assert_told(caught.value)
-            assert files(small) == ["points/sealed"]
-        store.put("packs/fits", b"x" * (2 << 20))
-        assert store.get("points/sealed") == b"s" * (1 << 20)
-
-
-@as_root
-def test_no_inodes_left(small: Path) -> None:
-    """A file system can be full of names as well."""
-    with LocalStore.create(str(small), not_empty=True) as store:
-
-        def fill() -> None:
-            for n in range(60):
-                store.put(f"{n:02}/a", b"x")
-
-        with pytest.raises(StoreFull) as caught:
-            fill()
-        assert_told(caught.value)
-        there = [entry.name for entry in store.list()]
-        assert there
-        assert there == [f"{n:02}/a" for n in range(len(there))]
-
-
-@as_root
-def test_mounted_read_only(small: Path) -> None:
-    """What can only be read can still be read, and AlreadyThere is still true."""
-    with LocalStore.create(str(small), not_empty=True) as store:
-        store.put("a/b", b"x")
-    subprocess.run(["mount", "-o", "remount,ro", str(small)], check=True)
-    with LocalStore(str(small)) as store:
-        calls: tuple[Callable[[], None], ...] = (
-            lambda: store.put("a/c", b"y"),
-            lambda: store.put("d/e", b"y"),
-            lambda: store.delete("a/b"),
-        )
-        for call in calls:
-            with pytest.raises(Denied) as caught:
-                call()
-            assert_told(caught.value)
-        with pytest.raises(AlreadyThere):
-            store.put("a/b", b"y")
-        assert store.get("a/b") == b"x"
-
-
-def test_permissions_revoked(store: LocalStore, root: Path) -> None:
-    """Denied for each verb, never an empty answer: a listing that leaves out what it may not see would be a lie."""
-    store.put("a/b", b"x")
-    store.put("c/d", b"y")
-    for path in (root / "a", root / "c", root / "tmp"):
-        path.chmod(0o700 if os.geteuid() == 0 else 0)
-    (root / "c" / "d").chmod(0)
-    calls: tuple[Callable[[], object], ...] = (
-        lambda: store.get("a/b"),
-        lambda: store.get("c/d"),
-        lambda: store.put("a/e", b"z"),
-        lambda: store.put("f", b"z"),
-        lambda: store.delete("a/b"),
-        lambda: list(store.list()),
-        lambda: list(store.list("c/")),
-        store.strays,
-    )
-    with without_privileges():
-        for call in calls:
-            with pytest.raises(Denied) as caught:
-                call()
-            assert_told(caught.value)
-    for path in (root / "a", root / "c", root / "tmp"):
-        path.chmod(0o700)
-    assert files(root) == ["a/b", "c/d"]
-
-
-@pytest.mark.parametrize("call", ["write", "fsync", "link"])
-@pytest.mark.parametrize(
-    ("code", "kind"),
-    [(errno.EIO, Unreachable), (errno.ESTALE, Unreachable), (errno.EDQUOT, StoreFull), (errno.EACCES, Denied)],
-)
-def test_any_step_can_fail(
-    store: LocalStore, root: Path, monkeypatch: pytest.MonkeyPatch, call: str, code: int, kind: type[ResurgamError]
-) -> None:
-    """P1: wherever a put fails before its name exists, nothing is left and the next try works."""
-    store.put("packs/before", b"x")
-    with monkeypatch.context() as failed:
-        failed.setattr(os, call, failing(code))
-        with pytest.raises(kind) as caught:
-            store.put("packs/pack", b"y" * 5000)
-    assert_told(caught.value)
-    assert caught.value.transient is (kind is Unreachable)
-    assert files(root) == ["packs/before"]
-    store.put("packs/pack", b"y" * 5000)
-
-
-def test_last_sync_fails(store: LocalStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    """P1: a put whose name may not be durable says so; trying again ends in a true AlreadyThere."""
-    store.put("packs/before", b"x")
-    fsync = os.fsync
-
-    def on_folder(descriptor: int) -> None:
-        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
-            raise OSError(errno.EIO, "lost")
-        fsync(descriptor)
-
-    with monkeypatch.context() as failed:
-        failed.setattr(os, "fsync", on_folder)
-        with pytest.raises(Unreachable):
-            store.put("packs/pack", b"y")
-        with pytest.raises(Unreachable):  # nor is AlreadyThere said of a name that cannot be made durable
-            store.put("packs/pack", b"y")
-    with pytest.raises(AlreadyThere):
-        store.put("packs/pack", b"y")
 
 
 # --- strangers in the folder ------------------------------------------------------------------------------------------

@@ -12,6 +12,8 @@ import contextlib
 import ctypes
 import errno
 import os
+import stat
+from collections.abc import Sequence
 
 STEP = 8 << 20  # bytes handed to the kernel at a time
 FOLDER_MODE = 0o750
@@ -19,6 +21,7 @@ OPEN_FOLDER = os.O_RDONLY | getattr(os, "O_DIRECTORY", 0)
 O_DIRECT = getattr(os, "O_DIRECT", 0)  # 0 where the system has none
 
 _NO_FOLLOW = getattr(os, "O_NOFOLLOW", 0)
+_OPEN_FILE = os.O_RDONLY | _NO_FOLLOW | getattr(os, "O_NONBLOCK", 0)  # never waits at a planted pipe
 _RENAME_NOREPLACE = 1  # linux/fs.h
 _NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EXDEV}
 _NO_RENAME = {errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EXDEV}
@@ -27,6 +30,27 @@ _NO_RENAME = {errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno
 def open_folder(part: str, parent: int) -> int:
     """A descriptor of the folder ``part`` of ``parent``; a symbolic link is not one."""
     return os.open(part, OPEN_FOLDER | _NO_FOLLOW, dir_fd=parent)
+
+
+def open_file(root: int, parts: Sequence[str]) -> tuple[int, int]:
+    """A descriptor for reading of the regular file ``parts`` below ``root``, walked part by part, and its size."""
+    *folders, last = parts
+    here = root
+    try:
+        for part in folders:
+            below = open_folder(part, here)
+            if here != root:
+                os.close(here)
+            here = below
+        descriptor = os.open(last, _OPEN_FILE, dir_fd=here)
+    finally:
+        if here != root:
+            os.close(here)
+    status = os.fstat(descriptor)
+    if not stat.S_ISREG(status.st_mode):
+        os.close(descriptor)
+        raise FileNotFoundError(errno.ENOENT, "it is not a file")
+    return descriptor, status.st_size
 
 
 def entries(folder: int) -> list[tuple[str, os.stat_result]]:
