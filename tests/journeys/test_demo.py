@@ -14,9 +14,8 @@ from pathlib import Path
 import pytest
 
 from examples.handbook import answering, building
-from resurgam.cli import demo
+from resurgam.cli import demo, demo_stage
 from resurgam.cli import demo_incidents as incidents
-from resurgam.cli import demo_stage
 from resurgam.errors import ResurgamError, TargetRefused
 
 

@@ -27,8 +27,8 @@ from resurgam.cli.demo_stage import PATIENCE, Stage, empty_folder
 from resurgam.model.system import Json
 from resurgam.model.verdict import Judgement, Part, Verdict
 from resurgam.probes.runner import LiveRunner
-from resurgam.proof.judge import IsolationReport, judge
-from resurgam.proof.observe import observe
+from resurgam.proof.judge import AA_RUNS, IsolationReport, judge
+from resurgam.proof.observe import observe, observe_repeatedly
 from resurgam.restore.sandbox import available
 from resurgam.restore.verify import yardsticks_of
 
@@ -177,7 +177,9 @@ def _incident(stage: Stage, number: int, incident: Incident, origin: str) -> Row
     noticed = tuple(check.name for check in naive if not check.ok)
     stage.expect(noticed == incident.noticed, f"{incident.noticed or 'none'} of the naive checks notice it")
     live = _live_verdict(home)
-    damaged = [part for part in live.parts if part.yardstick == "baseline" and not part.judgement.passes]
+    damaged = list(
+        {part.name: part for part in live.parts if not part.judgement.passes}.values()
+    )  # whatever the yardstick
     stage.expect(live.judgement is Judgement.DIFFERENT, "the probes notice it")
     found = "; ".join(map(_found, damaged))
     stage.say(f"probes: {live.judgement.word}: {found}", *_example(golden, _golden(home), damaged))
@@ -215,10 +217,12 @@ def _live_verdict(home: str) -> Verdict:
     context = Context(os.path.join(home, DEFAULT_MANIFEST))
     system, sealed = context.system, context.point("latest")
     yardsticks = yardsticks_of(context.repository, sealed, context.repository.particulars(sealed.body))
-    run = observe(system, system.probes, LiveRunner(system.root))
+    # A host that cannot isolate has no baselines (P4); then the witness of the capture judges, which wants two rounds.
+    by_witness = yardsticks.baseline is None
+    runs = observe_repeatedly(system, system.probes, LiveRunner(system.root), AA_RUNS if by_witness else 1)
     # It is the live system itself that is asked: there is nothing to keep it apart from.
     apart = IsolationReport(isolated=True)
-    return judge(sealed.body.id, system, (run,), yardsticks, isolation=apart, first_proof=False, seconds=0.0)
+    return judge(sealed.body.id, system, runs, yardsticks, isolation=apart, first_proof=by_witness, seconds=0.0)
 
 
 def _golden(home: str) -> dict[str, Json]:

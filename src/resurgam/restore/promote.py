@@ -73,6 +73,7 @@ class Promoter:
 
     def plan(self, directory: str) -> Plan:
         """What ``promote`` would do, without doing any of it (P10). Raises what ``promote`` raises before its first step."""
+        directory = os.path.abspath(directory)
         restored = state.load(directory)
         candidate.require_proven(restored)
         places = candidate.places(self.system, directory, restored)
