@@ -23,71 +23,20 @@ from resurgam.errors import LimitExceeded, ManifestError
 from resurgam.model.point import Severity
 from resurgam.model.system import Component, Consistency, Json
 from resurgam.testing.carrying import take
+from tests.drivers.files_tree import can_hold_attributes, census, make_tree
 
 AS_IF_LARGE: dict[str, Json] = {"pin": "never"}
-Census = dict[bytes, tuple[object, ...]]
 
 
 def component(location: Path | str, **options: Json) -> Component:
     return Component(name="data", driver="files", location=str(location), options=options)
 
 
-def census(root: bytes) -> Census:
-    """Everything about a tree that a restore must give back, found without the driver."""
-    found: Census = {}
-    for folder, folders, names in os.walk(root):
-        for path in [folder, *(os.path.join(folder, name) for name in folders + names)]:
-            at = os.lstat(path)
-            kept: tuple[object, ...] = (stat.S_IFMT(at.st_mode), stat.S_IMODE(at.st_mode), at.st_mtime_ns, at.st_uid)
-            if stat.S_ISLNK(at.st_mode):
-                kept += (os.readlink(path),)
-            else:
-                kept += (tuple((n, os.getxattr(path, n)) for n in sorted(os.listxattr(path))),)
-            if stat.S_ISREG(at.st_mode):
-                with open(path, "rb") as file:
-                    kept += (at.st_size, at.st_nlink, file.read() if at.st_size < 1 << 20 else file.read(4096))
-            found[os.path.relpath(path, root)] = kept
-    return found
-
-
-def can_hold_attributes(folder: Path) -> bool:
-    probe = folder / "probe"
-    probe.touch()
-    try:
-        os.setxattr(probe, "user.probe", b"1")
-    except OSError:
-        return False
-    finally:
-        probe.unlink()
-    return True
-
-
 @pytest.fixture
 def tree(tmp_path: Path) -> bytes:
-    """A folder with everything that a file system can hold and a careless copy loses."""
+    """A folder with everything that a file system can hold."""
     root = os.fsencode(tmp_path / "tree")
-    os.makedirs(root + b"/folder/empty")
-    with open(root + b"/folder/plain", "wb") as file:
-        file.write(b"plain\n" * 1000)
-    open(root + b"/zero", "wb").close()
-    open(root + b"/!before the dot", "wb").close()
-    with open(root + b"/not utf-8 \xff\xfe\n", "wb") as file:
-        file.write(b"\xff")
-    os.makedirs(root + b"/" + b"/".join([b"deep"] * 400))
-    os.link(root + b"/folder/plain", root + b"/a first name of plain")
-    os.link(root + b"/folder/plain", root + b"/zz last name of plain")
-    for name, to in ((b"dangling", b"nowhere"), (b"absolute", b"/etc/passwd"), (b"loop", b"loop"), (b"up", b"../..")):
-        os.symlink(to, root + b"/" + name)
-    os.symlink(b"\xff", root + b"/to not utf-8")
-    if can_hold_attributes(tmp_path):
-        os.setxattr(root + b"/folder/plain", "user.origin", b"\x00binary\xff")
-        os.setxattr(root + b"/folder", "user.empty", b"")
-    os.chmod(root + b"/zero", 0o4751)
-    os.chmod(root + b"/folder/empty", 0o1555)
-    os.utime(root + b"/folder/plain", ns=(1, 1_234_567_890_123_456_789))
-    os.utime(root + b"/dangling", ns=(1, 987_654_321_000_000_001), follow_symlinks=False)
-    os.utime(root + b"/folder", ns=(1, -5_000_000_001))
-    os.utime(root, ns=(1, 42))
+    make_tree(root)
     return root
 
 
@@ -340,6 +289,7 @@ from pathlib import Path
 from resurgam.drivers.files import FilesDriver
 from resurgam.errors import ResurgamError
 from resurgam.testing.carrying import take
+from tests.drivers.files_tree import can_hold_attributes, census, make_tree
 from resurgam.model.system import Component
 from tests.drivers.test_files_hostile import item
 if os.geteuid() == 0:

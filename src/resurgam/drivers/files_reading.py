@@ -99,7 +99,7 @@ class _Items:
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), where)
         source = LiveSource(where, entry, meta)
         stamp = stamp_of(entry, self._listing.began)
-        if stamp is None and entry.size:
+        if stamp is None or not entry.size:
             source.open()  # it will be read now in any case, and young files are the ones that vanish
         if entry.links > 1:
             self._first_name[inode] = entry.path
