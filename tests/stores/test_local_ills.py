@@ -76,9 +76,9 @@ def test_permissions_revoked(store: LocalStore, root: Path) -> None:
     """Denied for each verb, never an empty answer: a listing that leaves out what it may not see would be a lie."""
     store.put("a/b", b"x")
     store.put("c/d", b"y")
+    (root / "c" / "d").chmod(0)
     for path in (root / "a", root / "c", root / "tmp"):
         path.chmod(0o700 if os.geteuid() == 0 else 0)
-    (root / "c" / "d").chmod(0)
     calls: tuple[Callable[[], object], ...] = (
         lambda: store.get("a/b"),
         lambda: store.get("c/d"),
