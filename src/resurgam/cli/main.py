@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
-import click
 import typer
 
 from resurgam import __version__
@@ -29,14 +28,23 @@ app = typer.Typer(
 )
 
 
-@app.callback()
-def common(
-    version: Annotated[bool, typer.Option("--version", help="Show the version and exit.", is_eager=True)] = False,
-) -> None:
-    """Back up an AI system as a system, bring it back, and prove that it behaves the same."""
-    if version:
+# What typer raises for wrong words. Found through its public names: newer releases bring their own copy of click.
+_WRONG_WORDS: Any = next(base for base in typer.BadParameter.__mro__ if base.__name__ == "ClickException")
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
         output.line(f"resurgam {__version__}")
         raise typer.Exit
+
+
+@app.callback()
+def common(
+    version: Annotated[
+        bool, typer.Option("--version", help="Show the version and exit.", is_eager=True, callback=_show_version)
+    ] = False,
+) -> None:
+    """Back up an AI system as a system, bring it back, and prove that it behaves the same."""
 
 
 for verb in (
@@ -62,15 +70,13 @@ def main(arguments: list[str] | None = None) -> int:
     words = sys.argv[1:] if arguments is None else arguments
     try:
         code = app(words, standalone_mode=False)
-    except click.exceptions.Exit as leaving:
-        return leaving.exit_code
-    except click.ClickException as wrong:
+    except _WRONG_WORDS as wrong:
         wrong.show()
-        return wrong.exit_code
+        return int(wrong.exit_code)
     except ResurgamError as problem:
         output.error(problem, json="--json" in words)
         return problem.exit_code
-    except (KeyboardInterrupt, click.Abort):
+    except (KeyboardInterrupt, typer.Abort):
         output.err.print("interrupted; what was sealed before stands, the rest will be reused or removed")
         return EXIT_INTERRUPTED
     return code if isinstance(code, int) else 0
