@@ -9,11 +9,12 @@ Three ways for the bytes of a blob:
   their chunks are known, and leave it in the driver's order.
 
 A blob whose bytes did not stand still is read again from the start, up to ``ATTEMPTS`` times, then kept as last read with
-a finding that names it.
+a finding that names it; one that is gone before it was read is left out with a finding.
 """
 
 from __future__ import annotations
 
+import mmap
 import queue
 import threading
 from collections import deque
@@ -24,13 +25,14 @@ from dataclasses import dataclass, field
 from blake3 import blake3
 
 from resurgam.drivers.base import Blob, Item, Rows, Source, read_fully
+from resurgam.errors import Denied, NotFound
 from resurgam.model.codec import to_msgpack
 from resurgam.model.point import Finding, Severity
 from resurgam.vault.chunking import HEAD, ContentCutter, Dtype, Piece, structure_of
 from resurgam.vault.filescache import FilesCache, Known, View
 from resurgam.vault.index import Index
 from resurgam.vault.pace import Pace
-from resurgam.vault.pack import Kind
+from resurgam.vault.pack import Kind, new_buffer
 from resurgam.vault.sink import DomainKeys, Sink
 from resurgam.vault.snapshots import FORMAT as SNAPSHOT_FORMAT
 from resurgam.vault.snapshots import INLINE, ChunkList, Entry, EntryTree, Extent, SnapshotRoot, store_runs
@@ -88,16 +90,16 @@ class Buffers:
     """
 
     def __init__(self, windows: int) -> None:
-        self.windows: queue.SimpleQueue[bytearray] = queue.SimpleQueue()
+        self.windows: queue.SimpleQueue[mmap.mmap] = queue.SimpleQueue()
         for _ in range(windows):
-            self.windows.put(bytearray(WINDOW))
+            self.windows.put(new_buffer(WINDOW))
         self._local = threading.local()
 
-    def span(self) -> bytearray:
+    def span(self) -> mmap.mmap:
         """This thread's own buffer."""
         if not hasattr(self._local, "buffer"):
-            self._local.buffer = bytearray(SPAN)
-        buffer: bytearray = self._local.buffer
+            self._local.buffer = new_buffer(SPAN)
+        buffer: mmap.mmap = self._local.buffer
         return buffer
 
 
@@ -127,6 +129,7 @@ class Intake:
         self._findings: list[Finding] = []
         self._view: View | None = None  # of the blob last taken, while it is being decoded
         self._restless: list[str] = []
+        self._lost: list[str] = []
         self._items = 0
         self._bytes = 0
 
@@ -143,7 +146,7 @@ class Intake:
         self._drain(0)
         root = SnapshotRoot(SNAPSHOT_FORMAT, component, driver, self._tree.root(), self._tables)
         tree = self._put_page(Kind.TREE, to_msgpack(root))
-        return Taken(tree, self._list.root(), self._items, self._bytes, self._findings + self._restless_finding())
+        return Taken(tree, self._list.root(), self._items, self._bytes, self._findings + self._told())
 
     def _take_finding(self, finding: Finding) -> None:
         self._findings.append(finding)
@@ -165,9 +168,16 @@ class Intake:
             self._view.pages.extend(pages)
 
     def _take_blob(self, blob: Blob) -> None:
-        self._items += 1
         self._view = None
-        waiting = self._start(blob)
+        try:
+            waiting = self._start(blob)
+        except (NotFound, Denied):
+            if blob.view:
+                raise  # it is the component itself
+            self._lost.append(_shown(blob))
+            blob.source.close()
+            return
+        self._items += 1
         if blob.view:
             self._take_view(waiting)
         self._waiting.append(waiting)
@@ -218,11 +228,15 @@ class Intake:
         shared, start = self._shared, len(self._shared.data)
         shared.data += bytes(blob.size)
         self._pace.spend(blob.size)
-        with memoryview(shared.data) as whole, whole[start:] as view:
-            whole_read = read_fully(blob.source, 0, view) == blob.size
-            digest = blake3(view, key=self._keys.chunk_ids[Kind.DATA]).digest(16)
-        if not (whole_read and blob.source.settled()):
-            del shared.data[start:]
+        still = False
+        try:
+            with memoryview(shared.data) as whole, whole[start:] as view:
+                still = read_fully(blob.source, 0, view) == blob.size and blob.source.settled()
+                digest = blake3(view, key=self._keys.chunk_ids[Kind.DATA]).digest(16)
+        finally:
+            if not still:
+                del shared.data[start:]
+        if not still:
             return self._read_again(blob)
         blob.source.close()
         self._progress(blob.size)
@@ -280,7 +294,7 @@ class Intake:
             self._progress(done)
             yield self._pool.submit(self._store_cut, buffer, lengths)
 
-    def _store_cut(self, buffer: bytearray, lengths: list[int]) -> list[Extent]:
+    def _store_cut(self, buffer: mmap.mmap, lengths: list[int]) -> list[Extent]:
         """In a thread: store the chunks that were cut from the beginning of ``buffer``, and give the buffer back."""
         extents: list[Extent] = []
         try:
@@ -343,7 +357,7 @@ class Intake:
             if sum(length for _, _, length in extents) == blob.size and blob.source.settled():
                 break
         else:
-            self._restless.append(blob.path.decode("utf-8", "backslashreplace"))
+            self._restless.append(_shown(blob))
         blob.source.close()
         return _Waiting(blob, digest, known=Known(blob.path, b"", blob.size, digest, extents))
 
@@ -359,16 +373,26 @@ class Intake:
             return [], _EMPTY_DIGEST
         return [self._store(data, Dtype.BYTES)], blake3(data, key=self._keys.chunk_ids[Kind.DATA]).digest(16)
 
-    def _restless_finding(self) -> list[Finding]:
-        if not self._restless:
-            return []
-        what = f"{len(self._restless)} changed while they were read, {ATTEMPTS} times over; each is kept as last read"
-        return [Finding(severity=Severity.WARNING, what=what, keys=tuple(self._restless[:_MAX_KEYS]))]
+    def _told(self) -> list[Finding]:
+        """What happened to single blobs, each kind of trouble in one finding."""
+        troubles = (
+            (self._restless, f"changed while they were read, {ATTEMPTS} times over; each is kept as last read"),
+            (self._lost, "left out: vanished or closed to this process before they were read"),
+        )
+        return [
+            Finding(severity=Severity.WARNING, what=f"{len(names)} {what}", keys=tuple(names[:_MAX_KEYS]))
+            for names, what in troubles
+            if names
+        ]
 
     def _put_page(self, kind: Kind, data: bytes) -> bytes:
         page = self._sink.put(self._keys, kind, data)
         self._list.add(page)
         return page
+
+
+def _shown(blob: Blob) -> str:
+    return blob.path.decode("utf-8", "backslashreplace")
 
 
 def _end_of(source: Source, size: int) -> int:

@@ -21,6 +21,7 @@ import mmap
 import struct
 import zlib
 from collections.abc import Iterator
+from contextlib import suppress
 from enum import IntEnum
 from typing import NamedTuple
 
@@ -184,8 +185,15 @@ class PackBuilder:
 
 
 def new_buffer(size: int = PACK_SIZE) -> mmap.mmap:
-    """Page-aligned memory for one pack."""
-    return mmap.mmap(-1, size)
+    """Page-aligned memory that takes no room before it is used, in huge pages where the system has them: with small ones
+    the kernel spends a seventh of a capture on faulting them in and pinning them for direct writes."""
+    if not hasattr(mmap, "MAP_PRIVATE"):
+        return mmap.mmap(-1, size)
+    memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    if hasattr(mmap, "MADV_HUGEPAGE"):
+        with suppress(OSError):  # a kernel without them
+            memory.madvise(mmap.MADV_HUGEPAGE)
+    return memory
 
 
 def trailer_place(footer: bytes, pack: str) -> tuple[int, int]:

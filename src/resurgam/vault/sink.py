@@ -89,7 +89,7 @@ class Sink:
         self._lock = threading.Lock()
         self._open: list[PackBuilder] = []
         self._free: dict[int, queue.SimpleQueue[mmap.mmap]] = {}
-        for size, count in ((PACK_SIZE, threads + 2), (META_SIZE, 2)):
+        for size, count in ((PACK_SIZE, threads + 1), (META_SIZE, 2)):
             self._free[size] = queue.SimpleQueue()
             for _ in range(count):
                 self._free[size].put(new_buffer(size))
