@@ -235,7 +235,7 @@ class Intake:
                 digest = blake3(view, key=self._keys.chunk_ids[Kind.DATA]).digest(16)
         finally:
             if not still:
-                del shared.data[start:]
+                shared.data = shared.data[:start]  # a copy: an error's traceback may hold on to the memory
         if not still:
             return self._read_again(blob)
         blob.source.close()
