@@ -18,6 +18,7 @@ import time
 from contextlib import closing
 from typing import Annotated, NamedTuple
 
+import msgspec
 import typer
 
 from resurgam.cli import output
@@ -27,10 +28,8 @@ from resurgam.cli.demo_stage import PATIENCE, Stage, empty_folder
 from resurgam.model.system import Json
 from resurgam.model.verdict import Judgement, Part, Verdict
 from resurgam.probes.runner import LiveRunner
-from resurgam.proof.judge import AA_RUNS, IsolationReport, judge
-from resurgam.proof.observe import observe, observe_repeatedly
+from resurgam.proof.observe import observe
 from resurgam.restore.sandbox import available
-from resurgam.restore.verify import yardsticks_of
 
 QUESTION = "How do I acquire a lock in a thread and release it again?"  # the golden case `lock`
 RATE = 200  # transactions a second of the writer
@@ -150,9 +149,9 @@ def _change_and_diff(stage: Stage, home: str) -> None:
 
 def _prove(stage: Stage, home: str) -> None:
     stage.say(_judged(stage, home))
-    live = _live_verdict(home)
+    live = _live_verdict(stage, home)
     stage.expect(live.judgement is Judgement.IDENTICAL, "the live system behaves as its newest point")
-    stage.say(f"the live system, asked the same: {live.judgement.word}")
+    stage.say(f"{live.judgement.word}: the live system, asked the same")
 
 
 def _judged(stage: Stage, home: str) -> str:
@@ -176,13 +175,13 @@ def _incident(stage: Stage, number: int, incident: Incident, origin: str) -> Row
     stage.say(f"naive checks: {'; '.join(f'{check.name}: {check.found}' for check in naive)}")
     noticed = tuple(check.name for check in naive if not check.ok)
     stage.expect(noticed == incident.noticed, f"{incident.noticed or 'none'} of the naive checks notice it")
-    live = _live_verdict(home)
+    live = _live_verdict(stage, home)
     damaged = list(
         {part.name: part for part in live.parts if not part.judgement.passes}.values()
     )  # whatever the yardstick
     stage.expect(live.judgement is Judgement.DIFFERENT, "the probes notice it")
     found = "; ".join(map(_found, damaged))
-    stage.say(f"probes: {live.judgement.word}: {found}", *_example(golden, _golden(home), damaged))
+    stage.say(f"{live.judgement.word}: {found}", *_example(golden, _golden(home), damaged))
     began = time.monotonic()
     verdict = _recover(stage, home, incident.name)
     answer = stage.ask(home, QUESTION) if verdict.passes else ""
@@ -212,17 +211,9 @@ def _recover(stage: Stage, home: str, name: str) -> Judgement:
     return judgement
 
 
-def _live_verdict(home: str) -> Verdict:
+def _live_verdict(stage: Stage, home: str) -> Verdict:
     """How the live system in ``home`` behaves, judged by the newest point: what only questions can tell."""
-    context = Context(os.path.join(home, DEFAULT_MANIFEST))
-    system, sealed = context.system, context.point("latest")
-    yardsticks = yardsticks_of(context.repository, sealed, context.repository.particulars(sealed.body))
-    # A host that cannot isolate has no baselines (P4); then the witness of the capture judges, which wants two rounds.
-    by_witness = yardsticks.baseline is None
-    runs = observe_repeatedly(system, system.probes, LiveRunner(system.root), AA_RUNS if by_witness else 1)
-    # It is the live system itself that is asked: there is nothing to keep it apart from.
-    apart = IsolationReport(isolated=True)
-    return judge(sealed.body.id, system, runs, yardsticks, isolation=apart, first_proof=by_witness, seconds=0.0)
+    return msgspec.convert(stage.resurgam(home, "verify", "latest", "--live")["verdict"], Verdict)
 
 
 def _golden(home: str) -> dict[str, Json]:
@@ -247,7 +238,7 @@ def _example(before: dict[str, Json], after: dict[str, Json], damaged: list[Part
         for old, new in lines:
             if old != new:
                 return [f"  was: {_around(old, new)}", f"  now: {_around(new, old)}"]
-    return [f"  {part.reason[-SHOWN:]}" for part in damaged[:1]]
+    return [f"  {part.reason.removesuffix(')').rpartition('; it said: ')[2][:SHOWN]}" for part in damaged[:1]]
 
 
 def _around(line: str, other: str) -> str:
@@ -301,6 +292,7 @@ def _show_end(into: str, rows: list[Row], wrong: list[str], seconds: float) -> N
         ("resurgam preflight", "what a capture will need, cost and cause"),
         ("resurgam capture", "take a recovery point"),
         ("resurgam verify latest --into DIR", "restore it in isolation, ask it, judge it"),
+        ("resurgam verify latest --live", "ask the live system, and judge it by the newest point"),
         ("resurgam promote DIR", "bring the proven copies live, with a way back"),
     ):
         output.line(f"  {command:<35}{what}")

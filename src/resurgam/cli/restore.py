@@ -21,7 +21,7 @@ from resurgam.drivers.base import Facts
 from resurgam.drivers.registry import driver_for
 from resurgam.errors import EXIT_DIFFERENT, EXIT_INCONCLUSIVE, NotProven, UsageError
 from resurgam.model.plan import Plan
-from resurgam.model.verdict import Judgement
+from resurgam.model.verdict import Judgement, Verdict
 from resurgam.probes.runner import LiveRunner
 from resurgam.proof.judge import explain
 from resurgam.restore.intent import Kind
@@ -30,7 +30,7 @@ from resurgam.restore.promote import Outcome, Promoter
 from resurgam.restore.run import require_target
 from resurgam.restore.run import restore as run_restore
 from resurgam.restore.state import load
-from resurgam.restore.verify import VerdictBody, approve_reference
+from resurgam.restore.verify import VerdictBody, approve_reference, judge_live
 from resurgam.restore.verify import verify as run_verify
 from resurgam.vault.records import RecordType
 from resurgam.vault.signing import Role
@@ -97,6 +97,9 @@ def verify(
     into: Annotated[
         str | None, typer.Option("--into", help="Keep the judged copies in this folder, to promote them.")
     ] = None,
+    live: Annotated[
+        bool, typer.Option("--live", help="Restore nothing: ask the live system, and judge it by the point.")
+    ] = False,
     manifest: ManifestOption = DEFAULT_MANIFEST,
     vault: VaultOption = None,
     keys: KeysOption = None,
@@ -115,9 +118,22 @@ def verify(
         resurgam verify latest
 
         resurgam verify latest --into /srv/recovered && resurgam promote /srv/recovered
+
+        resurgam verify latest --live
     """
     context = Context(manifest, vault, keys)
     sealed = context.point(point)
+    if live:
+        if into is not None:
+            raise UsageError(
+                "--live restores nothing, so there is nothing to put --into a folder.",
+                untouched="Nothing was asked or restored.",
+                next_step="Give one of the two.",
+            )
+        runner = LiveRunner(context.system.root)
+        verdict = judge_live(context.repository, sealed, context.system, runner, context.clock)
+        _show_verdict(verdict, json)
+        return _EXIT.get(verdict.judgement, 0)
     with output.progress(f"verify {sealed.body.id}", sum(s.bytes for s in sealed.body.snapshots), json) as advance:
         proof = run_verify(
             context.repository,
@@ -130,8 +146,11 @@ def verify(
     if json:
         output.as_json({"verdict": proof.verdict, "restored": proof.restored, "directory": proof.directory})
     else:
-        for number, text in enumerate(explain(proof.verdict)):
-            output.line(text if not number else f"  {text}", style=None if number else "bold")
+        _show_verdict(proof.verdict, json)
+        if proof.verdict.judgement is Judgement.INCONCLUSIVE and context.repository.state(sealed).baseline:
+            output.line(
+                f"  its answers were kept as a baseline: another `resurgam verify {sealed.body.id}` is judged by it"
+            )
         if proof.directory and proof.verdict.judgement.passes:
             output.line(f"  the copies are in {proof.directory}; `resurgam promote {proof.directory}` brings them live")
     return _EXIT.get(proof.verdict.judgement, 0)
@@ -226,7 +245,7 @@ def _promoter(context: Context, json: bool) -> Promoter:
         driver_for=driver_for,
         runner=LiveRunner(context.system.root),
         record=record,
-        tell=(lambda _step: None) if json else output.note,
+        tell=output.note if output.err.is_terminal and not json else (lambda _step: None),
         clock=context.clock,
     )
 
@@ -245,6 +264,16 @@ def _require_signed(context: Context, directory: str) -> None:
         untouched="Nothing was changed.",
         next_step=f"Judge them: `resurgam verify {restored.point} --into FOLDER`, then promote that folder.",
     )
+
+
+def _show_verdict(verdict: Verdict, json: bool) -> None:
+    if json:
+        output.as_json({"verdict": verdict})
+        return
+    first, *rest = explain(verdict)
+    output.line(first, style="bold")
+    for text in rest:
+        output.line(f"  {text}")
 
 
 def _show_plan(plan: Plan, json: bool) -> None:

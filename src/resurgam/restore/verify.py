@@ -21,7 +21,9 @@ import msgspec
 from resurgam.clock import Clock
 from resurgam.errors import NotFound
 from resurgam.model.point import Particulars
+from resurgam.model.system import System
 from resurgam.model.verdict import Baseline, Judgement, Verdict
+from resurgam.probes.base import Runner
 from resurgam.proof.judge import AA_RUNS, IsolationReport, Yardsticks, judge
 from resurgam.proof.observe import observe_repeatedly
 from resurgam.restore.run import Drivers, Progress, copies_of, restore
@@ -86,24 +88,24 @@ def verify(
         tell(f"restoring {body.id} into {directory}")
         restored = restore(repository, body, particulars, directory, drivers, clock, progress=progress)
         copies = copies_of(particulars.system, directory, restored)
-        with Sandbox(directory, particulars.system) as box:
+        with _removed_unless_judged(directory), Sandbox(directory, particulars.system) as box:
             tell(f"asking {len(copies.probes)} probes, {'isolated' if box.isolation.isolated else 'NOT isolated'}")
             rounds = AA_RUNS if first_proof else REPEATS
             runs = observe_repeatedly(copies, copies.probes, box, rounds) if box.runs else ()
             isolation = IsolationReport(isolated=box.isolation.isolated, reason=box.isolation.reason)
-        verdict = judge(
-            body.id,
-            particulars.system,
-            runs,
-            yardsticks,
-            isolation=isolation,
-            first_proof=first_proof,
-            seconds=clock.monotonic() - began,
-        )
-        restored = msgspec.structs.replace(restored.judged(verdict), seconds=verdict.seconds)
-        baseline = Baseline(point=body.id, runs=runs)
-        _record(repository, sealed, restored, verdict, baseline if _is_yardstick(verdict, isolation) else None, clock)
-        save(directory, restored)
+            verdict = judge(
+                body.id,
+                particulars.system,
+                runs,
+                yardsticks,
+                isolation=isolation,
+                first_proof=first_proof,
+                seconds=clock.monotonic() - began,
+            )
+            restored = msgspec.structs.replace(restored.judged(verdict), seconds=verdict.seconds)
+            baseline = Baseline(point=body.id, runs=runs) if _is_yardstick(verdict, isolation) else None
+            _record(repository, sealed, restored, verdict, baseline, clock)
+            save(directory, restored)
     return Proof(verdict, restored, into)
 
 
@@ -123,6 +125,26 @@ def yardsticks_of(repository: Repository, sealed: Sealed, particulars: Particula
         baseline=_baseline(repository, baselines[0].read(Observed)) if baselines else None,
         reference=_baseline(repository, newest.read(Observed)) if newest else None,
     )
+
+
+def judge_live(repository: Repository, sealed: Sealed, system: System, runner: Runner, clock: Clock) -> Verdict:
+    """How the live ``system`` behaves now, by the yardsticks of ``sealed``. Nothing is restored, and nothing is recorded: it is
+    no statement about the point. Raises Denied without a reader's key."""
+    began = clock.monotonic()
+    yardsticks = yardsticks_of(repository, sealed, repository.particulars(sealed.body))
+    # A host that cannot isolate leaves no baselines (P4); then the witness judges, which wants two rounds.
+    by_witness = yardsticks.baseline is None
+    runs = observe_repeatedly(system, system.probes, runner, AA_RUNS if by_witness else REPEATS)
+    verdict = judge(
+        sealed.body.id,
+        system,
+        runs,
+        yardsticks,
+        isolation=IsolationReport(isolated=True),  # there is nothing to keep the live system apart from
+        first_proof=by_witness,
+        seconds=clock.monotonic() - began,
+    )
+    return msgspec.structs.replace(verdict, isolation="live")
 
 
 def approve_reference(repository: Repository, sealed: Sealed, clock: Clock) -> str:
@@ -187,3 +209,13 @@ def _place(into: str | None) -> Iterator[str]:
         yield os.path.join(home, "restored")
     finally:
         shutil.rmtree(home, ignore_errors=True)
+
+
+@contextmanager
+def _removed_unless_judged(directory: str) -> Iterator[None]:
+    """What was restored to be judged, and could not be, goes away again: the same command can be given once more."""
+    try:
+        yield
+    except BaseException:
+        shutil.rmtree(directory, ignore_errors=True)
+        raise
