@@ -37,8 +37,17 @@ CLI_HEAD = """\
 *Made by `make docs` from the program itself.*
 
 POINT is the beginning of a point's id, `latest`, or a time (the newest point sealed by then; without an offset it is UTC).
-Every verb but `init` takes `--json`: exactly one JSON value on standard output, also for an error. Progress is shown on a terminal only, and on
-standard error. An error says what was wrong, what was left untouched, and what to do next.
+Every verb but `init` takes `--json`: exactly one JSON value on standard output, also for an error. Progress is shown on a
+terminal only, and on standard error. An error says what was wrong, what was left untouched, and what to do next.
+"""
+CODES_HEAD = """\
+## Exit codes
+
+One per decision that a caller can take.
+
+| code | what | meaning |
+|---|---|---|
+| 0 | | done |
 """
 STATES_HEAD = """\
 # The life of a restore
@@ -133,8 +142,10 @@ def _row(parameter: Any) -> str:
 
 
 def _exit_codes() -> str:
-    rows = "".join(f"| {number} | {name} | {meaning.rstrip('.')} |\n" for number, name, meaning in exit_codes())
-    return f"## Exit codes\n\nOne per decision that a caller can take.\n\n| code | what | meaning |\n|---|---|---|\n| 0 | | done |\n{rows}"
+    rows = "".join(
+        f"| {number} | {name} | {meaning.rstrip('.').replace('``', '`')} |\n" for number, name, meaning in exit_codes()
+    )
+    return f"{CODES_HEAD}{rows}"
 
 
 def _first_sentence(text: str | None) -> str:
