@@ -2,6 +2,9 @@
 
 import sys
 
-from resurgam.cli.main import main
+try:
+    from resurgam.cli.main import main
 
-sys.exit(main())
+    sys.exit(main())
+except KeyboardInterrupt:  # while the command line itself was being loaded: nothing had begun
+    sys.exit(130)

@@ -23,7 +23,7 @@ import struct
 import subprocess
 import sys
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -295,22 +295,21 @@ class World:
             os.environ.update(was)
         return Result(code, out.getvalue(), err.getvalue())
 
-    def start(self, *words: str, **options: Any) -> subprocess.Popen[str]:
-        """The command line as a process of its own."""
+    def start(self, *words: str, through: Sequence[str] = ()) -> subprocess.Popen[str]:
+        """The command line as a process of its own, started ``through`` another command."""
         return subprocess.Popen(
-            [sys.executable, "-m", "resurgam", *words],
+            [*through, sys.executable, "-m", "resurgam", *words],
             cwd=self.system.root if os.path.isdir(self.system.root) else self.home,
             env=os.environ | self.env,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            **options,
         )
 
-    def process(self, *words: str, **options: Any) -> Result:
+    def process(self, *words: str, through: Sequence[str] = ()) -> Result:
         """The command line as a process of its own, to its end."""
-        with self.start(*words, **options) as process:
+        with self.start(*words, through=through) as process:
             out, err = process.communicate(timeout=120)
         return Result(process.returncode, out, err)
 
@@ -330,15 +329,15 @@ class World:
 
 
 def tree(folder: str) -> dict[str, str]:
-    """Every file and folder below ``folder``, with the digest of what it holds. SQLite's index of a WAL (``-shm``) is left
-    out: it is rebuilt by whoever opens the database first, also by a reader."""
+    """Every file and folder below ``folder``, with the digest of what it holds. SQLite's index of a WAL (``-shm``) and
+    an empty WAL are left out: they come with whoever opens the database, also only to read it, and say nothing."""
     found: dict[str, str] = {}
     for where, folders, names in os.walk(folder):
         for name in folders:
             found[os.path.relpath(os.path.join(where, name), folder)] = "folder"
         for name in names:
             path = os.path.join(where, name)
-            if name.endswith("-shm"):
+            if name.endswith("-shm") or (name.endswith("-wal") and not os.path.getsize(path)):
                 continue
             if os.path.islink(path) or not os.path.isfile(path):
                 found[os.path.relpath(path, folder)] = "special"

@@ -123,7 +123,8 @@ def capture(
             output.line("  this host can also read the vault: keep reader.agekey and recovery.agekey elsewhere")
         for severity in (Severity.BROKEN, Severity.WARNING):
             if count := body.findings.get(severity, 0):
-                output.line(f"  {count} findings are {severity}: `resurgam show {body.id}` tells them", style="yellow")
+                found = f"{count} finding{'' if count == 1 else 's'}"
+                output.line(f"  {found}, {severity}: `resurgam show {body.id}` tells more", style="yellow")
     weighty = body.findings.get(Severity.BROKEN, 0) + body.findings.get(Severity.WARNING, 0)
     return EXIT_FINDINGS if weighty else 0
 

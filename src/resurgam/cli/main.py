@@ -32,6 +32,10 @@ app = typer.Typer(
 _WRONG_WORDS: Any = next(base for base in typer.BadParameter.__mro__ if base.__name__ == "ClickException")
 
 
+_HELP = "See `--help` of this command."
+_KEPT = "what was sealed before stands, the rest will be reused or removed"
+
+
 def _show_version(wanted: bool) -> None:
     if wanted:
         output.line(f"resurgam {__version__}")
@@ -68,15 +72,21 @@ app.add_typer(restore.reference_app, name="reference")
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; returns its exit code. Nothing escapes as a traceback but a defect of ours."""
     words = sys.argv[1:] if arguments is None else arguments
+    json = "--json" in words
     try:
         code = app(words, standalone_mode=False)
     except _WRONG_WORDS as wrong:
+        if json:
+            output.error_as_json("UsageError", wrong.exit_code, wrong.format_message(), "Nothing was done.", _HELP)
         wrong.show()
         return int(wrong.exit_code)
     except ResurgamError as problem:
-        output.error(problem, json="--json" in words)
+        output.error(problem, json)
         return problem.exit_code
     except (KeyboardInterrupt, typer.Abort):
-        output.err.print("interrupted; what was sealed before stands, the rest will be reused or removed")
-        return EXIT_INTERRUPTED
+        code = EXIT_INTERRUPTED
+    if code == EXIT_INTERRUPTED:  # newer releases of typer answer Ctrl-C with this code themselves
+        if json:
+            output.error_as_json("Interrupted", code, "It was interrupted.", _KEPT, "Run it again.", transient=True)
+        output.err.print(f"interrupted: {_KEPT}")
     return code if isinstance(code, int) else 0

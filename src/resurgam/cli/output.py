@@ -33,6 +33,11 @@ def note(text: str) -> None:
     err.print(escape(text), style="dim")
 
 
+def warning(text: str) -> None:
+    """One line beside the answer that must not be overlooked."""
+    err.print(escape(text), style="yellow")
+
+
 def table(columns: Sequence[str], rows: Sequence[Sequence[object]], right: Sequence[str] = ()) -> None:
     """Rows under headings, nothing cut off: in a pipe a table is as wide as it must be. ``right`` names columns of numbers."""
     cells = [list(columns), *([str(cell) for cell in row] for row in rows)]
@@ -53,23 +58,27 @@ def as_json(value: object) -> None:
 def error(problem: ResurgamError, json: bool) -> None:
     """What was wrong, what was left untouched, what to do next (P12)."""
     if json:
-        as_json(
-            {
-                "error": {
-                    "kind": type(problem).__name__,
-                    "exit_code": problem.exit_code,
-                    "transient": problem.transient,
-                    "message": problem.message,
-                    "untouched": problem.untouched,
-                    "next_step": problem.next_step,
-                }
-            }
+        error_as_json(
+            type(problem).__name__,
+            problem.exit_code,
+            problem.message,
+            problem.untouched,
+            problem.next_step,
+            transient=problem.transient,
         )
     err.print(f"[bold red]error:[/] {escape(problem.message)}")
     if problem.untouched:
         err.print(f"  {escape(problem.untouched)}")
     if problem.next_step:
         err.print(f"  [bold]next:[/] {escape(problem.next_step)}")
+
+
+def error_as_json(
+    kind: str, exit_code: int, message: str, untouched: str, next_step: str, *, transient: bool = False
+) -> None:
+    """The one JSON value in place of an answer."""
+    told = {"kind": kind, "exit_code": exit_code, "transient": transient}
+    as_json({"error": told | {"message": message, "untouched": untouched, "next_step": next_step}})
 
 
 @contextmanager
@@ -95,6 +104,8 @@ def size(number: float) -> str:
 
 def seconds(number: float) -> str:
     """A duration for people."""
+    if number < 0:
+        return f"-{seconds(-number)}"
     if number < 1:
         return f"{number * 1000:.0f} ms"
     if number < 120:

@@ -63,6 +63,8 @@ def points(
         output.table(columns if only else [*columns, "system"], rows, ["size", "new"])
     else:
         output.line("no recovery point yet: run `resurgam capture`")
+    for why in context.repository.refused_points:
+        output.warning(f"not listed: {why} Run `resurgam vault check`.")
     return 0
 
 

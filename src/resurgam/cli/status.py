@@ -41,6 +41,7 @@ class Standing(msgspec.Struct, frozen=True, kw_only=True):
     rpo: float | None
     max_age: float | None
     fresh: bool
+    damaged: tuple[str, ...]
 
 
 def standing(context: Context, max_age: float | None) -> Standing:
@@ -73,6 +74,7 @@ def standing(context: Context, max_age: float | None) -> Standing:
         rpo=system.objectives.rpo,
         max_age=limit,
         fresh=limit is None or (newest is not None and newest.age <= limit),
+        damaged=tuple(repository.refused_points),
     )
 
 
@@ -128,6 +130,8 @@ def _show(found: Standing) -> None:
             proven = found.newest_proven
             output.line(f"  newest proven  {proven.id}  {output.seconds(proven.age)} old  {proven.verdict}")
     output.line(f"  points         {found.points}")
+    for why in found.damaged:
+        output.line(f"  damaged        {why} Run `resurgam vault check`.", style="bold red")
     output.line(f"  capture        {found.capture}")
     for promotion in found.promotions:
         output.line(f"  unfinished     {promotion}; run `resurgam promote --resume`")
@@ -148,6 +152,7 @@ def _metrics(found: Standing) -> str:
     if found.rpo is not None:
         rows.append(("resurgam_rpo_seconds", "The promised RPO.", found.rpo))
     rows.append(("resurgam_fresh", "1 when the newest point is young enough.", float(found.fresh)))
+    rows.append(("resurgam_damaged_points", "Points that cannot be believed.", float(len(found.damaged))))
     rows.append(("resurgam_unfinished_promotions", "Promotions that broke off.", float(len(found.promotions))))
     label = found.system.replace("\\", "\\\\").replace('"', '\\"').replace("\n", " ")
     return "".join(

@@ -77,7 +77,8 @@ def copies_of(system: System, directory: str, restored: Restored) -> System:
 
 
 def require_target(target: str, system: System) -> None:
-    """Refuse a target that holds anything, or that is, lies in, or contains live state. Raises TargetRefused."""
+    """Refuse a target that holds anything, that is, lies in, or contains live state, or that lies in the vault or among
+    its keys. Raises TargetRefused."""
     real = os.path.realpath(target)
     for component in system.components:
         live = os.path.realpath(component.location)
@@ -86,6 +87,14 @@ def require_target(target: str, system: System) -> None:
                 f"{target} is where {component.name} lives, or part of it.",
                 untouched="Nothing was written.",
                 next_step="Restore into a folder beside the system; `resurgam promote` brings a proven copy live.",
+            )
+    for ours in (system.vault.path, system.vault.keys):
+        place = os.path.realpath(ours)
+        if os.path.commonpath([real, place]) == place:
+            raise TargetRefused(
+                f"{target} lies in {ours}, which holds the vault or its keys.",
+                untouched="Nothing was written.",
+                next_step="Restore into a folder of its own.",
             )
     try:
         empty = not os.path.lexists(target) or not os.listdir(target)

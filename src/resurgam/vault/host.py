@@ -35,6 +35,13 @@ def state_home() -> str:
     return os.path.join(base, "resurgam")
 
 
+class LastPoint(msgspec.Struct, frozen=True):
+    """The point that this host sealed last, and when by its own clock: the next one says that it came after it."""
+
+    point: str
+    sealed: str
+
+
 class HostState:
     """The host's notes on one system in one vault."""
 
@@ -89,16 +96,31 @@ class HostState:
 
     def begin(self, note: UnderWay) -> None:
         """Note that a capture has begun."""
-        temporary = self.path("under-way.json.new")
-        with told(self.folder):
-            with open(temporary, "wb") as file:
-                file.write(to_json(note))
-            os.replace(temporary, self.path("under-way.json"))
+        self._note("under-way.json", to_json(note))
+
+    def last(self) -> LastPoint | None:
+        """What this host sealed last; None where it does not remember."""
+        try:
+            with open(self.path("last-point.json"), "rb") as file:
+                return from_json(file.read(), LastPoint, what="the note on the last point")
+        except (FileNotFoundError, IntegrityError):
+            return None
+
+    def sealed(self, note: LastPoint) -> None:
+        """Remember what was sealed last."""
+        self._note("last-point.json", to_json(note))
 
     def end(self) -> None:
         """The capture has ended, one way or the other; repeatable."""
         with told(self.folder), suppress(FileNotFoundError):
             os.unlink(self.path("under-way.json"))
+
+    def _note(self, name: str, data: bytes) -> None:
+        temporary = self.path(f"{name}.new")
+        with told(self.folder):
+            with open(temporary, "wb") as file:
+                file.write(data)
+            os.replace(temporary, self.path(name))
 
 
 @contextmanager

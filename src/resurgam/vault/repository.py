@@ -98,9 +98,8 @@ class Repository:
         tables = ((entry.name, store.get(entry.name)) for entry in store.list("roles/"))
         found = latest_roles(tables, self.vault, trust.root)
         self.roles: RoleTable = found.table
-        self.refused: list[str] = list(
-            found.refused
-        )  # what lies in the vault and was not believed, for status and check
+        self.refused: list[str] = list(found.refused)  # role tables that lie in the vault and were not believed
+        self.refused_points: list[str] = []  # the same of what stands where a point should
         self._sessions: dict[bytes, AESGCM] = {}
         self._readers: dict[str, ChunkReader] = {}
 
@@ -193,18 +192,18 @@ class Repository:
 
     def points(self, system: str | None = None) -> list[Sealed]:
         """All recovery points, of ``system`` or of all, oldest first. Revoked names are none; what cannot be believed is not
-        listed either, and said in ``refused``, so that one bad object does not hide the rest."""
+        listed either, and said in ``refused_points``, so that one bad object does not hide the rest."""
         found = []
         for entry in self.store.list("points/"):
             try:
                 sealed = self._sealed(entry)
             except IntegrityError as error:
-                if error.message not in self.refused:
-                    self.refused.append(error.message)
+                if error.message not in self.refused_points:
+                    self.refused_points.append(error.message)
                 continue
             if sealed is not None and system in (None, sealed.body.system):
                 found.append(sealed)
-        return sorted(found, key=lambda sealed: sealed.body.sealed)
+        return _in_order(found)
 
     def sealed(self, point: str) -> Sealed:
         """The point with exactly this id. Raises NotFound."""
@@ -216,15 +215,19 @@ class Repository:
     def resolve(self, words: str, system: str | None = None) -> Sealed:
         """The point that ``words`` mean: ``latest``, the beginning of an id, or a time (the newest sealed by then).
 
-        Raises NotFound, Ambiguous.
+        Raises NotFound, Ambiguous, and IntegrityError for ``latest`` or a time where a point cannot be believed: it may be
+        the one that is meant, and an older one in its place would be a wrong restore that nobody notices (P12).
         """
         points = self.points(system)
+        moment = _moment(words)
+        if self.refused_points and (words == "latest" or moment is not None):
+            raise _not_surely(words, self.refused_points, points)
         if words == "latest":
             matching = points[-1:]
-        elif (moment := _moment(words)) is not None:
+        elif moment is not None:
             matching = [s for s in points if datetime.fromisoformat(s.body.sealed) <= moment][-1:]
         else:
-            matching = [s for s in points if s.body.id.startswith(words.lower())]
+            matching = [s for s in points if words and s.body.id.startswith(words.lower())]
         if not matching:
             raise _no_point(words)
         if len(matching) > 1:
@@ -335,6 +338,31 @@ def _moment(words: str) -> datetime | None:
     except ValueError:
         return None
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+def _in_order(points: list[Sealed]) -> list[Sealed]:
+    """Oldest first by their writers' clocks, but none before the one that it says it came after: clocks go back."""
+    known = {sealed.body.id: sealed for sealed in points}
+    places: dict[str, tuple[str, int]] = {}
+    for sealed in points:
+        line: dict[str, PointBody] = {}
+        at: Sealed | None = sealed
+        while at is not None and at.body.id not in places and at.body.id not in line:
+            line[at.body.id] = at.body
+            at = known.get(at.body.previous or "")
+        for body in reversed(line.values()):
+            time, steps = places.get(body.previous or "", ("", 0))
+            places[body.id] = (body.sealed, 0) if body.sealed > time else (time, steps + 1)
+    return sorted(points, key=lambda sealed: places[sealed.body.id])
+
+
+def _not_surely(words: str, refused: list[str], points: list[Sealed]) -> IntegrityError:
+    newest = f"; the newest of those is {points[-1].body.id}" if points else ""
+    return IntegrityError(
+        f"It is not known which point {words!r} is: {' '.join(refused[:3])}",
+        untouched="Nothing was changed.",
+        next_step=f"Run `resurgam vault check`, or name by its id a point that `resurgam points` lists{newest}.",
+    )
 
 
 def _no_point(words: str) -> NotFound:

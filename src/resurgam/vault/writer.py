@@ -24,7 +24,7 @@ from resurgam.model.point import Finding, Particulars, PointBody, Position, Seve
 from resurgam.model.system import Component, System
 from resurgam.stores.base import AlreadyThere
 from resurgam.vault.filescache import FilesCache
-from resurgam.vault.host import HostState, UnderWay
+from resurgam.vault.host import HostState, LastPoint, UnderWay
 from resurgam.vault.index import Index, encode_segment
 from resurgam.vault.intake import Buffers, Intake
 from resurgam.vault.keys import DEFAULT_DOMAIN, new_session, session_object
@@ -117,6 +117,13 @@ class PointWriter(Writer):
         self.point = secrets.token_hex(8)
         self.findings: list[Finding] = []
         self._miscoded_told = False
+        self._last = host.last()
+        if self._last is not None and self._started < self._last.sealed:
+            what = (
+                f"this host's clock stands at {self._started}, and stood at {self._last.sealed} when it sealed its last point: "
+                "set it right; times and ages are wrong until then, the order of points is kept"
+            )
+            self.findings.append(Finding(severity=Severity.WARNING, what=what))
         self._revoke_own()
         host.begin(UnderWay(self.point, self._started, os.getpid()))
         lease = {"point": self.point, "system": system.name, "started": self._started}
@@ -180,6 +187,7 @@ class PointWriter(Writer):
             findings=counts,
             host_can_read=repository.keyring.can_read,
             resurgam=__version__,
+            previous=self._last.point if self._last else None,
         )
         try:
             # P1: the record is the last thing written.
@@ -194,6 +202,7 @@ class PointWriter(Writer):
         repository.announce(RecordType.POINT, f"points/{self.point}", self._signer, self._clock)
         for cache in self._caches:
             cache.commit()
+        self._host.sealed(LastPoint(self.point, body.sealed))
         self._host.end()
         return repository.sealed(self.point)
 
