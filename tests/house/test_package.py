@@ -1,0 +1,37 @@
+"""The installed package works by itself: it holds its types, its licence, and the example that ``resurgam demo`` builds."""
+
+from __future__ import annotations
+
+import tomllib
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+EXAMPLE = "examples/handbook"
+
+
+def test_the_wheel_is_told_to_hold_the_example() -> None:
+    """Where ``cli.demo_stage`` looks for it."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    wheel = project["tool"]["hatch"]["build"]["targets"]["wheel"]
+    assert wheel["packages"] == ["src/resurgam"]
+    assert wheel["force-include"] == {EXAMPLE: f"resurgam/{EXAMPLE}"}
+
+
+def test_the_wheel_holds_all_that_it_needs(tmp_path: Path) -> None:
+    """Built as ``pip`` builds it. Needs hatchling, which installs with ``pip install .`` and not with the tests."""
+    wheel = pytest.importorskip("hatchling.builders.wheel", reason="hatchling is not installed beside the tests")
+    (built,) = wheel.WheelBuilder(str(ROOT)).build(directory=str(tmp_path), versions=["standard"])
+    with zipfile.ZipFile(built) as archive:
+        names = set(archive.namelist())
+    ours = {path.relative_to(ROOT / "src").as_posix() for path in (ROOT / "src/resurgam").rglob("*.py")}
+    example = {
+        f"resurgam/{path.relative_to(ROOT).as_posix()}"
+        for path in (ROOT / EXAMPLE).rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts
+    }
+    assert ours | example | {"resurgam/py.typed"} <= names
+    assert any(name.endswith("licenses/LICENSE") for name in names)
+    assert [name for name in names if "__pycache__" in name or name.startswith("tests/")] == []
