@@ -209,7 +209,12 @@ def _vault(path: str, needed: int) -> VaultReport:
     free = shutil.disk_usage(existing).free
     troubles = []
     if not there:
-        troubles.append(Trouble(what=f"there is no vault at {path}", next_step=f"Make one: resurgam vault init {path}"))
+        troubles.append(
+            Trouble(
+                what=f"There is no vault at {path}.",
+                next_step="Make one: resurgam vault init. Or mount the disk it is on.",
+            )
+        )
     if free < needed:
         step = "Free some space, or move the vault to a larger disk; a later capture takes only what changed."
         troubles.append(

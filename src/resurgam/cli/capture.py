@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from resurgam.capture.discover import propose
-from resurgam.capture.preflight import ComponentReport, Report
+from resurgam.capture.preflight import ComponentReport, Report, Trouble
 from resurgam.capture.preflight import preflight as run_preflight
 from resurgam.capture.run import capture as run_capture
 from resurgam.cli import output
@@ -135,8 +135,7 @@ def _show_preflight(report: Report) -> None:
         _show_component(component)
     for what, part in (("vault", report.vault), ("keys", report.keys)):
         output.line(f"  {what}: {part.path}")
-        for trouble in part.troubles:
-            output.line(f"    {trouble.what} Next: {trouble.next_step}", style="red")
+        _show_troubles(part.troubles)
     for missing in report.vault.missing:
         output.line(f"    may not {missing.need} {missing.path}. Next: {missing.grant}", style="red")
     measured = "as measured here" if report.rate_is_measured else "assumed; the first capture will measure it"
@@ -156,9 +155,13 @@ def _show_component(component: ComponentReport) -> None:
     output.line(f"  {component.name}: {component.driver} at {component.location}, {size}{reach}")
     if component.effect:
         output.line(f"    {component.effect}")
-    for trouble in component.troubles:
-        output.line(f"    {trouble.what} Next: {trouble.next_step}", style="red")
+    _show_troubles(component.troubles)
     for missing in component.missing:
         output.line(f"    may not {missing.need} {missing.path}. Next: {missing.grant}", style="red")
     for warning in component.warnings:
         output.line(f"    note: {warning}", style="yellow")
+
+
+def _show_troubles(troubles: tuple[Trouble, ...]) -> None:
+    for trouble in troubles:
+        output.line(f"    {trouble.what.removesuffix('.')}. Next: {trouble.next_step}", style="red")

@@ -13,7 +13,7 @@ import typer
 from resurgam.capture.manifest import load_manifest
 from resurgam.capture.manifest_form import DURATION, SECONDS
 from resurgam.clock import Clock, SystemClock
-from resurgam.errors import UsageError
+from resurgam.errors import NotFound, UsageError
 from resurgam.model.system import System
 from resurgam.stores.local import LocalStore
 from resurgam.vault.host import HostState
@@ -78,8 +78,15 @@ class Context:
 
     @cached_property
     def store(self) -> LocalStore:
-        """The vault's store."""
-        return LocalStore(self.vault or self.system.vault.path)
+        """The vault's store. Raises NotFound, Denied."""
+        path = self.vault or self.system.vault.path
+        if not os.path.exists(path):
+            raise NotFound(
+                f"There is no vault at {path}.",
+                untouched="Nothing was changed.",
+                next_step="Mount the disk it is on, correct vault.path or --vault, or make one with `resurgam vault init`.",
+            )
+        return LocalStore(path)
 
     def point(self, words: str) -> Sealed:
         """The point that ``words`` mean."""

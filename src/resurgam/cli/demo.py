@@ -53,7 +53,9 @@ def demo(
     into: Annotated[str, typer.Option("--into", help="The folder to build everything in.")] = "resurgam-demo",
     json: JsonOption = False,
 ) -> int:
-    """Show the whole way on a real system: capture it, damage it four times, bring it back, prove it.
+    """Show the whole way on a real system.
+
+    Captures it, damages it four times, brings it back, and proves it each time.
 
     Builds a question-answering service in a folder, with its own vault and keys; an earlier demo there is replaced.
     Nothing outside of that folder is touched. Exit code 1 when any step went otherwise than it should.

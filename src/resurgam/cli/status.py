@@ -112,7 +112,10 @@ def _capture(context: Context) -> str:
     if context.host.capture_running():
         return f"running: point {note.point}, since {note.started}" if note else "running"
     if note is not None:
-        return f"interrupted: point {note.point}, begun {note.started}; the next capture goes on from what it stored"
+        begun = note.started[:19].replace("T", " ")
+        return (
+            f"stopped before its end: that of {begun} UTC; nothing of it is listed, the next one reuses what it stored"
+        )
     return "none under way"
 
 
