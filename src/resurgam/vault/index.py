@@ -158,7 +158,7 @@ class Index:
 
     def _row(self, chunk: bytes) -> int:
         prefix = np.uint64(int.from_bytes(chunk[:8], "big"))
-        row = int(np.searchsorted(self._prefixes, prefix))
+        row = int(self._prefixes.searchsorted(prefix))
         while row < len(self._prefixes) and self._prefixes[row] == prefix:
             if _id_at(self._entries, row) == chunk:
                 return row

@@ -53,9 +53,10 @@ Progress = Callable[[int], None]  # bytes taken in since the last call
 
 @dataclass(slots=True)
 class _Shared:
-    """A chunk that small files share, while it fills and until its id is known."""
+    """A chunk that small files share: its memory and how much of that is filled, then its id to be."""
 
-    data: bytearray = field(default_factory=bytearray)
+    memory: mmap.mmap | None = None
+    length: int = 0
     chunk: Future[bytes] | None = None
 
 
@@ -84,15 +85,19 @@ class Taken:
 
 
 class Buffers:
-    """Memory for reading: windows for content cutting travel from reader to thread and back, a span's stays in its thread.
+    """Memory for reading: windows for content cutting, and chunks that small files share, travel from reader to thread and
+    back; a span's stays in its thread.
 
-    Two kinds, since a queued window must never keep a thread that stores spans from its buffer.
+    Three kinds, since a queued one must never keep a thread that stores another kind from its memory. There are so many and
+    no more: a reader that is faster than the threads waits.
     """
 
     def __init__(self, windows: int) -> None:
         self.windows: queue.SimpleQueue[mmap.mmap] = queue.SimpleQueue()
+        self.shared: queue.SimpleQueue[mmap.mmap] = queue.SimpleQueue()
         for _ in range(windows):
             self.windows.put(new_buffer(WINDOW))
+            self.shared.put(new_buffer(SHARED_MAX))
         self._local = threading.local()
 
     def span(self) -> mmap.mmap:
@@ -126,6 +131,7 @@ class Intake:
         self._waiting: deque[_Waiting] = deque()
         self._large = 0
         self._shared = _Shared()
+        self._there = b""  # the chunk that was last found in the vault: neighbours share it
         self._findings: list[Finding] = []
         self._view: View | None = None  # of the blob last taken, while it is being decoded
         self._restless: list[str] = []
@@ -213,8 +219,12 @@ class Intake:
         if self._cache is None or self._paranoid or blob.stamp is None:
             return None
         known = self._cache.known(blob.path, blob.stamp)
-        if known is None or not all(self._index.knows(chunk) for chunk, _, _ in known.extents):
+        if known is None:
             return None
+        for chunk, _, _ in known.extents:
+            if chunk != self._there and not self._index.knows(chunk):
+                return None
+            self._there = chunk
         return known
 
     def _start_small(self, blob: Blob) -> _Waiting:
@@ -223,32 +233,40 @@ class Intake:
                 return self._read_again(blob)
             blob.source.close()
             return _Waiting(blob, known=Known(blob.path, b"", 0, _EMPTY_DIGEST, []), digest=_EMPTY_DIGEST)
-        if len(self._shared.data) + blob.size > SHARED_MAX:
+        if self._shared.length + blob.size > SHARED_MAX:
             self._close_shared()
-        shared, start = self._shared, len(self._shared.data)
-        shared.data += bytes(blob.size)
+        shared, start = self._shared, self._shared.length
+        if shared.memory is None:
+            shared.memory = self._buffers.shared.get()
         self._pace.spend(blob.size)
-        still = False
-        try:
-            with memoryview(shared.data) as whole, whole[start:] as view:
-                still = read_fully(blob.source, 0, view) == blob.size and blob.source.settled()
-                digest = blake3(view, key=self._keys.chunk_ids[Kind.DATA]).digest(16)
-        finally:
-            if not still:
-                shared.data = shared.data[:start]  # a copy: an error's traceback may hold on to the memory
+        with memoryview(shared.memory) as whole, whole[start : start + blob.size] as view:
+            still = read_fully(blob.source, 0, view) == blob.size and blob.source.settled()
+            digest = blake3(view, key=self._keys.chunk_ids[Kind.DATA]).digest(16)
         if not still:
+            if not start:  # no blob waits for it
+                self._buffers.shared.put(shared.memory)
+                shared.memory = None
             return self._read_again(blob)
+        shared.length += blob.size
         blob.source.close()
         self._progress(blob.size)
-        if len(shared.data) >= SHARED_MIN and not digest[0] & ((1 << SHARED_BITS) - 1):
+        if shared.length >= SHARED_MIN and not digest[0] & ((1 << SHARED_BITS) - 1):
             self._close_shared()
         return _Waiting(blob, digest, shared=shared, start=start)
 
     def _close_shared(self) -> None:
-        if self._shared.data:
+        if self._shared.length:
             full, self._shared = self._shared, _Shared()
-            full.chunk = self._pool.submit(self._sink.put, self._keys, Kind.DATA, bytes(full.data))
-            full.data = bytearray()
+            assert full.memory is not None
+            full.chunk = self._pool.submit(self._store_shared, full.memory, full.length)
+
+    def _store_shared(self, memory: mmap.mmap, length: int) -> bytes:
+        """In a thread: store a chunk that small files share, and give its memory back."""
+        try:
+            with memoryview(memory) as whole, whole[:length] as view:
+                return self._sink.put(self._keys, Kind.DATA, view)
+        finally:
+            self._buffers.shared.put(memory)
 
     def _spans(self, blob: Blob) -> Iterator[Future[list[Extent]]]:
         head = bytearray(min(HEAD, blob.size))
@@ -336,7 +354,7 @@ class Intake:
         return extents, waiting.digest or _digest_of(extents, self._keys.chunk_ids[Kind.DATA])
 
     def _keep(self, blob: Blob, extents: list[Extent], digest: bytes, view: View | None) -> None:
-        size = sum(length for _, _, length in extents)
+        size = extents[0][2] if len(extents) == 1 else sum(length for _, _, length in extents)
         self._bytes += size
         for chunk, _, _ in extents:
             self._list.add(chunk)
