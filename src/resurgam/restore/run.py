@@ -15,13 +15,15 @@ from collections.abc import Callable, Iterator
 
 from resurgam.clock import Clock
 from resurgam.drivers.base import Blob, Driver, Item
-from resurgam.errors import NotFound, TargetRefused
+from resurgam.errors import Busy, NotFound, TargetRefused
 from resurgam.model.point import Particulars, PointBody
 from resurgam.model.system import Component, System
 from resurgam.restore.plan import restore_order
 from resurgam.restore.state import Copy, Event, Restored, place_of, save
 from resurgam.restore.switch import fsync_folder, outside
 from resurgam.vault.repository import Repository
+
+_CLAIMS = 5  # times that a partial folder is made anew when another restore has swept it away
 
 Drivers = Callable[[str], Driver]
 Progress = Callable[[str, int], None]  # component, bytes written since the last call
@@ -159,18 +161,26 @@ def _claimed(partial: str) -> int:
 
     Between the two, another one may take it for a dead one's and remove it: then it is made again.
     """
-    while True:
+    for _ in range(_CLAIMS):
         try:
             os.makedirs(partial, mode=0o700, exist_ok=True)
+        except OSError as error:
+            raise outside(error, f"make {partial}") from error
+        try:
             lock = os.open(partial, os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError:
             continue
         except OSError as error:
-            raise outside(error, f"make {partial}") from error
+            raise outside(error, f"open {partial}") from error
         fcntl.flock(lock, fcntl.LOCK_EX)
         if os.path.isdir(partial):
             return lock
         os.close(lock)
+    raise Busy(
+        f"{partial} was removed {_CLAIMS} times over by somebody else.",
+        untouched="Nothing was restored.",
+        next_step="Wait until other restores into this target have ended, or give another folder.",
+    )
 
 
 def _sweep(target: str) -> None:

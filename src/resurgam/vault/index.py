@@ -53,24 +53,17 @@ def encode_segment(packs: Iterable[tuple[str, Entries]]) -> bytes:
 
 def decode_segment(data: bytes, what: str) -> tuple[list[str], Entries]:
     """Pack names and entries of a segment's plain bytes. Raises IntegrityError."""
-    try:
-        packs, count = _SEGMENT.unpack_from(data)
-        start = _SEGMENT.size + packs * ID
-        names = [data[_SEGMENT.size + i * ID :][:ID].hex() for i in range(packs)]
-        entries = np.frombuffer(data, dtype=ENTRY, count=count, offset=start)
-    except (struct.error, ValueError) as error:
+    packs, count = _SEGMENT.unpack_from(data) if len(data) >= _SEGMENT.size else (0, 0)
+    start = _SEGMENT.size + packs * ID
+    whole = len(data) == start + count * ENTRY.itemsize
+    entries = np.frombuffer(data, dtype=ENTRY, count=count, offset=start) if whole else np.empty(0, dtype=ENTRY)
+    if not whole or (count and int(entries["pack"].max()) >= packs):
         raise IntegrityError(
-            f"Index segment {what} cannot be read: {error}.",
-            untouched="Nothing was changed.",
-            next_step="Move it out of the vault's index/ folder: the index is rebuilt from packs.",
-        ) from error
-    if len(data) != start + entries.nbytes or (count and int(entries["pack"].max()) >= packs):
-        raise IntegrityError(
-            f"Index segment {what} has the wrong length.",
+            f"Index segment {what} does not have the length, or the packs, that it says.",
             untouched="Nothing was changed.",
             next_step="Move it out of the vault's index/ folder: the index is rebuilt from packs.",
         )
-    return names, entries
+    return [data[at : at + ID].hex() for at in range(_SEGMENT.size, start, ID)], entries
 
 
 class Index:
