@@ -48,6 +48,7 @@ def init(
     for file in new.files:
         output.line(f"  {os.path.basename(file.path)}: {file.purpose}")
         output.line(f"      {file.advice}")
+    output.line("  trust.json: says which vault they are for; copy it along with every key that you move")
     return 0
 
 

@@ -1,7 +1,7 @@
 """A writing session: from the lease to the seal.
 
-The order of writes is the format's first rule (``docs/format.md`` section 2): session keys, packs, index segment, lease,
-point, log. Whatever stops in between leaves objects that nothing names; the next session of the same key takes the packs
+The order of writes is the format's first rule (``docs/format.md`` section 2): lease, session keys, packs, index
+segment, point, log. Whatever stops in between leaves objects that nothing names; the next session of the same key takes the packs
 into its index and goes on from there, and revokes the lease.
 """
 
