@@ -1,0 +1,170 @@
+"""The long machines in full: ``python -m tests.soak --minutes N --seed S`` (``make soak``).
+
+Every machine runs once whole, whatever the time; then all run again with other seeds until the time is over:
+
+    sweep      a capture stopped at every call of its store, and the capture after it too            P1, P2
+    flips      one random bit in every byte of a vault; every cut, missing and exchanged object      P12
+    kills      200 real processes killed at random moments                                           P1, P5
+    models     a repository against a dict of its points, over long random lives                     P1, P3, P11
+    memory     a capture of 2 GB in a process of its own stays below 400 MB
+
+The seed is printed first, what was done last. The exit code is 0 when nothing was found; a finding is a traceback and 1.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import resource
+import secrets
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from random import Random
+
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis import seed as seeded
+from hypothesis.stateful import run_state_machine_as_test
+
+from resurgam.capture.run import capture
+from resurgam.drivers.registry import driver_for
+from resurgam.model.system import Component, System, VaultPlace
+from resurgam.stores.local import LocalStore
+from resurgam.testing.faults import ManualClock
+from resurgam.vault.host import HostState
+from resurgam.vault.repository import Repository
+from tests.crash import test_capture, test_kill
+from tests.format import test_flips
+from tests.properties import test_vault
+from tests.support import no_witness
+
+KILLS = 200
+MEMORY = 2_000_000_000
+LIMIT = 400 << 20
+
+Machine = Callable[[Path, int], dict[str, int]]
+
+
+def sweep(folder: Path, seed: int) -> dict[str, int]:
+    """P1: every stop, and every stop twice in a row."""
+    return {"stops": sum(test_capture.sweep(folder / str(twice), seed, twice=twice) for twice in (False, True))}
+
+
+def flips(folder: Path, seed: int) -> dict[str, int]:
+    """P12: every byte of a vault."""
+    folder.mkdir()
+    victim = test_flips.Victim(str(folder))
+    try:
+        done = test_flips.flips(victim, Random(seed), None)
+        cut = test_flips.truncations(victim)
+        test_flips.test_missing_objects(victim)
+        test_flips.test_exchanged_objects(victim)
+        return {"flipped bytes": done, "cuts": cut, "exact restores": victim.told, "refused": victim.refused}
+    finally:
+        victim.close()
+
+
+def kills(folder: Path, seed: int) -> dict[str, int]:
+    """P1, P5: rounds until so many processes were killed at work."""
+    folder.mkdir()
+    killed = test_kill.Killed(str(folder), Random(seed))
+    rounds = 0
+    while killed.killed < KILLS:
+        killed.round(("capture", "restore", "promote")[rounds % 3])
+        rounds += 1
+    return {"kills": killed.killed, "rounds": rounds}
+
+
+def models(_folder: Path, seed: int) -> dict[str, int]:
+    """P1, P3, P11: the state machine over a repository."""
+    budget = settings(
+        max_examples=400,
+        stateful_step_count=40,
+        deadline=None,
+        database=None,
+        phases=[Phase.explicit, Phase.generate, Phase.shrink],
+        suppress_health_check=list(HealthCheck),
+    )
+    run_state_machine_as_test(seeded(seed)(test_vault.vault_machine()), settings=budget)
+    return {"examples": budget.max_examples}
+
+
+def memory(folder: Path, seed: int) -> dict[str, int]:
+    """The high-water mark of a process that captures MEMORY bytes: half of them random, a quarter text, a quarter holes."""
+    folder.mkdir()
+    argv = [sys.executable, "-m", "tests.soak", "--memory", str(folder), "--seed", str(seed)]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=3600, check=False)
+    assert done.returncode == 0, done.stderr
+    peak = int(done.stdout)
+    assert peak < LIMIT, f"a capture took {peak >> 20} MB; it may take {LIMIT >> 20} MB"
+    return {"peak MB": peak >> 20}
+
+
+def capture_much(folder: str, seed: int) -> int:
+    """Capture MEMORY bytes; returns this process's peak of resident memory in bytes."""
+    rng = Random(seed)
+    os.mkdir(f"{folder}/live")
+    for number in range(4):
+        with open(f"{folder}/live/{number}", "wb") as file:
+            for _ in range(MEMORY // 4 // 1_000_000):
+                _write_megabyte(file.fileno(), rng, number)
+            file.truncate(MEMORY // 4)
+    clock = ManualClock()
+    repository, _ = Repository.create(LocalStore.create(f"{folder}/vault"), f"{folder}/keys", "much", clock)
+    place = VaultPlace(path=f"{folder}/vault", keys=f"{folder}/keys")
+    system = System(
+        name="much", vault=place, components=(Component(name="files", driver="files", location=f"{folder}/live"),)
+    )
+    host = HostState(repository.vault.hex(), system.name, f"{folder}/state")
+    capture(system, driver_for, no_witness, repository, host, clock)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def _write_megabyte(descriptor: int, rng: Random, number: int) -> None:
+    if number < 2:
+        os.write(descriptor, rng.randbytes(1_000_000))
+    elif number == 2:
+        os.write(descriptor, (b"%d words that repeat " % rng.randrange(1000)) * 50_000)
+    else:
+        os.lseek(descriptor, 1_000_000, os.SEEK_CUR)
+
+
+MACHINES: dict[str, Machine] = {"sweep": sweep, "flips": flips, "models": models, "kills": kills, "memory": memory}
+
+
+def main() -> int:
+    """Run the machines; see the module's docstring."""
+    parser = argparse.ArgumentParser(prog="python -m tests.soak", description="The long machines, in full.")
+    parser.add_argument("--minutes", type=float, default=60.0, help="go on with other seeds until then (default 60)")
+    parser.add_argument("--seed", type=int, default=None, help="repeat a run (default: a new one)")
+    parser.add_argument("--only", choices=sorted(MACHINES), action="append", help="only this machine; repeatable")
+    parser.add_argument("--memory", help=argparse.SUPPRESS)
+    words = parser.parse_args()
+    seed = words.seed if words.seed is not None else secrets.randbelow(1 << 31)
+    if words.memory:
+        print(capture_much(words.memory, seed))
+        return 0
+    print(f"seed {seed}: repeat with --seed {seed}", flush=True)
+    totals: Counter[str] = Counter()
+    ends, passes = time.monotonic() + 60 * words.minutes, 0
+    while passes == 0 or time.monotonic() < ends:
+        for name in words.only or MACHINES:
+            if passes and time.monotonic() >= ends:
+                break
+            began = time.monotonic()
+            with tempfile.TemporaryDirectory(prefix="resurgam-soak-") as folder:
+                done = MACHINES[name](Path(folder) / name, seed + passes)
+            told = ", ".join(f"{count} {what}" for what, count in done.items())
+            print(f"{name}, seed {seed + passes}: {told}, in {time.monotonic() - began:.0f} s", flush=True)
+            totals.update({f"{name}: {what}": count for what, count in done.items() if not what.startswith("peak")})
+        passes += 1
+    print("\n".join(["nothing was found", *(f"  {what} {count}" for what, count in sorted(totals.items()))]))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
