@@ -312,5 +312,5 @@ def test_a_verdict_is_explained_in_plain_lines_worst_first() -> None:
         "bad by witness: different: different from live, a capture fault: 2 cases: 2 different",
         "  \\x1b[2J: expected null, got 0 (an answer that the yardstick does not have)",
         '  query_7: expected {"n": 1}, got {"n": 2} (at $.n: expected 1, got 2)',
-        "good by witness: identical: 1 case: 1 identical",
+        "identical by witness: good (1 case)",
     ]

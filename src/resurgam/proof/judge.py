@@ -84,15 +84,23 @@ def judge(
 
 
 def explain(verdict: Verdict) -> list[str]:
-    """The verdict as plain lines for a terminal, worst parts first."""
+    """The verdict as plain lines for a terminal: what is not identical in full, worst first, then the rest in a line each."""
     kind = "first proof" if verdict.first_proof else "later restore"
     lines = [f"{verdict.judgement.word}: point {verdict.point}, {kind}, {verdict.isolation}, {verdict.seconds:.1f} s"]
     for part in sorted(verdict.parts, key=lambda part: -part.judgement):
+        if part.judgement is Judgement.IDENTICAL:
+            break
         by = "" if part.yardstick == "none" else f" by {part.yardstick}"
         lines.append(f"{part.name}{by}: {part.judgement.word}: {part.reason}")
         for deviation in part.deviations:
             values = f"expected {show_value(deviation.expected)}, got {show_value(deviation.got)}"
             lines.append(f"  {deviation.case}: {values}" + (f" ({deviation.why})" if deviation.why != values else ""))
+    same: dict[str, list[str]] = {}
+    for part in verdict.parts:
+        if part.judgement is Judgement.IDENTICAL:
+            said = part.reason.replace(f": {part.cases} identical", "")  # the line says so
+            same.setdefault(part.yardstick, []).append(f"{part.name} ({said})")
+    lines += [f"identical by {yardstick}: {', '.join(names)}" for yardstick, names in same.items()]
     return [printable(line) for line in lines]  # what a damaged system says must not steer a terminal
 
 
