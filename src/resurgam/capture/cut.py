@@ -10,7 +10,7 @@ breaks the freeze off, everything is let go, and there is no point.
 
 from __future__ import annotations
 
-import _thread
+import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -70,24 +70,24 @@ def _skew(order: list[Component], drivers: Drivers, noted: dict[str, tuple[Posit
 
 @contextmanager
 def _watchdog(limit: float) -> Iterator[None]:
-    """Break off what lasts longer than twice ``limit``: drivers keep the limit themselves, this is for one that hangs."""
-    fired = threading.Event()
+    """Break off what lasts longer than twice ``limit``: drivers keep the limit themselves, this is for one that hangs.
 
-    def bark() -> None:
-        fired.set()
-        _thread.interrupt_main()
+    A timer's signal, since that alone wakes a call that blocks. Only the main thread can have one; commands run there.
+    """
+    if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "setitimer"):
+        yield
+        return
 
-    timer = threading.Timer(2 * limit + 1, bark)
-    timer.daemon = True
-    timer.start()
+    def bark(_signal: int, _frame: object) -> None:
+        raise _too_long(2 * limit + 1, limit)
+
+    before = signal.signal(signal.SIGALRM, bark)
+    signal.setitimer(signal.ITIMER_REAL, 2 * limit + 1)
     try:
         yield
-    except KeyboardInterrupt as interrupt:
-        if fired.is_set():
-            raise _too_long(2 * limit + 1, limit) from interrupt
-        raise
     finally:
-        timer.cancel()
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before or signal.SIG_DFL)
 
 
 def _too_long(seconds: float, limit: float) -> LimitExceeded:
