@@ -54,6 +54,10 @@ def all_stand(world: World, points: Points) -> None:
     for sealed, contents in points:
         assert world.restored(repository.sealed(sealed.body.id), repository) == contents
     assert check(repository, read=True).damage == ()
+    for entry in world.store.list("log/"):
+        record = read_record(world.store.get(entry.name), repository.roles, repository.vault, what=entry.name)
+        named = str(record.read(dict[str, Json])["object"])
+        assert [e.name for e in world.store.list(named)] == [named], "what is announced is there (P1)"
 
 
 def stopped_at(folder: Path, stop: int, after: bool, *, seed: int = SEED, twice: bool = False) -> bool:

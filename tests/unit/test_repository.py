@@ -29,7 +29,7 @@ from resurgam.errors import (
 )
 from resurgam.model.point import Finding, Position
 from resurgam.model.system import Component
-from resurgam.stores.base import AlreadyThere, Store
+from resurgam.stores.base import AlreadyThere, Buffer, Store
 from resurgam.testing.faults import Fault, FaultyStore, ManualClock, MemoryStore, ReadOnlyStore, SlowStore, Wrapped
 from resurgam.vault.check import check
 from resurgam.vault.compare import compare_points
@@ -38,6 +38,7 @@ from resurgam.vault.pack import Kind
 from resurgam.vault.records import RecordType
 from resurgam.vault.repository import Repository
 from resurgam.vault.signing import Role
+from resurgam.vault.sink import DomainKeys
 from tests.support import Held, MemoryDriver, Table, World, copied, replaced, stored_bytes
 
 CAPTURE_ROLE = ("capture.json", "trust.json")
@@ -282,6 +283,23 @@ def test_cut_packs_are_stored_again(world: World) -> None:
     world.store.put(lost.name, data[: len(data) // 2])
     assert not check(world.repository()).ok
     assert world.restored(world.capture()) == world.contents()
+
+
+def test_garbage_under_a_known_id(world: World) -> None:
+    """P9, P12: a writer that holds every key of its role can publish garbage under an id; no reader takes it for the chunk."""
+    lie = os.urandom(32)
+
+    class Lying(DomainKeys):
+        def id_of(self, kind: Kind, data: Buffer) -> bytes:
+            return lie
+
+    with world.repository().evidence_writer() as writer:
+        keys = writer._domain("default")
+        writer._keys["default"] = Lying(world.repository().secret, "default", keys.session)
+        writer.document({"true": False})
+        writer.flush()
+    with pytest.raises(IntegrityError, match="do not have its id"):
+        world.repository().document(lie.hex(), dict[str, bool], what="a lie")
 
 
 def test_a_pack_that_vanishes_while_it_is_read(world: World) -> None:
