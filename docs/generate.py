@@ -20,7 +20,7 @@ import typer
 from docs.story import ROOT, rewritten
 from resurgam import errors
 from resurgam.capture.manifest import schema
-from resurgam.cli.main import app
+from resurgam.cli.main import command_line
 from resurgam.errors import ResurgamError
 from resurgam.restore.state import diagram
 
@@ -60,7 +60,7 @@ not judged is never promoted (P4).
 
 def verbs() -> Iterator[tuple[str, Any]]:
     """Every verb with its command, groups opened: ``vault init`` after ``vault``'s siblings, in the order of ``--help``."""
-    yield from _opened("", typer.main.get_command(app))
+    yield from _opened("", typer.main.get_command(command_line()))
 
 
 def cli() -> str:

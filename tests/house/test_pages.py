@@ -11,7 +11,7 @@ import pytest
 import typer
 
 from docs import generate, story
-from resurgam.cli.main import EPILOG, app, main
+from resurgam.cli.main import EPILOG, command_line, main
 from resurgam.errors import ResurgamError
 from resurgam.restore.sandbox import available
 from tests.house.test_code import ROOT, texts
@@ -137,7 +137,7 @@ def test_help_and_version_answer(words: list[str], capsys: pytest.CaptureFixture
 
 def test_every_verb_is_in_the_list() -> None:
     """Nothing is hidden from the page that is made of them."""
-    assert {name.split()[0] for name, _ in generate.verbs()} == set(typer.main.get_command(app).commands)  # type: ignore[attr-defined]
+    assert {name.split()[0] for name, _ in generate.verbs()} == set(typer.main.get_command(command_line()).commands)  # type: ignore[attr-defined]
 
 
 def test_every_fault_names_tests_that_exist_and_every_machine_is_named() -> None:

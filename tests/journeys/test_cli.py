@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import pty
@@ -16,12 +15,11 @@ from typing import Any
 
 import pytest
 import typer.main
-from rich.console import Console
 
 import resurgam.errors as errors
 from resurgam import __version__
 from resurgam.cli import output
-from resurgam.cli.main import EPILOG, app
+from resurgam.cli.main import EPILOG, command_line
 from tests.journeys.world import World
 
 ESCAPE = re.compile(r"[\x00-\x09\x0b-\x1f\x7f]")  # anything but text and line ends
@@ -29,7 +27,7 @@ ESCAPE = re.compile(r"[\x00-\x09\x0b-\x1f\x7f]")  # anything but text and line e
 
 def verbs() -> Iterator[tuple[str, ...]]:
     """Every verb there is, as the command line itself knows them."""
-    for name, command in typer.main.get_command(app).commands.items():  # type: ignore[attr-defined]
+    for name, command in typer.main.get_command(command_line()).commands.items():  # type: ignore[attr-defined]
         inner: Any = getattr(command, "commands", None)
         if inner is None:
             yield (name,)
@@ -287,12 +285,10 @@ def test_durations_for_people(number: float, words: str) -> None:
     assert output.seconds(number) == words
 
 
-def test_a_table_is_as_wide_as_what_stands_in_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_table_is_as_wide_as_what_stands_in_it(capsys: pytest.CaptureFixture[str]) -> None:
     """Wide letters count double, brackets are not markup, and nothing is cut off."""
-    out = io.StringIO()
-    monkeypatch.setattr(output, "out", Console(file=out, highlight=False, soft_wrap=True, width=20))
     output.table(["name", "size"], [["漢字", 5], ["[bold]a[/]", 1234], ["x" * 40, 1]], ["size"])
-    assert out.getvalue().splitlines() == [
+    assert capsys.readouterr().out.splitlines() == [
         f"{'name':40}  size",
         f"漢字{' ' * 36}     5",
         f"{'[bold]a[/]':40}  1234",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from typing import Annotated
 
 import typer
@@ -39,7 +40,7 @@ def init(
     """
     text = propose(folder)
     if stdout:
-        output.out.file.write(text)
+        sys.stdout.write(text)
         return 0
     path = os.path.join(folder, manifest)
     try:

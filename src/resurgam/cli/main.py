@@ -1,14 +1,21 @@
-"""The command line: one function per verb, no logic of its own. Exit codes are in ``resurgam.errors``."""
+"""The command line: one function per verb, no logic of its own. Exit codes are in ``resurgam.errors``.
+
+Loading all verbs takes longer than a capture of a system that did not change. So the verb that is called is loaded, and the
+rest only where all are to be shown.
+"""
 
 from __future__ import annotations
 
+import gc
 import sys
+from collections.abc import Sequence
+from importlib import import_module
 from typing import Annotated, Any
 
 import typer
 
 from resurgam import __version__
-from resurgam.cli import capture, demo, output, points, restore, status, vault
+from resurgam.cli import output
 from resurgam.errors import EXIT_INTERRUPTED, ResurgamError
 
 EPILOG = (
@@ -18,15 +25,22 @@ EPILOG = (
     "130 interrupted. See docs/cli.md."
 )
 
-app = typer.Typer(
-    no_args_is_help=True,
-    add_completion=False,
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,
-    epilog=EPILOG,
-    help="Back up an AI system as a system, bring it back, and prove that it behaves the same.",
-)
-
+# Each verb, or group of verbs, in the order of the help: the module where it is, and its name there.
+_VERBS = {
+    "init": ("capture", "init"),
+    "preflight": ("capture", "preflight"),
+    "capture": ("capture", "capture"),
+    "points": ("points", "points"),
+    "show": ("points", "show"),
+    "diff": ("points", "diff"),
+    "restore": ("restore", "restore"),
+    "verify": ("restore", "verify"),
+    "promote": ("restore", "promote"),
+    "status": ("status", "status"),
+    "demo": ("demo", "demo"),
+    "vault": ("vault", "app"),
+    "reference": ("restore", "reference_app"),
+}
 
 # What typer raises for wrong words. Found through its public names: newer releases bring their own copy of click.
 _WRONG_WORDS: Any = next(base for base in typer.BadParameter.__mro__ if base.__name__ == "ClickException")
@@ -42,7 +56,6 @@ def _show_version(wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
 def common(
     version: Annotated[
         bool, typer.Option("--version", help="Show the version and exit.", is_eager=True, callback=_show_version)
@@ -51,22 +64,26 @@ def common(
     """Back up an AI system as a system, bring it back, and prove that it behaves the same."""
 
 
-for verb in (
-    capture.init,
-    capture.preflight,
-    capture.capture,
-    points.points,
-    points.show,
-    points.diff,
-    restore.restore,
-    restore.verify,
-    restore.promote,
-    status.status,
-    demo.demo,
-):
-    app.command()(verb)
-app.add_typer(vault.app, name="vault")
-app.add_typer(restore.reference_app, name="reference")
+def command_line(words: Sequence[str] = ()) -> typer.Typer:
+    """The verb that ``words`` begin with; all verbs where they begin with none."""
+    app = typer.Typer(
+        no_args_is_help=True,
+        add_completion=False,
+        rich_markup_mode=None,
+        pretty_exceptions_enable=False,
+        epilog=EPILOG,
+        help="Back up an AI system as a system, bring it back, and prove that it behaves the same.",
+    )
+    app.callback()(common)
+    called = words[:1] if words and words[0] in _VERBS else _VERBS
+    for verb in called:
+        module, name = _VERBS[verb]
+        found = getattr(import_module(f"resurgam.cli.{module}"), name)
+        if isinstance(found, typer.Typer):
+            app.add_typer(found, name=verb)
+        else:
+            app.command(verb)(found)
+    return app
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -74,6 +91,12 @@ def main(arguments: list[str] | None = None) -> int:
     words = sys.argv[1:] if arguments is None else arguments
     json = "--json" in words
     try:
+        if arguments is None:
+            gc.disable()  # what loading makes, stays: looking through it for garbage takes a tenth of the time of a start
+        app = command_line(words)
+        if arguments is None:
+            gc.freeze()
+            gc.enable()
         code = app(words, standalone_mode=False)
     except _WRONG_WORDS as wrong:
         if json:
@@ -88,5 +111,5 @@ def main(arguments: list[str] | None = None) -> int:
     if code == EXIT_INTERRUPTED:  # newer releases of typer answer Ctrl-C with this code themselves
         if json:
             output.error_as_json("Interrupted", code, "It was interrupted.", _KEPT, "Run it again.", transient=True)
-        output.err.print(f"interrupted: {_KEPT}")
+        output.note(f"interrupted: {_KEPT}")
     return code if isinstance(code, int) else 0

@@ -1,45 +1,55 @@
 """How the command line speaks: lines and tables for people, one JSON value for programs, progress on a terminal only.
 
 With ``--json`` exactly one JSON value goes to standard output, also for an error: ``{"error": {...}}``. Everything that is
-not an answer (progress, warnings, errors for people) goes to standard error.
+not an answer (progress, warnings, errors for people) goes to standard error. Colours are for terminals, and not where
+NO_COLOR is set. rich is loaded for what only it can do: in a pipe it would be a tenth of a short command's time.
 """
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
-
-from rich.cells import cell_len
-from rich.console import Console
-from rich.markup import escape
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+from typing import Any, TextIO
 
 from resurgam.errors import ResurgamError
 from resurgam.model.codec import to_json, to_plain
 
-out = Console(highlight=False, soft_wrap=True)
-err = Console(stderr=True, highlight=False, soft_wrap=True)
+_STYLES = {  # ECMA-48, SGR
+    "bold": "1",
+    "dim": "2",
+    "red": "31",
+    "yellow": "33",
+    "bold red": "1;31",
+    "bold cyan": "1;36",
+}
 
 
 def line(text: str = "", style: str | None = None) -> None:
-    """One line of an answer; the text is shown as it is, whatever brackets it holds."""
-    out.print(escape(text), style=style)
+    """One line of an answer."""
+    sys.stdout.write(_styled(text, style, sys.stdout) + "\n")
 
 
 def note(text: str) -> None:
     """One line beside the answer."""
-    err.print(escape(text), style="dim")
+    _beside(text, "dim")
 
 
 def warning(text: str) -> None:
     """One line beside the answer that must not be overlooked."""
-    err.print(escape(text), style="yellow")
+    _beside(text, "yellow")
+
+
+def watched() -> bool:
+    """Whether somebody at a terminal sees what is said beside the answer."""
+    return sys.stderr.isatty()
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[object]], right: Sequence[str] = ()) -> None:
     """Rows under headings, nothing cut off: in a pipe a table is as wide as it must be. ``right`` names columns of numbers."""
+    from rich.cells import cell_len
+
     cells = [list(columns), *([str(cell) for cell in row] for row in rows)]
     widths = [max(map(cell_len, column)) for column in zip(*cells, strict=True)]
     for number, row in enumerate(cells):
@@ -66,11 +76,11 @@ def error(problem: ResurgamError, json: bool) -> None:
             problem.next_step,
             transient=problem.transient,
         )
-    err.print(f"[bold red]error:[/] {escape(problem.message)}")
+    _beside(f"{_styled('error:', 'bold red', sys.stderr)} {problem.message}")
     if problem.untouched:
-        err.print(f"  {escape(problem.untouched)}")
+        _beside(f"  {problem.untouched}")
     if problem.next_step:
-        err.print(f"  [bold]next:[/] {escape(problem.next_step)}")
+        _beside(f"  {_styled('next:', 'bold', sys.stderr)} {problem.next_step}")
 
 
 def error_as_json(
@@ -84,11 +94,14 @@ def error_as_json(
 @contextmanager
 def progress(what: str, total: int | None, json: bool) -> Iterator[Callable[[int], None] | None]:
     """A bar over bytes, on a terminal; None where nobody watches."""
-    if json or not err.is_terminal:
+    if json or not watched():
         yield None
         return
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+
     columns: list[Any] = [TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn()]
-    with Progress(*columns, TimeRemainingColumn(), console=err, transient=True) as bar:
+    with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(what, total=total)
         yield lambda size: bar.update(task, advance=size)
 
@@ -113,3 +126,13 @@ def seconds(number: float) -> str:
     if number < 7200:
         return f"{number / 60:.0f} min"
     return f"{number / 3600:.1f} h" if number < 172_800 else f"{number / 86_400:.1f} days"
+
+
+def _beside(text: str, style: str | None = None) -> None:
+    sys.stderr.write(_styled(text, style, sys.stderr) + "\n")
+
+
+def _styled(text: str, style: str | None, stream: TextIO) -> str:
+    if style is None or not stream.isatty() or os.environ.get("NO_COLOR"):
+        return text
+    return f"\x1b[{_STYLES[style]}m{text}\x1b[0m"

@@ -245,7 +245,7 @@ def _promoter(context: Context, json: bool) -> Promoter:
         driver_for=driver_for,
         runner=LiveRunner(context.system.root),
         record=record,
-        tell=output.note if output.err.is_terminal and not json else (lambda _step: None),
+        tell=output.note if output.watched() and not json else (lambda _step: None),
         clock=context.clock,
     )
 
