@@ -38,9 +38,13 @@ def write(path: Path, text: str = "x\n") -> None:
 
 
 def trace(folder: Path) -> dict[str, tuple[int, int, int]]:
-    """Everything under the folder with its size, time of change and inode."""
-    paths = [folder, *folder.rglob("*")]
-    return {str(p): (p.lstat().st_size, p.lstat().st_mtime_ns, p.lstat().st_ino) for p in paths}
+    """Everything under the folder with its size, time of change and inode. Not the time of a ``-shm``: its writer maps it into
+    memory, and the kernel notes the time of what was written there when it pleases."""
+    stats = {str(path): path.lstat() for path in (folder, *folder.rglob("*"))}
+    return {
+        path: (stat.st_size, 0 if path.endswith("-shm") else stat.st_mtime_ns, stat.st_ino)
+        for path, stat in stats.items()
+    }
 
 
 def proposed(folder: Path) -> tuple[str, System]:
