@@ -188,7 +188,7 @@ def test_sqlite_is_cut_at_aligned_64_kib(tmp_path: Path, page_size: int) -> None
     found = pieces(data)
     assert found is not None
     assert_tiles(found, len(data))
-    assert all(piece.offset % PAGE_STEP == 0 and piece.dtype is Dtype.BYTES for piece in found)
+    assert all(piece.offset % PAGE_STEP == 0 and piece.dtype is Dtype.PAGES for piece in found)
     assert pieces(data[:16] + b"\x03\x00" + data[18:]) is None, "768 is no page size"
 
 

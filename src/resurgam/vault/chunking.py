@@ -60,7 +60,7 @@ def structure_of(head: memoryview, size: int, read: Read) -> Iterator[Piece] | N
     """
     head = head.cast("B")
     if is_sqlite(head):
-        return _tiles([Extent(0, size, Dtype.BYTES)], PAGE_STEP)
+        return _tiles([Extent(0, size, Dtype.PAGES)], PAGE_STEP)
     extents = npy_extents(head, size) or safetensors_extents(head, size, read)
     return _tiles(extents, TENSOR_STEP) if extents else None
 

@@ -32,6 +32,7 @@ class Dtype(IntEnum):
     BF16 = 1
     F16 = 2
     F32 = 3
+    PAGES = 4  # of a database: text, numbers and gaps side by side
 
 
 class Extent(NamedTuple):
