@@ -117,7 +117,8 @@ def test_the_freeze_limit(clock: ManualClock) -> None:
 
 
 @pytest.mark.parametrize(
-    "error", [Unreachable("x", untouched="y", next_step="z"), KeyboardInterrupt(), OSError(5, "x")]
+    "error",
+    [Unreachable("x", untouched="y", next_step="z"), KeyboardInterrupt(), OSError(5, "x")],
 )
 def test_a_freeze_that_fails_lets_the_others_go(clock: ManualClock, error: BaseException) -> None:
     """P1: on every way out, Ctrl-C too."""
