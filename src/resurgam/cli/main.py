@@ -7,8 +7,10 @@ rest only where all are to be shown.
 from __future__ import annotations
 
 import gc
+import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from importlib import import_module
 from typing import Annotated, Any
 
@@ -86,17 +88,30 @@ def command_line(words: Sequence[str] = ()) -> typer.Typer:
     return app
 
 
+@contextmanager
+def _loading() -> Iterator[None]:
+    """What loading makes, stays: looking through it for garbage takes a tenth of the time of a start. And numpy's library of
+    linear algebra, which nothing here uses, starts threads that would spin for a while, but for this variable."""
+    ours = "OPENBLAS_NUM_THREADS" not in os.environ
+    if ours:
+        os.environ["OPENBLAS_NUM_THREADS"] = "1"
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()
+        if ours:
+            del os.environ["OPENBLAS_NUM_THREADS"]  # the commands that a manifest names are none of its business
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; returns its exit code. Nothing escapes as a traceback but a defect of ours."""
     words = sys.argv[1:] if arguments is None else arguments
     json = "--json" in words
     try:
-        if arguments is None:
-            gc.disable()  # what loading makes, stays: looking through it for garbage takes a tenth of the time of a start
-        app = command_line(words)
-        if arguments is None:
-            gc.freeze()
-            gc.enable()
+        with _loading() if arguments is None else nullcontext():
+            app = command_line(words)
         code = app(words, standalone_mode=False)
     except _WRONG_WORDS as wrong:
         if json:

@@ -52,7 +52,9 @@ Buffer = bytes | bytearray | memoryview
 Plane = NDArray[np.uint8]
 
 LEVEL = 3  # of zstd; 1 is 1.3 to 1.4 times as fast and stores 5 to 8 % more of text
-PAGES_LEVEL = 1  # 64 KiB of a database is too little for higher ones to find much: 3 stores 2 % less and takes 1.4 times as long
+PAGES_LEVEL = (
+    1  # 64 KiB of a database is too little for higher ones to find much: 3 stores 2 % less and takes 1.4 times as long
+)
 MAX_SCRATCH = 4 << 20  # larger working memory is not kept
 PROBED = 256 << 10  # shorter chunks are simply tried: probing pieces of 64 KiB cost a tenth of the speed
 SAMPLE = 4 << 10
@@ -113,6 +115,10 @@ class _Thread(threading.local):
             self._scratch[use] = np.empty(length, np.uint8)
         return self._scratch[use][:length]
 
+    def back(self, length: int) -> Plane:
+        """Where planes are joined again."""
+        return self.scratch("back", length)
+
 
 _thread = _Thread()
 
@@ -137,19 +143,21 @@ def encode_verified(raw: memoryview, dtype: Dtype, level: int = LEVEL) -> Encode
     if codec is Codec.RAW:
         return Encoded(codec, data, exact=True)
     try:
-        exact = _equal(raw, _decode(codec, memoryview(data), raw.nbytes, lambda n: _thread.scratch("back", n)))
+        exact = _equal(raw, _decode(codec, memoryview(data), raw.nbytes, _thread.back))
     except IntegrityError:
         exact = False
     return Encoded(codec, data, exact=True) if exact else Encoded(Codec.RAW, raw, exact=False)
 
 
-def decode(codec: int, encoded: Buffer, raw_length: int) -> Buffer:
+def decode(codec: int, encoded: Buffer, raw_length: int, *, lasting: bool = True) -> Buffer:
     """The ``raw_length`` bytes that ``encoded`` stands for; allocates a small multiple of that at most.
 
     Raises NewerFormat for a codec that this release does not know, IntegrityError where the bytes are not such an encoded
-    form of exactly that length. RAW is returned as it is, without a copy.
+    form of exactly that length. RAW is returned as it is, without a copy. What is not ``lasting`` is good until this thread
+    encodes or decodes again.
     """
-    return _decode(codec, memoryview(encoded).cast("B"), raw_length, lambda length: np.empty(length, np.uint8))
+    room = _fresh if lasting else _thread.back
+    return _decode(codec, memoryview(encoded).cast("B"), raw_length, room)
 
 
 def _decode(codec: int, encoded: memoryview, raw_length: int, room: Callable[[int], Plane]) -> Buffer:
@@ -238,6 +246,10 @@ def _decode_planes(encoded: memoryview, raw: Plane, width: int) -> None:
         at += have
     _join(planes, raw[: count * width], width)
     raw[count * width :] = np.frombuffer(encoded[at:], np.uint8)
+
+
+def _fresh(length: int) -> Plane:
+    return np.empty(length, np.uint8)
 
 
 # Below, ``out=`` with ``casting="unsafe"`` keeps the low bits of each result, in steps that stay in the processor's cache.

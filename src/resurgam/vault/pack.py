@@ -122,12 +122,14 @@ def associated(vault: bytes, header: bytes | memoryview) -> bytes:
     return vault + bytes(header[: FRAME - 4])
 
 
-def decrypt(key: AESGCM, vault: bytes, data: memoryview, frame: Frame) -> bytearray:
-    """The encoded chunk of the frame that begins ``data``. Raises IntegrityError when a bit differs."""
+def decrypt(key: AESGCM, vault: bytes, data: memoryview, frame: Frame, room: memoryview | None = None) -> memoryview:
+    """The encoded chunk of the frame that begins ``data``, in the first bytes of ``room`` where there is one. Raises
+    IntegrityError when a bit differs."""
     sealed = data[FRAME : FRAME + frame.stored]
     if len(sealed) != frame.stored or frame.stored < TAG:
         raise _damaged("a chunk is cut off")
-    out = bytearray(frame.stored - TAG)
+    size = frame.stored - TAG
+    out = memoryview(bytearray(size)) if room is None else room[:size]
     try:
         key.decrypt_into(frame.nonce, sealed, associated(vault, data[:FRAME]), out)
     except InvalidTag as error:

@@ -26,9 +26,21 @@ from resurgam.vault.sink import ChunkKeys
 from resurgam.vault.snapshots import Entry, Extent, SnapshotRoot, entries, extents_of, read_root
 
 THREADS = 4
+BATCH = 4 << 20  # bytes of a file that a thread restores at a time
+AHEAD = 1 << 20  # bytes of a pack that are read at a time where one chunk follows the other
 _CACHED = 16  # decoded chunks kept: shared chunks of small files, and pages; at most a few MB each
 
+Placed = tuple[int, Extent]  # where in the file, and what
 OpenSession = Callable[[bytes], AESGCM]  # session id to its cipher; Denied without an identity that opens it
+
+
+class _Memory(threading.local):
+    """What a thread reads packs into, and decrypts into. Fresh memory for every chunk would cost more than the decryption."""
+
+    def __init__(self) -> None:
+        self.block = memoryview(bytearray(AHEAD))
+        self.pack, self.start, self.end = "", 0, 0  # what of which pack ``block`` holds
+        self.plain = memoryview(bytearray(AHEAD))
 
 
 class ChunkReader:
@@ -39,6 +51,7 @@ class ChunkReader:
         self._open_session = open_session
         self._lock = threading.Lock()
         self._cache: OrderedDict[bytes, bytes] = OrderedDict()
+        self._memory = _Memory()
 
     def get(self, chunk: bytes, kind: Kind) -> bytes:
         """The bytes of ``chunk``, kept for a while since neighbours will want them too."""
@@ -54,7 +67,10 @@ class ChunkReader:
         return data
 
     def fetch(self, chunk: bytes, kind: Kind) -> bytes | bytearray | memoryview:
-        """The bytes of ``chunk``, which must be of ``kind``. Raises IntegrityError, Denied, Unreachable."""
+        """The bytes of ``chunk``, which must be of ``kind``; they are good until this thread asks for others.
+
+        Raises IntegrityError, Denied, Unreachable.
+        """
         place = self._index.find(chunk)
         if place is None:
             raise _lost(chunk, "no pack is known to hold it")
@@ -63,20 +79,33 @@ class ChunkReader:
         if frame.id != chunk or frame.kind != kind or frame.stored != place.stored:
             raise _lost(chunk, f"another one lies in its place in pack {place.pack[:16]}")
         cipher = self._keys.list_cipher(chunk) if frame.session == NO_SESSION else self._open_session(frame.session)
-        data = decode(frame.codec, decrypt(cipher, self._vault, frame_bytes, frame), frame.raw)
+        memory = self._memory
+        if len(memory.plain) < frame.stored:
+            memory.plain = memoryview(bytearray(frame.stored))
+        encoded = decrypt(cipher, self._vault, frame_bytes, frame, memory.plain)
+        data = decode(frame.codec, encoded, frame.raw, lasting=False)
         if self._keys.id_of(kind, data) != chunk:
             raise _lost(chunk, "its bytes do not have its id")
         return data
 
     def _read(self, place: Place, chunk: bytes) -> memoryview:
-        buffer = memoryview(bytearray(FRAME + place.stored))
-        try:
-            done = self._store.read_into(f"packs/{place.pack[:2]}/{place.pack}", place.offset, buffer)
-        except NotFound as error:
-            raise _lost(chunk, f"pack {place.pack[:16]} is missing") from error
-        if done != len(buffer):
-            raise _lost(chunk, f"pack {place.pack[:16]} is cut off")
-        return buffer
+        """The frame at ``place``; and what follows it, where this thread is reading a pack from chunk to chunk."""
+        memory, length = self._memory, FRAME + place.stored
+        near = memory.pack == place.pack and memory.start <= place.offset <= memory.end
+        if not near or place.offset + length > memory.end:
+            wanted = max(length, AHEAD) if near else length
+            memory.pack = ""
+            if len(memory.block) < wanted:
+                memory.block = memoryview(bytearray(wanted))
+            try:
+                name = f"packs/{place.pack[:2]}/{place.pack}"
+                done = self._store.read_into(name, place.offset, memory.block[:wanted])
+            except NotFound as error:
+                raise _lost(chunk, f"pack {place.pack[:16]} is missing") from error
+            if done < length:
+                raise _lost(chunk, f"pack {place.pack[:16]} is cut off")
+            memory.pack, memory.start, memory.end = place.pack, place.offset, place.offset + done
+        return memory.block[place.offset - memory.start :][:length]
 
 
 class VaultSource:
@@ -85,7 +114,7 @@ class VaultSource:
     def __init__(self, reader: ChunkReader, entry: Entry) -> None:
         self._reader = reader
         self._entry = entry
-        self._extents: list[tuple[int, Extent]] | None = None
+        self._extents: list[Placed] | None = None
 
     def read_into(self, offset: int, buffer: memoryview) -> int:
         """See ``drivers.base.Source``."""
@@ -107,7 +136,7 @@ class VaultSource:
                 self._write(descriptor, start, extent)
             return
         with ThreadPoolExecutor(THREADS, thread_name_prefix="restore") as pool:
-            for _ in pool.map(lambda item: self._write(descriptor, *item), placed):
+            for _ in pool.map(lambda batch: self._write_all(descriptor, batch), _batches(placed)):
                 pass
 
     def settled(self) -> bool:
@@ -116,6 +145,10 @@ class VaultSource:
 
     def close(self) -> None:
         """Nothing is held."""
+
+    def _write_all(self, descriptor: int, batch: list[Placed]) -> None:
+        for start, extent in batch:
+            self._write(descriptor, start, extent)
 
     def _write(self, descriptor: int, start: int, extent: Extent) -> None:
         chunk, skip, length = extent
@@ -126,7 +159,7 @@ class VaultSource:
         if _any_byte(piece):
             write_fully(descriptor, piece, start)
 
-    def _placed(self) -> list[tuple[int, Extent]]:
+    def _placed(self) -> list[Placed]:
         if self._extents is None:
             placed, start = [], 0
             for extent in extents_of(self._entry, self._reader.get):
@@ -163,6 +196,18 @@ class SnapshotReader:
 
 
 _BIG = 64 << 10  # chunks of this size are used once; smaller extents share theirs with neighbours
+
+
+def _batches(placed: list[Placed]) -> Iterator[list[Placed]]:
+    """Neighbours, up to BATCH bytes together."""
+    batch: list[Placed] = []
+    for start, extent in placed:
+        if batch and start + extent[2] - batch[0][0] > BATCH:
+            yield batch
+            batch = []
+        batch.append((start, extent))
+    if batch:
+        yield batch
 
 
 def _any_byte(data: memoryview) -> bool:
