@@ -83,22 +83,24 @@ class FilesDriver:
         """Counts, sizes, the newest change and where it lies; from one listing, nothing is opened."""
         options = _options(component)
         listing = scan(component.location, excluded_by(options.exclude))
-        kinds: Counter[str] = Counter()
-        suffixes: Counter[str] = Counter()
+        kinds: Counter[int] = Counter()
+        suffixes: Counter[bytes] = Counter()
         size = newest = 0
-        for entry in listing:
-            kinds[_kind(entry)] += 1
-            newest = max(newest, entry.mtime)
-            if entry.is_file:
+        for entry in listing:  # this runs once per file: keep it flat
+            kind = stat.S_IFMT(entry.mode)
+            kinds[kind] += 1
+            if entry.mtime > newest:
+                newest = entry.mtime
+            if kind == stat.S_IFREG:
                 size += entry.size
                 suffixes[_suffix(entry.path)] += 1
         return {
             "bytes": size,
-            "files": kinds["f"],
-            "folders": kinds["d"],
-            "links": kinds["l"],
+            "files": kinds[stat.S_IFREG],
+            "folders": kinds[stat.S_IFDIR],
+            "links": kinds[stat.S_IFLNK],
             "newest": datetime.fromtimestamp(newest // 1_000_000_000, UTC).isoformat(),
-            "suffixes": dict(suffixes.most_common(10)),
+            "suffixes": {shown(suffix): count for suffix, count in suffixes.most_common(10)},
             "file_system": _file_system(listing.root),
             "exclude": list(options.exclude),
         }
@@ -231,9 +233,11 @@ def _kind(entry: Entry) -> str:
     return "f" if entry.is_file else "d" if entry.is_folder else "l" if entry.is_link else "-"
 
 
-def _suffix(path: bytes) -> str:
-    suffix = os.path.splitext(shown(os.path.basename(path)))[1].lower()
-    return suffix if len(suffix) <= 16 else "(other)"
+def _suffix(path: bytes) -> bytes:
+    name = path[path.rfind(b"/") + 1 :].lstrip(b".")  # dots in front make no suffix
+    dot = name.rfind(b".")
+    suffix = name[dot:].lower() if dot > 0 else b""
+    return suffix if len(suffix) <= 16 else b"(other)"
 
 
 def _meaning(listing: Listing, entry: Entry, first_path: dict[tuple[int, int], bytes]) -> list[bytes] | None:
