@@ -17,13 +17,14 @@ from bench.rounds import TIMED, Run
 METRICS = (*TIMED, "stored", "memory")
 MOST_MEMORY = 400e6  # bytes
 
-# What was set as the goal for this release: least ratio by set, in the order first, unchanged, changed, restore, stored.
+# The goals of this release: least ratio by set, in the order first, unchanged, changed, restore, stored. Two thirds of what a
+# prototype reached against the best peer mode on these sets, and its stored size itself; None where it could not be decided.
 GOALS = {
     "model": (2.9, 1.1, 3.7, 1.7, 1.18),
     "vectors": (3.3, 1.1, 3.4, 1.3, 1.11),
-    "sqlite": (1.6, 1.1, 3.2, 1.2, 0.96),
-    "dataset": (1.5, 1.1, 2.2, 1.7, 1.01),
-    "small": (1.4, 2.7, 2.4, None, 1.44),
+    "sqlite": (1.6, 1.1, 3.2, 1.2, 0.94),
+    "dataset": (1.5, 1.1, 2.2, 1.7, 0.93),
+    "small": (1.4, 2.7, 2.4, None, 1.22),
 }
 
 
