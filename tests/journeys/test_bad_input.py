@@ -338,6 +338,24 @@ def test_the_newest_point_is_damaged_and_latest_does_not_quietly_mean_an_older_o
     assert newest in world.run("status").out
 
 
+def test_a_bad_record_of_one_point_leaves_the_others_alone(world: World) -> None:
+    """P12: found by `points`, `show`, `status` and `vault check`; only its own point is judged no more."""
+    older = world.capture()
+    world.system.change_prompt()
+    newer = world.capture()
+    stray = f"records/{older}/verdict-0000000000000000"
+    os.makedirs(os.path.dirname(world.path(f"vault/{stray}")), exist_ok=True)
+    Path(world.path(f"vault/{stray}")).write_text("junk", encoding="utf-8")
+    listed = world.run("points")
+    assert (listed.code, older in listed.out, newer in listed.out, stray in listed.err) == (0, True, True, True)
+    shown = world.run("show", older)
+    assert (shown.code, stray in shown.err) == (0, True)
+    assert world.run("verify", newer).code == 0
+    assert world.run("status").code == 0
+    refused(world, 8, "verify", older, says=stray)
+    assert stray in world.run("vault", "check").out
+
+
 def test_a_flipped_byte_anywhere_in_the_identity_of_the_vault(world: World) -> None:
     """Its name for people is the only part of which the tool does not know better."""
     world.capture()

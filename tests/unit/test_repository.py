@@ -29,6 +29,7 @@ from resurgam.errors import (
 )
 from resurgam.model.point import Finding, Position
 from resurgam.model.system import Component
+from resurgam.model.verdict import Judgement
 from resurgam.stores.base import AlreadyThere, Buffer, Store
 from resurgam.testing.faults import Fault, FaultyStore, ManualClock, MemoryStore, ReadOnlyStore, SlowStore, Wrapped
 from resurgam.vault.check import check
@@ -403,6 +404,44 @@ def test_one_bad_point_does_not_hide_the_rest(world: World) -> None:
     assert [sealed.body.id for sealed in repository.points()] == [two.body.id]
     assert [*repository.refused, *repository.refused_points]
     assert not check(repository).ok
+
+
+def test_one_bad_record_is_the_concern_of_its_own_point(world: World) -> None:
+    """P12: the point that it is about is proven no more, and said; every other point stands as before."""
+    one, two = world.capture(), world.capture()
+    for sealed in (one, two):
+        body = {"judgement": Judgement.IDENTICAL}
+        world.repository().put_record(RecordType.VERDICT, sealed.body.id, body, Role.VERIFIER, world.clock)
+    stray = f"records/{one.body.id}/verdict-0000000000000000"
+    world.store.put(stray, b"junk")
+    repository = world.repository()
+    assert repository.state(two).may_be_promoted
+    assert repository.refused_records == []
+    state = repository.state(one)
+    assert stray in (state.damaged or "")
+    assert (state.word, state.sealed, state.proven, state.may_be_promoted) == ("not known", True, None, False)
+    assert repository.refused_records == [state.damaged]
+    with pytest.raises(IntegrityError, match=stray):
+        repository.records(one.body.id)
+    assert [damage.points for damage in check(repository).damage] == [(one.body.id,)]
+
+
+def test_references_are_those_of_the_system(world: World) -> None:
+    """Bad records beside them, and what is about no point, hide none."""
+    one, two = world.capture(), world.capture()
+    names = [
+        world.repository().put_record(RecordType.REFERENCE, sealed.body.id, {}, Role.APPROVER, world.clock)
+        for sealed in (one, two)
+    ]
+    world.store.put(f"records/{one.body.id}/verdict-0", b"junk")
+    world.store.put("records/reference-0", b"junk")
+    world.store.put(f"records/{'0' * 16}/reference-0", b"junk")
+    found = world.repository().references(world.system.name)
+    assert [record.subject.name for record in found] == [f"point/{sealed.body.id}" for sealed in (one, two)]
+    assert world.repository().references("another") == []
+    bad = world.repository(replaced(world.store, names[0], b"junk"))
+    with pytest.raises(IntegrityError, match=names[0]):  # P4: a yardstick that is lost is no pass
+        bad.references(world.system.name)
 
 
 def test_strays_in_the_log_stop_nobody(world: World) -> None:

@@ -54,7 +54,7 @@ def points(
                 body.sealed[:19].replace("T", " "),
                 output.size(sum(s.bytes for s in body.snapshots)),
                 output.size(sum(s.stored for s in body.snapshots)),
-                state.verdict.word if state.verdict else "not judged",
+                state.word,
                 _counts(body.findings),
                 *([body.system] if only is None else []),
             ]
@@ -65,6 +65,8 @@ def points(
         output.line("no recovery point yet: run `resurgam capture`")
     for why in context.repository.refused_points:
         output.warning(f"not listed: {why} Run `resurgam vault check`.")
+    for why in context.repository.refused_records:
+        output.warning(f"verdict not known: {why} Run `resurgam vault check`.")
     return 0
 
 
@@ -99,7 +101,7 @@ def show(
     output.line(f"point {body.id} of {body.system}", style="bold")
     output.line(f"  sealed {body.sealed}, begun {body.started}, with Resurgam {body.resurgam}")
     output.line(f"  freeze {output.seconds(body.freeze)}, skew {output.seconds(body.skew)}")
-    output.line(f"  verdict: {state.verdict.word if state.verdict else 'not judged'}")
+    output.line(f"  verdict: {state.word}")
     if body.host_can_read:
         output.line("  the host that captured it could also read the vault")
     output.table(
@@ -114,6 +116,9 @@ def show(
         output.line("  the rest opens with a reader's key")
     else:
         findings(details.findings)
+    if state.damaged is not None:
+        output.warning(f"what became known of it later is not shown: {state.damaged} Run `resurgam vault check`.")
+        return 0
     for record in context.repository.records(body.id):
         output.line(f"  {record.made[:19]}  {record.type} by {record.by} ({record.signer})")
     return 0

@@ -53,8 +53,7 @@ def standing(context: Context, max_age: float | None) -> Standing:
     for sealed in reversed(points):
         state = repository.state(sealed)
         age = (now - datetime.fromisoformat(sealed.body.sealed)).total_seconds()
-        verdict = state.verdict.word if state.verdict else "not judged"
-        found = PointStatus(sealed.body.id, age, verdict, sealed.body.findings.get(Severity.BROKEN, 0))
+        found = PointStatus(sealed.body.id, age, state.word, sealed.body.findings.get(Severity.BROKEN, 0))
         newest = newest or found
         if state.proven is not None:
             proven = found
@@ -74,7 +73,7 @@ def standing(context: Context, max_age: float | None) -> Standing:
         rpo=system.objectives.rpo,
         max_age=limit,
         fresh=limit is None or (newest is not None and newest.age <= limit),
-        damaged=tuple(repository.refused_points),
+        damaged=(*repository.refused_points, *repository.refused_records),
     )
 
 
@@ -155,7 +154,13 @@ def _metrics(found: Standing) -> str:
     if found.rpo is not None:
         rows.append(("resurgam_rpo_seconds", "The promised RPO.", found.rpo))
     rows.append(("resurgam_fresh", "1 when the newest point is young enough.", float(found.fresh)))
-    rows.append(("resurgam_damaged_points", "Points that cannot be believed.", float(len(found.damaged))))
+    rows.append(
+        (
+            "resurgam_damaged_points",
+            "Points that cannot be believed, or whose verdicts cannot.",
+            float(len(found.damaged)),
+        )
+    )
     rows.append(("resurgam_unfinished_promotions", "Promotions that broke off.", float(len(found.promotions))))
     label = found.system.replace("\\", "\\\\").replace('"', '\\"').replace("\n", " ")
     return "".join(

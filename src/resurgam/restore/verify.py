@@ -113,13 +113,8 @@ def yardsticks_of(repository: Repository, sealed: Sealed, particulars: Particula
     """What this point is judged by: its own witness and baseline, and the newest reference that the system's owner
     approved, whichever point that was taken from."""
     baselines = [r for r in repository.records(sealed.body.id) if r.type is RecordType.BASELINE]
-    references = [
-        record
-        for point in repository.points(sealed.body.system)
-        for record in repository.records(point.body.id)
-        if record.type is RecordType.REFERENCE
-    ]
-    newest = max(references, key=lambda record: record.made, default=None)
+    references = repository.references(sealed.body.system)
+    newest = references[-1] if references else None
     return Yardsticks(
         witness=particulars.witness,
         baseline=_baseline(repository, baselines[0].read(Observed)) if baselines else None,

@@ -41,6 +41,14 @@ class PointState(msgspec.Struct, frozen=True, kw_only=True):
     reference: str | None = None
     quarantined: str | None = None
     promoted: str | None = None
+    damaged: str | None = None  # why its history cannot be believed; then nothing else of it is known
+
+    @property
+    def word(self) -> str:
+        """How it was judged, for people."""
+        if self.damaged is not None:
+            return "not known"
+        return self.verdict.word if self.verdict is not None else "not judged"
 
     @property
     def sealed(self) -> bool:

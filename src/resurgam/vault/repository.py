@@ -15,6 +15,7 @@ log/<n>                 announcements, in order
 from __future__ import annotations
 
 import secrets
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
@@ -29,7 +30,7 @@ from resurgam.model.codec import from_json, require_format, to_json
 from resurgam.model.point import Particulars, PointBody
 from resurgam.model.system import System
 from resurgam.stores.base import AlreadyThere, Entry, Store
-from resurgam.vault.history import PointState, fold
+from resurgam.vault.history import Life, PointState, fold
 from resurgam.vault.host import HostState
 from resurgam.vault.index import Index
 from resurgam.vault.keyring import Keyring, NewKeys
@@ -100,6 +101,7 @@ class Repository:
         self.roles: RoleTable = found.table
         self.refused: list[str] = list(found.refused)  # role tables that lie in the vault and were not believed
         self.refused_points: list[str] = []  # the same of what stands where a point should
+        self.refused_records: list[str] = []  # and of what ``state`` met among the records of a point
         self._sessions: dict[bytes, AESGCM] = {}
         self._readers: dict[str, ChunkReader] = {}
 
@@ -239,24 +241,45 @@ class Repository:
         return matching[0]
 
     def records(self, point: str) -> list[Record]:
-        """What became known of ``point`` since it was sealed, oldest first."""
+        """What became known of ``point`` since it was sealed, oldest first.
+
+        Raises IntegrityError when one of them cannot be believed: it may be the one that takes the others back (P12).
+        """
         sealed = self.sealed(point)
-        found = [
-            read_record(self.store.get(e.name), self.roles, self.vault, about=f"point/{point}", what=e.name)
-            for e in self.store.list(f"records/{point}/")
-        ]
-        for record in found:
-            if record.subject != sealed.record.subject:
-                raise IntegrityError(
-                    f"A {record.type} record names another point under the id {point}.",
-                    untouched="Nothing was changed.",
-                    next_step="Run `resurgam vault check`; find out who holds that key.",
-                )
+        found = [self._about(sealed, entry.name) for entry in self.store.list(f"records/{point}/")]
+        return sorted(found, key=lambda record: record.made)
+
+    def references(self, system: str) -> list[Record]:
+        """Every reference that was approved for ``system``, at whichever of its points, oldest first.
+
+        Only objects that are named as references are read: damage elsewhere is the concern of its own point. Raises
+        IntegrityError when one of those cannot be believed: it may be the yardstick itself, and its absence no pass (P4).
+        """
+        found = []
+        for entry in self.store.list("records/"):
+            point, _, name = entry.name.removeprefix("records/").partition("/")
+            if not name.startswith(f"{RecordType.REFERENCE}-"):
+                continue
+            try:
+                sealed = self.sealed(point)
+            except NotFound:
+                continue  # a stray: what it claims to be about is no point
+            if sealed.body.system == system:
+                found.append(self._about(sealed, entry.name, {RecordType.REFERENCE}))
         return sorted(found, key=lambda record: record.made)
 
     def state(self, sealed: Sealed) -> PointState:
-        """How a point stands: the fold over all records about it (P2)."""
-        return fold((None, record) for record in (sealed.record, *self.records(sealed.body.id)))
+        """How a point stands: the fold over all records about it (P2).
+
+        Where one of them cannot be believed nothing is known of the point but that, and ``refused_records`` says so too:
+        it is neither proven nor to be promoted (P12), and no other point suffers.
+        """
+        try:
+            return fold((None, record) for record in (sealed.record, *self.records(sealed.body.id)))
+        except IntegrityError as error:
+            if error.message not in self.refused_records:
+                self.refused_records.append(error.message)
+            return PointState(life=Life.SEALED, digest=sealed.record.subject.digest, damaged=error.message)
 
     def particulars(self, body: PointBody) -> Particulars:
         """The encrypted part of a point. Raises Denied without an identity."""
@@ -296,6 +319,14 @@ class Repository:
                 ) from error
             self._sessions[session] = unwrap_session(wrapped, self.vault, session, self.keyring.identities).cipher
         return self._sessions[session]
+
+    def _about(self, sealed: Sealed, name: str, expect: Collection[RecordType] | None = None) -> Record:
+        """The record ``name``, when it is about exactly this point."""
+        about = f"point/{sealed.body.id}"
+        record = read_record(self.store.get(name), self.roles, self.vault, expect, about=about, what=name)
+        if record.subject != sealed.record.subject:
+            raise broken(name, f"it is about another point under the id {sealed.body.id}")
+        return record
 
     def _sealed(self, entry: Entry) -> Sealed | None:
         point = entry.name.rpartition("/")[2]

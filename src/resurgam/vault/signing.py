@@ -180,7 +180,7 @@ def broken(what: str, rule: str) -> IntegrityError:
     """The error for a document that cannot be believed: which, and by which rule."""
     return IntegrityError(
         f"{what} is not to be trusted: {rule}.",
-        untouched="It was ignored, and nothing was changed.",
+        untouched="Nothing was changed.",
         next_step="Find out who wrote it, run `resurgam vault check`, and bring the object back from a replica.",
     )
 
