@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import msgspec
@@ -30,7 +30,7 @@ class Told(MemoryDriver):
         self.traits = msgspec.structs.replace(MemoryDriver.traits, freeze=freeze)
         self.clock, self.seconds = clock, seconds
         self.error: BaseException | None = None
-        self.answers: dict[str, list[Json]] = {}
+        self.answers: dict[str, Sequence[Json | tuple[Json, ...]]] = {}
         self.limits: list[float | None] = []
 
     @contextmanager
@@ -59,7 +59,8 @@ class Told(MemoryDriver):
         assert at.token in self.pinned, "asked at a position that is let go"
         if statement == "unreachable":
             raise Unreachable("gone", untouched="all", next_step="again")
-        return Rows("answer", ("a",), (), [[(value,)] for value in self.answers[statement]])
+        rows = [value if isinstance(value, tuple) else (value,) for value in self.answers[statement]]
+        return Rows("answer", tuple("abc"[: len(rows[0])]) if rows else ("a",), (), [[row] for row in rows])
 
 
 @pytest.fixture(autouse=True)
@@ -191,6 +192,22 @@ def test_key_inclusion(
     asked[0].answers = {"SELECT n": needed, "SELECT t": there}
     told = found(asked, every="a: SELECT n", exists_in="b: SELECT t")
     assert [keys for _, keys in told] == ([missing] if missing else [])
+
+
+def test_composite_keys_are_compared_whole(asked: tuple[Told, System, Cut]) -> None:
+    """P12: that the first column of a key exists on the other side says nothing of the key."""
+    asked[0].answers = {"SELECT n": [(1, "x"), (1, "y"), (2, "x")], "SELECT t": [(1, "x"), (2, "y")]}
+    ((what, keys),) = found(asked, every="a: SELECT n", exists_in="b: SELECT t")
+    assert "2 of 3" in what
+    assert keys == ("1, y", "2, x")
+
+
+def test_sides_of_different_width_cannot_be_compared(asked: tuple[Told, System, Cut]) -> None:
+    """P12: a mistake in the manifest is said as one, not as keys that are missing."""
+    asked[0].answers = {"SELECT n": [(1, "x")], "SELECT t": [1]}
+    ((what, keys),) = found(asked, every="a: SELECT n", exists_in="b: SELECT t")
+    assert "2 and 1 columns" in what
+    assert keys == ()
 
 
 def test_at_most_twenty_examples(asked: tuple[Told, System, Cut]) -> None:

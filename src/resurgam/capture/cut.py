@@ -2,7 +2,7 @@
 
 Drivers that hold their writers (``Freeze.PIN``) go first and are held until the end, so that what the others copy or list
 inside falls into the time in which those stand still. What is left over is the skew: the seconds between the first and the
-last moment at which a component that holds nothing was read. Components that share a location freeze once, being one store.
+last moment at which a component that holds nothing was read.
 
 The limit is the owner's promise to the application. Each driver keeps its own; should one hang all the same, a watchdog
 breaks the freeze off, everything is let go, and there is no point.

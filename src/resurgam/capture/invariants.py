@@ -2,14 +2,18 @@
 
 A point whose invariants fail is sealed *with* its findings and is never chosen as clean; a capture does not hide a system
 that is broken already.
+
+Keys are compared as whole rows. The distinct keys of ``every`` are held in memory while it is asked, those of ``exists_in``
+pass by one at a time.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import chain
 
 from resurgam.capture.cut import Drivers
-from resurgam.drivers.base import Queries
+from resurgam.drivers.base import Queries, Rows
 from resurgam.errors import ManifestError, ResurgamError
 from resurgam.model.point import Cut, Finding, Severity
 from resurgam.model.system import Invariant, Json, System
@@ -30,18 +34,26 @@ def hold_invariants(system: System, cut: Cut, drivers: Drivers) -> list[Finding]
 
 def _ask(invariant: Invariant, system: System, cut: Cut, drivers: Drivers) -> Iterator[Finding]:
     if invariant.every is not None and invariant.exists_in is not None:
-        needed = set(_first_column(invariant.every, system, cut, drivers))
-        missing = needed.difference(_first_column(invariant.exists_in, system, cut, drivers))
+        here = _answer(invariant.every, system, cut, drivers)
+        missing = set(_rows(here))
+        total = len(missing)
+        there = _answer(invariant.exists_in, system, cut, drivers)
+        if len(here.columns) != len(there.columns):
+            widths = f"{len(here.columns)} and {len(there.columns)}"
+            yield _broken(invariant, f"could not be asked: its two sides have {widths} columns")
+            return
+        missing.difference_update(_rows(there))
         if missing:
-            keys = tuple(sorted(map(str, missing))[:_EXAMPLES])
-            yield _broken(invariant, f"{len(missing)} of {len(needed)} keys do not exist on the other side", keys)
+            keys = tuple(sorted(map(_key, missing))[:_EXAMPLES])
+            yield _broken(invariant, f"{len(missing)} of {total} keys do not exist on the other side", keys)
     else:
-        found = next(iter(_first_column(f"{invariant.component}: {invariant.sql}", system, cut, drivers)), None)
+        first = next(_rows(_answer(f"{invariant.component}: {invariant.sql}", system, cut, drivers)), None)
+        found = first[0] if first else None
         if found != invariant.expect:
             yield _broken(invariant, f"{invariant.sql} gives {found!r}, expected {invariant.expect!r}")
 
 
-def _first_column(question: str, system: System, cut: Cut, drivers: Drivers) -> Iterator[Json]:
+def _answer(question: str, system: System, cut: Cut, drivers: Drivers) -> Rows:
     name, _, statement = question.partition(":")
     component = system.component(name.strip())
     driver = drivers(component.driver)
@@ -51,10 +63,15 @@ def _first_column(question: str, system: System, cut: Cut, drivers: Drivers) -> 
             untouched="Nothing was changed.",
             next_step="Ask a component whose driver has queries (sqlite).",
         )
-    rows = driver.query(component, cut.position(component.name), statement.strip())
-    for batch in rows.batches:
-        for row in batch:
-            yield row[0]
+    return driver.query(component, cut.position(component.name), statement.strip())
+
+
+def _rows(answer: Rows) -> Iterator[tuple[Json, ...]]:
+    return chain.from_iterable(answer.batches)
+
+
+def _key(row: tuple[Json, ...]) -> str:
+    return ", ".join(map(str, row))
 
 
 def _broken(invariant: Invariant, what: str, keys: tuple[str, ...] = ()) -> Finding:
