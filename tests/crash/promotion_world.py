@@ -11,6 +11,8 @@ from typing import Any
 
 import msgspec
 
+from resurgam.capture.run import capture
+from resurgam.clock import SystemClock
 from resurgam.drivers.registry import driver_for
 from resurgam.model.system import Component, Promotion, System, VaultPlace
 from resurgam.model.verdict import Judgement, Verdict
@@ -18,6 +20,15 @@ from resurgam.probes.runner import LiveRunner
 from resurgam.restore import state
 from resurgam.restore.promote import Promoter
 from resurgam.restore.state import Copy, Restored, State
+from resurgam.restore.verify import VerdictBody
+from resurgam.stores.local import LocalStore
+from resurgam.vault.history import Quarantined
+from resurgam.vault.host import HostState
+from resurgam.vault.keyring import Keyring
+from resurgam.vault.records import RecordType
+from resurgam.vault.repository import Repository
+from resurgam.vault.signing import Role
+from tests.support import no_witness
 
 Record = Callable[[str, dict[str, Any]], None]
 Tree = dict[str, tuple[object, ...]]
@@ -26,7 +37,8 @@ ID = "0a1b2c3d"
 
 class World:
     """``app`` is live: a database whose latest rows are in its WAL only, a folder of models, one prompt file. ``restore`` holds
-    the same three as they were at a recovery point."""
+    the same three as they were at ``point``, which the vault holds with its verdicts (and, since nobody restores from it here,
+    without any content)."""
 
     def __init__(self, folder: str, *, restore: str = "", lost: bool = False, fresh: bool = True) -> None:
         self.folder = os.path.realpath(folder)
@@ -53,6 +65,10 @@ class World:
         )
         if fresh:
             self._build()
+            Repository.create(LocalStore.create(f"{self.folder}/vault"), f"{self.folder}/keys", "test", SystemClock())
+        self.repository = Repository(LocalStore(f"{self.folder}/vault"), Keyring(f"{self.folder}/keys"))
+        self.point = self.capture("handbook") if fresh else self.repository.points("handbook")[-1].body.id
+        if fresh:
             self.save_restore()
         if lost:
             shutil.rmtree(f"{self.root}/data")
@@ -81,19 +97,48 @@ class World:
         with open(self.log) as file:
             return file.read().split()
 
+    def capture(self, system: str) -> str:
+        """A point of a system of that name; its id."""
+        host = HostState(self.repository.vault.hex(), system, f"{self.folder}/host")
+        empty = msgspec.structs.replace(self.system, name=system, components=())
+        return capture(empty, driver_for, no_witness, self.repository, host, SystemClock()).body.id
+
     def save_restore(self, judgement: Judgement | None = Judgement.IDENTICAL, **changes: Any) -> None:
+        """What the restore's folder says of itself, with the signed verdict in the vault that belongs to it."""
         copies = {}
         for component in self.system.components:
             found = driver_for(component.driver).fingerprint(component.bound_to(self.copy(component.name)))
             place = os.path.relpath(self.copy(component.name), self.directory)
             copies[component.name] = Copy(driver=component.driver, place=place, fingerprint=found, bytes=1)
-        restored = Restored(id=ID, point="p1", system="handbook", copies=copies, state=State.BUILT)
+        restored = Restored(id=ID, point=self.point, system="handbook", copies=copies, state=State.BUILT)
         if judgement is not None:
             verdict = Verdict(
-                point="p1", judgement=judgement, parts=(), isolation="isolated", first_proof=False, seconds=0.1
+                point=self.point, judgement=judgement, parts=(), isolation="isolated", first_proof=False, seconds=0.1
             )
             restored = restored.judged(verdict)
-        state.save(self.directory, msgspec.structs.replace(restored, **changes))
+        restored = msgspec.structs.replace(restored, **changes)
+        state.save(self.directory, restored)
+        if judgement is not None:
+            self.sign(restored, judgement)
+
+    def sign(self, restored: Restored, judgement: Judgement) -> None:
+        """The verifier's word over the copies of ``restored``."""
+        body = VerdictBody(
+            judgement=judgement,
+            word=judgement.word,
+            restore=restored.id,
+            document="",
+            fingerprints={name: copy.fingerprint for name, copy in restored.copies.items()},
+            isolation="isolated",
+            first_proof=False,
+            seconds=0.1,
+        )
+        self.repository.put_record(RecordType.VERDICT, restored.point, body, Role.VERIFIER, SystemClock())
+
+    def quarantine(self, *, lifted: bool = False) -> None:
+        """The approver's word that the point must not go live, or its end."""
+        body = Quarantined(reason="a poisoned document", lifted=lifted)
+        self.repository.put_record(RecordType.QUARANTINE, self.point, body, Role.APPROVER, SystemClock())
 
     def promoter(
         self,
@@ -104,6 +149,7 @@ class World:
     ) -> Promoter:
         return Promoter(
             system=system or self.system,
+            repository=self.repository,
             folder=self.journals,
             driver_for=driver_for,
             runner=LiveRunner(self.root),

@@ -21,7 +21,7 @@ from resurgam.model.system import Promotion
 from resurgam.model.verdict import Judgement
 from resurgam.restore import stage
 from resurgam.restore.promote import pending
-from resurgam.restore.state import State
+from resurgam.restore.state import State, load, save
 from tests.crash.promotion_world import ID, World, read, rows, without
 
 
@@ -66,7 +66,7 @@ def test_what_was_restored_becomes_live_and_what_was_live_is_kept(world: World) 
     assert now[f"data/handbook.db.before-{ID}-wal"] == before["data/handbook.db-wal"]
     assert (world.said(), world.state()) == (["fence", "reload"], State.PROMOTED)
     assert [word for word, _ in world.records] == ["promoted"]
-    assert world.records[0][1]["point"] == "p1"
+    assert world.records[0][1]["point"] == world.point
     assert pending(world.journals) == []
     switched = [step.split()[1] for step in said if step.startswith("exchange")]
     assert switched == [
@@ -146,7 +146,9 @@ def test_promotions_are_undone_last_first(world: World) -> None:
     promoter = world.promoter()
     promoter.promote(world.directory)
     second = World(f"{world.folder}/second-world")  # another restore of the same system
-    second.save_restore(id="ffff")
+    restored = msgspec.structs.replace(load(second.directory), id="ffff", point=world.point)
+    save(second.directory, restored)
+    world.sign(restored, Judgement.IDENTICAL)
     os.rename(second.directory, f"{world.folder}/second")
     promoter.promote(f"{world.folder}/second")
     with pytest.raises(UsageError, match="came after"):
@@ -170,6 +172,36 @@ def test_p4_an_equivalent_verdict_is_a_passing_one(world: World) -> None:
     assert world.promoter().promote(world.directory).id == ID
 
 
+def test_p4_the_folders_own_word_promotes_nothing(world: World) -> None:
+    """Its state file is signed by nobody: without a verdict in the vault over these copies, under this id, it is only a claim."""
+    for changes in ({"id": "abcd"}, {"point": world.capture("handbook")}):
+        save(world.directory, msgspec.structs.replace(load(world.directory), **changes))
+        refused(world, NotProven, "holds no passing verdict")
+        world.save_restore()
+
+
+def test_p4_a_forged_system_does_not_promote_a_point_of_another_one(world: World) -> None:
+    """The verdict is real and passes, over exactly these copies; only the state file says that they are of this system."""
+    point = world.capture("payroll")
+    forged = msgspec.structs.replace(load(world.directory), point=point)
+    save(world.directory, forged)
+    world.sign(forged, Judgement.IDENTICAL)
+    refused(world, TargetRefused, f"point {point} is of system payroll, this is handbook")
+
+
+def test_p4_a_quarantined_point_is_not_promoted(world: World) -> None:
+    world.quarantine()
+    refused(world, NotProven, "is quarantined")
+    world.quarantine(lifted=True)
+    assert world.promoter().promote(world.directory).id == ID
+
+
+def test_p4_a_later_verdict_that_the_point_is_different_counts(world: World) -> None:
+    """It may come from another restore of the same point, such as one judged by a reference approved since."""
+    world.sign(msgspec.structs.replace(load(world.directory), id="ffff"), Judgement.DIFFERENT)
+    refused(world, NotProven, "found to be different after this restore passed")
+
+
 def test_p4_a_copy_that_changed_since_it_was_judged_is_refused(world: World) -> None:
     with contextlib.closing(sqlite3.connect(world.copy("documents"))) as connection, connection:
         connection.execute("update facts set value = 'poisoned'")
@@ -187,7 +219,7 @@ def test_p1_a_restore_that_does_not_fit_the_system_is_refused(world: World) -> N
     parts = world.system.components
     other = msgspec.structs.replace(parts[0], driver="sqlite")
     refused(
-        world, TargetRefused, "other system|of system handbook", system=msgspec.structs.replace(world.system, name="x")
+        world, TargetRefused, "is of system handbook, this is x", system=msgspec.structs.replace(world.system, name="x")
     )
     for components in (parts[:2], (other, *parts[1:])):
         refused(

@@ -19,7 +19,7 @@ from resurgam.cli.context import (
 )
 from resurgam.drivers.base import Facts
 from resurgam.drivers.registry import driver_for
-from resurgam.errors import EXIT_DIFFERENT, EXIT_INCONCLUSIVE, NotProven, UsageError
+from resurgam.errors import EXIT_DIFFERENT, EXIT_INCONCLUSIVE, UsageError
 from resurgam.model.plan import Plan
 from resurgam.model.verdict import Judgement, Verdict
 from resurgam.probes.runner import LiveRunner
@@ -29,8 +29,7 @@ from resurgam.restore.plan import plan_restore
 from resurgam.restore.promote import Outcome, Promoter
 from resurgam.restore.run import require_target
 from resurgam.restore.run import restore as run_restore
-from resurgam.restore.state import load
-from resurgam.restore.verify import VerdictBody, approve_reference, judge_live
+from resurgam.restore.verify import approve_reference, judge_live
 from resurgam.restore.verify import verify as run_verify
 from resurgam.vault.records import RecordType
 from resurgam.vault.signing import Role
@@ -196,7 +195,6 @@ def promote(
     else:
         assert directory is not None
         plan = promoter.plan(directory)
-        _require_signed(context, directory)
         if dry_run or not (yes or json):
             _show_plan(plan, json)
         if dry_run:
@@ -241,28 +239,13 @@ def _promoter(context: Context, json: bool) -> Promoter:
 
     return Promoter(
         system=context.system,
+        repository=repository,
         folder=context.host.folder,
         driver_for=driver_for,
         runner=LiveRunner(context.system.root),
         record=record,
         tell=output.note if output.watched() and not json else (lambda _step: None),
         clock=context.clock,
-    )
-
-
-def _require_signed(context: Context, directory: str) -> None:
-    """The folder's own state is signed by nobody: what counts is the verdict in the vault over these very copies (P4)."""
-    restored = load(directory)
-    fingerprints = {name: copy.fingerprint for name, copy in restored.copies.items()}
-    for record in context.repository.records(restored.point):
-        if record.type is RecordType.VERDICT:
-            body = record.read(VerdictBody)
-            if (body.restore, body.fingerprints) == (restored.id, fingerprints) and Judgement(body.judgement).passes:
-                return
-    raise NotProven(
-        f"The vault holds no passing verdict over the copies in {directory}.",
-        untouched="Nothing was changed.",
-        next_step=f"Judge them: `resurgam verify {restored.point} --into FOLDER`, then promote that folder.",
     )
 
 

@@ -1,7 +1,12 @@
 """Whether a restore may take the place of a live system, and the plan of how it would. Looks, and changes nothing.
 
-A restore is a candidate when a passing verdict stands over it (P4), when it holds exactly the components of the live
-system, each of the same kind, and when every live place is one whose name can be exchanged.
+A restore is a candidate when
+
+* the vault holds a passing verdict, signed, over exactly these copies, and nothing since speaks against the point (P4):
+  what the restore's folder says of itself is signed by nobody, and only its refusals are believed;
+* point, restore and live system are of one system, with the same components, each of the same kind;
+* nothing lies in a copy that its component's options leave out, since nobody has judged that;
+* every live place is one whose name can be exchanged.
 """
 
 from __future__ import annotations
@@ -11,23 +16,53 @@ import os
 from resurgam.errors import NotProven, TargetRefused
 from resurgam.model.plan import Plan, Step
 from resurgam.model.system import System
+from resurgam.model.verdict import Judgement
 from resurgam.restore.intent import Place
 from resurgam.restore.plan import restore_order
 from resurgam.restore.state import Event, Restored, State, place_of
+from resurgam.restore.verify import VerdictBody
+from resurgam.vault.records import RecordType
+from resurgam.vault.repository import Repository
 
 
-def require_proven(restored: Restored) -> None:
-    """P4: restored is not recovered. Raises NotProven without a passing verdict, UsageError where the restore's life does
-    not lead to a promotion (promoted or undone already, half built)."""
+def require_proven(restored: Restored, system: System, repository: Repository) -> None:
+    """P4: restored is not recovered; the whole decision on what may be promoted stands here.
+
+    Raises NotProven without a signed, passing verdict over these very copies, and for a point that is quarantined or was
+    found to behave differently since; TargetRefused for a point of another system; UsageError where the restore's life does
+    not lead to a promotion (promoted or undone already, half built); NotFound and IntegrityError of the vault.
+    """
     verdict = restored.verdict
     if restored.state in (State.BUILT, State.JUDGED) and (verdict is None or not verdict.judgement.passes):
         word = verdict.judgement.word if verdict else "missing"
-        raise NotProven(
-            f"The verdict over restore {restored.id} of point {restored.point} is {word}.",
-            untouched="Nothing was changed.",
-            next_step="See why with `resurgam verify`, or choose a point that was proven with `resurgam points`.",
-        )
+        raise _not_proven(f"The verdict over restore {restored.id} of point {restored.point} is {word}.", restored)
     restored.after(Event.PROMOTE)
+    sealed = repository.sealed(restored.point)
+    if sealed.body.system != system.name:
+        raise _unfit(f"point {restored.point} is of system {sealed.body.system}, this is {system.name}")
+    if not _is_signed(restored, repository):
+        raise _not_proven(f"The vault holds no passing verdict over the copies of restore {restored.id}.", restored)
+    state = repository.state(sealed)
+    if state.quarantined is not None:
+        raise _not_proven(f"Point {restored.point} is quarantined since {state.quarantined}.", restored)
+    if not state.may_be_promoted:
+        raise _not_proven(f"Point {restored.point} was found to be {state.word} after this restore passed.", restored)
+
+
+def _is_signed(restored: Restored, repository: Repository) -> bool:
+    fingerprints = {name: copy.fingerprint for name, copy in restored.copies.items()}
+    bodies = [r.read(VerdictBody) for r in repository.records(restored.point) if r.type is RecordType.VERDICT]
+    over_these = [body for body in bodies if (body.restore, body.fingerprints) == (restored.id, fingerprints)]
+    return bool(over_these) and Judgement(over_these[-1].judgement).passes
+
+
+def _not_proven(message: str, restored: Restored) -> NotProven:
+    return NotProven(
+        message,
+        untouched="Nothing was changed.",
+        next_step=f"`resurgam show {restored.point}` tells what is known of it, `resurgam points` which points are proven; "
+        "`resurgam verify POINT --into FOLDER` makes and judges copies that can be promoted.",
+    )
 
 
 def places(system: System, directory: str, restored: Restored) -> tuple[Place, ...]:
@@ -93,11 +128,15 @@ def _require_fits(system: System, restored: Restored) -> None:
         other = [name for name, copy in restored.copies.items() if copy.driver != live[name].driver]
         wrong = f"the live manifest has another driver for {', '.join(other)}" if other else ""
     if wrong:
-        raise TargetRefused(  # P1: never components of different points side by side
-            f"The restore does not fit the live system: {wrong}.",
-            untouched="Nothing was changed.",
-            next_step="Promote with the resurgam.yaml that the point was taken with.",
-        )
+        raise _unfit(wrong)
+
+
+def _unfit(wrong: str) -> TargetRefused:
+    return TargetRefused(  # P1: never components of different points side by side
+        f"The restore does not fit the live system: {wrong}.",
+        untouched="Nothing was changed.",
+        next_step="Promote with the resurgam.yaml that the point was taken with.",
+    )
 
 
 def _require_apart(name: str, location: str, directory: str) -> None:

@@ -1,6 +1,6 @@
 """Promotion: a restored, judged system takes the place of the live one, and can be taken back.
 
-    check      its verdict passes, and the copies are what was judged          (NotProven otherwise; P4)
+    check      the vault says that it passed, the copies are what was judged   (NotProven otherwise; P4)
     stage      each copy comes beside its live place, as LIVE.partial-ID       (P5: under another name)
     fence      the owner's command keeps clients out
     idle       nobody holds a live path open                                   (Busy otherwise)
@@ -17,8 +17,7 @@ no other promotion starts.
 ``undo`` is the same switch in the other direction: what was live before comes back with its very inodes, and what was
 live until then stays as LIVE.undone-ID, since it may hold work that was done in between.
 
-Not done here: whether the verdict in the restore's state file is the one that was signed (the caller has the vault), and
-which approvals policy asks for.
+Not done here: which approvals policy asks for.
 """
 
 from __future__ import annotations
@@ -41,6 +40,7 @@ from resurgam.restore import intent as journal
 from resurgam.restore.holders import holders
 from resurgam.restore.intent import Intent, Kind, Move, Phase, Place
 from resurgam.restore.state import Event, Restored
+from resurgam.vault.repository import Repository
 
 Facts = dict[str, Json]
 
@@ -59,11 +59,12 @@ class Outcome:
 
 @dataclass(slots=True)
 class Promoter:
-    """Promotes into one live ``system``. ``folder`` keeps the journals; ``runner`` runs fence and reload on the host, in the
-    system's root; ``record`` is given a word and the facts of what came to be, and may be called twice for one id after
-    a crash; ``tell`` hears of each step just before it."""
+    """Promotes into one live ``system`` what ``repository`` holds a passing verdict over. ``folder`` keeps the journals;
+    ``runner`` runs fence and reload on the host, in the system's root; ``record`` is given a word and the facts of what
+    came to be, and may be called twice for one id after a crash; ``tell`` hears of each step just before it."""
 
     system: System
+    repository: Repository
     folder: str
     driver_for: Callable[[str], Driver]
     runner: Runner
@@ -75,7 +76,7 @@ class Promoter:
         """What ``promote`` would do, without doing any of it (P10). Raises what ``promote`` raises before its first step."""
         directory = os.path.abspath(directory)
         restored = state.load(directory)
-        candidate.require_proven(restored)
+        candidate.require_proven(restored, self.system, self.repository)
         places = candidate.places(self.system, directory, restored)
         return candidate.plan(self.system, directory, restored, places)
 

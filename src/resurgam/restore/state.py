@@ -81,9 +81,9 @@ MOVES: Mapping[tuple[State, Event], State] = {
 _INSTEAD = {
     State.PLANNED: "Restore it first.",
     State.BUILDING: "Wait for the restore to end; if it was killed, erase what it left and restore again.",
-    State.BUILT: "Judge it first: `resurgam verify`.",
-    State.PROMOTING: "See `resurgam status`, then `resurgam promote --resume` or `--undo`.",
-    State.PROMOTED: "It is live already; `resurgam promote --undo` brings back what was live before.",
+    State.BUILT: "It was never judged: `resurgam verify POINT --into FOLDER` makes copies and judges them.",
+    State.PROMOTING: "See `resurgam status`, then `resurgam promote --resume` or `--undo latest`.",
+    State.PROMOTED: "It is live already; `resurgam promote --undo latest` brings back what was live before.",
     State.UNDONE: "Restore the point again into an empty folder.",
     State.FAILED: "Erase what it left and restore again.",
     State.ERASED: "Restore the point again.",
@@ -145,7 +145,7 @@ class Restored(msgspec.Struct, frozen=True, kw_only=True):
             raise IntegrityError(
                 f"The verdict is over point {verdict.point}, this is a restore of {self.point}.",
                 untouched="Nothing was changed.",
-                next_step="Judge this restore itself: `resurgam verify`.",
+                next_step=f"`resurgam verify {self.point} --into FOLDER` makes copies and judges them.",
             )
         return msgspec.structs.replace(self.after(Event.JUDGE), verdict=verdict)
 
