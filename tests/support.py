@@ -207,7 +207,14 @@ class World:
         """Delete all that the host remembers (P3)."""
         shutil.rmtree(self.state, ignore_errors=True)
 
-    def capture(self, store: Store | None = None, keys: str | None = None, *, paranoid: bool = False) -> Sealed:
+    def capture(
+        self,
+        store: Store | None = None,
+        keys: str | None = None,
+        *,
+        paranoid: bool = False,
+        tell: Callable[[str], None] = lambda _: None,
+    ) -> Sealed:
         """One capture, as a new process would make it."""
         self.clock.advance(1)
         return capture(
@@ -218,6 +225,7 @@ class World:
             self.host(),
             self.clock,
             paranoid=paranoid,
+            tell=tell,
         )
 
     def restored(self, sealed: Sealed, repository: Repository | None = None) -> dict[str, Files]:

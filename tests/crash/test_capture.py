@@ -171,13 +171,14 @@ def test_packs_of_a_stopped_capture_are_reused_without_host_state(tmp_path: Path
 
 
 def test_every_put_meets_a_full_store(tmp_path: Path) -> None:
-    """P1, P12: no space at any put is StoreFull with a next step; listed points stand, and with room the next one seals."""
+    """P1, P12: no space at any put up to the point is StoreFull with a next step; listed points stand, and with room the next
+    one seals."""
     rng = Random(3)
     world = a_world(tmp_path, rng)
     points: Points = [(world.capture(), world.contents())]
     change(world, rng)
     start = stored_bytes(world.store)
-    sizes = _sizes_put(world)
+    sizes = _sizes_put(world)[:-1]  # the last announces a point that exists
     refused = 0
     for room in sizes:
         world.forget()
@@ -195,7 +196,21 @@ def test_every_put_meets_a_full_store(tmp_path: Path) -> None:
         again = world.capture(full)
         assert world.restored(again, world.repository(full)) == world.contents()
         assert check(world.repository(full), read=True).ok
-    assert refused == len(sizes) >= 7
+    assert refused == len(sizes) >= 6
+
+
+def test_no_room_to_announce_a_point_that_is_sealed(tmp_path: Path) -> None:
+    """P1, P12: the point exists by its record; that the log does not say so is told, and is no failure."""
+    world = a_world(tmp_path, Random(5))
+    start = stored_bytes(world.store)
+    full = FullStore(copied(world.store), start + _sizes_put(world)[-2])
+    world.forget()
+    told: list[str] = []
+    sealed = world.capture(full, tell=told.append)
+    assert [f"point {sealed.body.id} is sealed" in one and "no room for log/" in one for one in told] == [True]
+    assert world.restored(sealed, world.repository(full)) == world.contents()
+    full.capacity *= 2
+    assert world.capture(full).body.previous == sealed.body.id
 
 
 def _sizes_put(world: World) -> list[int]:

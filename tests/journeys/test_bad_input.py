@@ -119,6 +119,21 @@ def test_a_manifest_that_is_none(world: World, content: bytes | None, code: int)
     refused(world, code, "capture", says="resurgam.yaml")
 
 
+def test_a_manifest_that_has_no_folder_to_go_to(world: World) -> None:
+    """P12: `init` says which path it is, and no traceback."""
+    refused(world, 6, "init", ".", "-m", "none/resurgam.yaml", says="none/resurgam.yaml")
+
+
+def test_init_as_json(world: World) -> None:
+    """One value: where it was written, and what; nowhere with `--stdout`."""
+    told = world.run("init", "--json", "-m", "new.yaml")
+    assert told.code == 0, told
+    assert Path(told.json["path"]).read_text(encoding="utf-8") == told.json["manifest"]
+    shown = world.run("init", "--json", "--stdout").json
+    assert shown["path"] is None
+    assert "resurgam: 1" in shown["manifest"]
+
+
 def test_cyclic_dependency(world: World) -> None:
     world.manifest(("location: prompts", "location: prompts, derived_from: [router]"), ("[documents]}", "[prompts]}"))
     refused(world, 3, "capture", says="a cycle: ")

@@ -429,10 +429,12 @@ def test_one_bad_record_is_the_concern_of_its_own_point(world: World) -> None:
 def test_references_are_those_of_the_system(world: World) -> None:
     """Bad records beside them, and what is about no point, hide none."""
     one, two = world.capture(), world.capture()
-    names = [
-        world.repository().put_record(RecordType.REFERENCE, sealed.body.id, {}, Role.APPROVER, world.clock)
-        for sealed in (one, two)
-    ]
+    names = []
+    for sealed in (one, two):
+        world.clock.advance(1)
+        names.append(
+            world.repository().put_record(RecordType.REFERENCE, sealed.body.id, {}, Role.APPROVER, world.clock)
+        )
     world.store.put(f"records/{one.body.id}/verdict-0", b"junk")
     world.store.put("records/reference-0", b"junk")
     world.store.put(f"records/{'0' * 16}/reference-0", b"junk")

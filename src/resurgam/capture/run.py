@@ -31,8 +31,12 @@ def capture(
     *,
     paranoid: bool = False,
     progress: Progress | None = None,
+    tell: Callable[[str], None] = lambda _: None,
 ) -> Sealed:
-    """Take one recovery point of ``system``. Raises Busy, LimitExceeded, StoreFull, and what a driver raised."""
+    """Take one recovery point of ``system``. Raises Busy, LimitExceeded, StoreFull, and what a driver raised.
+
+    What fails when the point exists already is no error (P1); ``tell`` hears of it.
+    """
     with host.one_capture(), repository.writer(system, host, clock, paranoid=paranoid, progress=progress) as writer:
         facts = {c.name: drivers(c.driver).inspect(c) for c in system.components}
         before = witness(system)
@@ -41,9 +45,11 @@ def capture(
             seen = Witness(before=before, after=witness(system))
             snapshots = tuple(writer.snapshot(c, drivers(c.driver), cut.position(c.name)) for c in system.components)
             findings = writer.findings + _consistency(system, cut) + hold_invariants(system, cut, drivers)
-        return writer.seal(
-            Particulars(system=system, facts=facts, findings=tuple(findings), witness=seen, cut=cut), snapshots
-        )
+        particulars = Particulars(system=system, facts=facts, findings=tuple(findings), witness=seen, cut=cut)
+        sealed = writer.seal(particulars, snapshots)
+        for notice in writer.notices:
+            tell(notice)
+        return sealed
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from typing import Annotated
@@ -15,7 +16,7 @@ from resurgam.capture.run import capture as run_capture
 from resurgam.cli import output
 from resurgam.cli.context import DEFAULT_MANIFEST, Context, JsonOption, KeysOption, ManifestOption
 from resurgam.drivers.registry import driver_for
-from resurgam.errors import EXIT_FINDINGS, Denied, TargetRefused
+from resurgam.errors import EXIT_FINDINGS, Denied, StoreFull, TargetRefused
 from resurgam.model.point import Severity
 from resurgam.probes.runner import LiveRunner
 from resurgam.proof.observe import observe_witness
@@ -26,6 +27,7 @@ def init(
     folder: Annotated[str, typer.Argument(help="The folder of the system.")] = ".",
     manifest: Annotated[str, typer.Option("--manifest", "-m", help="Where to write it.")] = DEFAULT_MANIFEST,
     stdout: Annotated[bool, typer.Option("--stdout", help="Print it instead of writing a file.")] = False,
+    json: JsonOption = False,
 ) -> int:
     """Write a manifest for what is found in a folder.
 
@@ -39,10 +41,19 @@ def init(
         resurgam init /srv/handbook --stdout
     """
     text = propose(folder)
-    if stdout:
-        sys.stdout.write(text)
-        return 0
     path = os.path.join(folder, manifest)
+    if not stdout:
+        _write_new(path, text)
+    if json:
+        output.as_json({"path": None if stdout else os.path.abspath(path), "manifest": text})
+    elif stdout:
+        sys.stdout.write(text)
+    else:
+        output.line(f"Wrote {path}. Next: read it, then `resurgam vault init` and `resurgam preflight`.")
+    return 0
+
+
+def _write_new(path: str, text: str) -> None:
     try:
         with open(path, "x", encoding="utf-8") as file:
             file.write(text)
@@ -52,8 +63,12 @@ def init(
             untouched="It was not changed.",
             next_step="Edit it, or see a new proposal with `resurgam init --stdout`.",
         ) from error
-    output.line(f"Wrote {path}. Next: read it, then `resurgam vault init` and `resurgam preflight`.")
-    return 0
+    except OSError as error:
+        raise (StoreFull if error.errno in (errno.ENOSPC, errno.EDQUOT) else Denied)(
+            f"{path} cannot be written: {error.strerror}.",
+            untouched="Nothing else was changed.",
+            next_step="Name a place in a folder that exists and can be written, or use `resurgam init --stdout`.",
+        ) from error
 
 
 def preflight(manifest: ManifestOption = DEFAULT_MANIFEST, json: JsonOption = False) -> int:
@@ -108,6 +123,7 @@ def capture(
             context.clock,
             paranoid=paranoid,
             progress=(lambda _component, size: advance(size)) if advance else None,
+            tell=output.warning,
         )
     body = sealed.body
     if json:

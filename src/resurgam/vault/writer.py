@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Self
 from resurgam import __version__
 from resurgam.clock import Clock
 from resurgam.drivers.base import Driver
-from resurgam.errors import Busy
+from resurgam.errors import Busy, ResurgamError
 from resurgam.model.codec import to_json
 from resurgam.model.point import Finding, Particulars, PointBody, Position, Severity, Snapshot
 from resurgam.model.system import Component, System
@@ -116,6 +116,7 @@ class PointWriter(Writer):
         self._started = timestamp(clock.now())
         self.point = secrets.token_hex(8)
         self.findings: list[Finding] = []
+        self.notices: list[str] = []  # what failed after the point was sealed, and takes nothing from it
         self._miscoded_told = False
         self._last = host.last()
         if self._last is not None and self._started < self._last.sealed:
@@ -167,7 +168,7 @@ class PointWriter(Writer):
         )
 
     def seal(self, particulars: Particulars, snapshots: tuple[Snapshot, ...]) -> Sealed:
-        """Make the point exist. Raises Busy when its lease was revoked meanwhile."""
+        """Make the point exist. Raises Busy when its lease was revoked meanwhile; see ``notices`` for what failed later."""
         repository = self._repository
         counts = {severity.value: 0 for severity in Severity}
         for finding in particulars.findings:
@@ -199,12 +200,22 @@ class PointWriter(Writer):
                 untouched="No point was made; what was stored will be reused.",
                 next_step="Run the capture again.",
             ) from error
-        repository.announce(RecordType.POINT, f"points/{self.point}", self._signer, self._clock)
-        for cache in self._caches:
-            cache.commit()
-        self._host.sealed(LastPoint(self.point, body.sealed))
-        self._host.end()
+        self._tell_of(body)
         return repository.sealed(self.point)
+
+    def _tell_of(self, body: PointBody) -> None:
+        """Announce the point and note it on this host. It exists (P1): what fails here is told, each step apart."""
+        steps = (
+            lambda: self._repository.announce(RecordType.POINT, f"points/{body.id}", self._signer, self._clock),
+            *(cache.commit for cache in self._caches),
+            lambda: self._host.sealed(LastPoint(body.id, body.sealed)),
+            self._host.end,
+        )
+        for step in steps:
+            try:
+                step()
+            except ResurgamError as error:
+                self.notices.append(f"point {body.id} is sealed and whole, but: {error.message} {error.next_step}")
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
