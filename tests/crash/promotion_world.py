@@ -56,7 +56,13 @@ class World:
             name="handbook",
             vault=VaultPlace(path="/none/vault", keys="/none/keys"),
             components=(
-                Component(name="models", driver="files", location=self.places["models"], derived_from=("documents",)),
+                Component(
+                    name="models",
+                    driver="files",
+                    location=self.places["models"],
+                    derived_from=("documents",),
+                    options={"exclude": ["/.env", "*.log"]},
+                ),
                 Component(name="prompts", driver="files", location=self.places["prompts"]),
                 Component(name="documents", driver="sqlite", location=self.places["documents"]),
             ),
@@ -79,10 +85,20 @@ class World:
         os.makedirs(f"{self.root}/data")
         make_database(self.places["documents"], ["older", "later"], wal=True)
         make_files(self.places["models"], self.places["prompts"], "live")
+        self.leave_out(".env", "empty/run.log")
         for name in self.places:
             os.makedirs(f"{self.directory}/{name}")
         make_database(self.copy("documents"), ["point"])
         make_files(self.copy("models"), self.copy("prompts"), "point")
+
+    def leave_out(self, *names: str) -> None:
+        """Files in the live models that no point holds, and only their owner may read."""
+        for name in names:
+            path = f"{self.places['models']}/{name}"
+            with open(path, "w", errors="surrogateescape") as file:
+                file.write(f"live {name}")
+            os.chmod(path, 0o600)
+            os.utime(path, ns=(1_000_000_000, 1_345_678_901))
 
     def copy(self, name: str) -> str:
         return f"{self.directory}/{name}/{os.path.basename(self.places[name])}"

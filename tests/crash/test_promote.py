@@ -17,7 +17,7 @@ from resurgam.restore import switch
 from resurgam.restore.intent import Phase
 from resurgam.restore.promote import pending
 from resurgam.restore.state import State
-from tests.crash.promotion_world import ID, World, without
+from tests.crash.promotion_world import ID, World, tree, without
 
 SEED = int(os.environ.get("SEED", "20261121"))
 KILLS = int(os.environ.get("KILLS", "8"))  # of each kind; `make soak` asks for more
@@ -75,6 +75,8 @@ def require_settled(world: World, before: dict[str, Any], copies: dict[str, Any]
     assert pending(world.journals) == []
     if world.state() is State.PROMOTED:
         assert world.is_of_the_point() == [True] * 3
+        for name in (path for path in before if path.endswith((".env", "run.log"))):
+            assert tree(world.root)[name][1:] == before[name][1:]  # left out of the point, and carried along
         assert [word for word, _ in world.records][-1:] == ["promoted"]
         return "new"
     assert world.state() is State.JUDGED

@@ -141,6 +141,8 @@ def test_exclude(tmp_path: Path, glob: str, left_out: set[str]) -> None:
     items = {os.fsdecode(item.path) for item in take(driver, live).items if isinstance(item, Blob)}
     assert every - (items - {"."}) == left_out
     assert driver.inspect(live)["files"] == len(every - left_out - {"sub", "sub/deep"})
+    topmost = {os.fsdecode(path) for path in driver.left_out(live)}
+    assert topmost == {name for name in left_out if os.path.dirname(name) not in left_out}
     before = driver.fingerprint(live)
     for name in left_out - {"sub", "sub/deep"}:
         (tmp_path / name).write_text("something else")

@@ -79,8 +79,8 @@ def test_p10_the_plan_tells_all_and_changes_nothing(world: World) -> None:
     live, copies = world.live(), world.restore()
     plan = world.promoter().plan(world.directory)
     verbs = [step.verb for step in plan.steps]
-    assert verbs == ["check", *["stage"] * 3, "fence", "idle", *["switch"] * 3, "reload", "record"]
-    assert f"{world.places['documents']}.before-{ID}" in plan.steps[7].what
+    assert verbs == ["check", *["stage"] * 3, "fence", "idle", "carry", *["switch"] * 3, "reload", "record"]
+    assert f"{world.places['documents']}.before-{ID}" in plan.steps[8].what
     assert (world.live(), world.restore()) == (live, copies)
     assert not os.path.exists(world.journals)
 
@@ -271,6 +271,77 @@ def test_a_copy_in_use_refuses_too(world: World) -> None:
 def test_two_promotions_at_once_are_refused(world: World) -> None:
     with stage.locked(world.journals), pytest.raises(Busy, match="at work on this host"):
         world.promoter().promote(world.directory)
+
+
+# ---- what a component's options leave out
+
+
+def test_what_is_left_out_goes_along_and_an_undo_is_exact(world: World) -> None:
+    """P10: the plan names it. Its bytes, mode and times are kept, and what was live keeps its own."""
+    odd = os.fsdecode(b"\xff.log")
+    world.leave_out(odd)
+    before, models = world.live(), world.places["models"]
+    [step] = [step for step in world.promoter().plan(world.directory).steps if step.verb == "carry"]
+    assert step.what.endswith(".env, empty/run.log, \\xff.log")
+    world.promoter().promote(world.directory)
+    now = world.live()
+    for name in (".env", "empty/run.log", odd):
+        assert now[f"models/{name}"][1:] == before[f"models/{name}"][1:]
+        assert now[f"models/{name}"][0] != before[f"models/{name}"][0]
+    assert read(f"{models}/weights") == "point"
+    with open(f"{models}/.env", "w") as file:
+        file.write("changed since")
+    world.promoter().undo(ID)
+    assert without(world.live(), ".undone-") == before
+
+
+def test_p10_what_is_left_out_of_a_folder_that_the_point_lacks_is_told(world: World) -> None:
+    os.mkdir(f"{world.places['models']}/newer")
+    world.leave_out("newer/run.log")
+    plan = world.promoter().plan(world.directory)
+    assert [step.what.rpartition(": ")[2] for step in plan.steps if step.verb == "leave"] == ["newer/run.log"]
+    world.promoter().promote(world.directory)
+    assert not os.path.exists(f"{world.places['models']}/newer")
+    assert read(f"{world.places['models']}.before-{ID}/newer/run.log") == "live newer/run.log"
+
+
+def test_p6_what_is_left_out_does_not_follow_a_link_of_the_copy(world: World) -> None:
+    """The point may hold a link where a folder is live now: a secret would be written wherever it leads."""
+    os.mkdir(f"{world.folder}/elsewhere")
+    os.rmdir(f"{world.copy('models')}/empty")
+    os.symlink(f"{world.folder}/elsewhere", f"{world.copy('models')}/empty")
+    world.save_restore()
+    world.promoter().promote(world.directory)
+    assert os.listdir(f"{world.folder}/elsewhere") == []
+
+
+@pytest.mark.parametrize("name", [".env", "empty/run.log"])
+def test_p4_a_copy_with_what_nobody_judged_is_refused(world: World, name: str) -> None:
+    """The fingerprint does not see it; live, it would be the system's own."""
+    with open(f"{world.copy('models')}/{name}", "w") as file:
+        file.write("evil")
+    error = refused(world, NotProven, f"models holds what its options leave out.*{name}")
+    assert world.copy("models") in error.next_step
+
+
+def test_what_is_left_out_is_listed_afresh_behind_the_fence(world: World) -> None:
+    """A service that ends removes its pid file and writes its last log."""
+    models = world.places["models"]
+    ending = commands(world, fence=("sh", "-c", f"rm {models}/.env; echo bye > {models}/last.log"))
+    world.promoter(system=ending).promote(world.directory)
+    assert read(f"{models}/last.log") == "bye\n"
+    assert not os.path.exists(f"{models}/.env")
+
+
+def test_a_switch_that_fails_after_carrying_takes_the_copies_back(world: World) -> None:
+    def tell(step: str) -> None:
+        if step.startswith("exchange"):
+            raise StoreFull("The disk is full.", untouched="", next_step="Free some space.")
+
+    live, copies = world.live(), world.restore()
+    with pytest.raises(StoreFull):
+        world.promoter(tell).promote(world.directory)
+    assert (world.live(), world.restore()) == (live, copies)
 
 
 # ---- the owner's commands

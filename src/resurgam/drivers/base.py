@@ -205,6 +205,15 @@ class Queries(Protocol):
         ...
 
 
+@runtime_checkable
+class LeavesOut(Protocol):
+    """An optional port: tells what stands in a component's place without being of the component."""
+
+    def left_out(self, component: Component) -> list[bytes]:
+        """The topmost paths, relative to the location and sorted, that the options leave out; all of them, or Denied."""
+        ...
+
+
 def read_fully(source: Source, offset: int, buffer: memoryview) -> int:
     """``read_into`` until ``buffer`` is full or the bytes end; returns the bytes read."""
     done = 0

@@ -35,7 +35,7 @@ from blake3 import blake3
 
 from resurgam.drivers import files_writing
 from resurgam.drivers.base import Blob, Equality, Facts, Freeze, Item, Traits
-from resurgam.drivers.files_listing import Entry, Listing, Troubles, excluded_by, failed, scan, shown
+from resurgam.drivers.files_listing import Entry, Listing, Troubles, excluded_by, failed, named, scan, shown
 from resurgam.drivers.files_reading import TICK, WHOLE_SECONDS, LiveSource, PrivateCopy, blobs, extended
 from resurgam.errors import Busy, Denied, ManifestError, NotFound
 from resurgam.model.nearest import did_you_mean
@@ -169,6 +169,10 @@ class FilesDriver:
             if fields is not None:
                 whole.update(b"".join(len(f).to_bytes(8, "little") + f for f in (bytes(len(fields)), *fields)))
         return whole.hexdigest()
+
+    def left_out(self, component: Component) -> list[bytes]:
+        """What ``exclude`` names and ``read`` does not give. Raises Denied where a folder may not be listed."""
+        return named(component.location, excluded_by(_options(component).exclude))
 
     def erase(self, target: Component) -> None:
         """Remove what stands at the target and what a killed write left beside it."""

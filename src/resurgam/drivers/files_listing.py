@@ -171,6 +171,26 @@ def scan(location: str, excluded: Excluded | None = None, limit: float | None = 
     return Listing(root, entries, began, troubles)
 
 
+def named(location: str, excluded: Excluded | None) -> list[bytes]:
+    """What :func:`scan` passes over because of ``excluded``, sorted; of a folder only itself. Raises NotFound, Denied."""
+    root = os.path.realpath(os.fsencode(location))
+    found: list[bytes] = []
+    folders = [b""] if excluded is not None and os.path.isdir(root) else []
+    while folders:
+        prefix = folders.pop()
+        try:
+            with os.scandir(root + b"/" + prefix) as listing:
+                for entry in listing:
+                    path = prefix + entry.name
+                    if excluded is not None and excluded(path):
+                        found.append(path)
+                    elif entry.is_dir(follow_symlinks=False):
+                        folders.append(path + b"/")
+        except OSError as error:
+            raise failed(error, root + b"/" + prefix, "Nothing was read or changed.") from error
+    return sorted(found)
+
+
 def _list_folder(where: bytes, prefix: bytes, entries: list[bytes], excluded: Excluded | None) -> list[bytes]:
     """Append what lies in one folder to ``entries``; returns the paths of the folders among it."""
     folders = []

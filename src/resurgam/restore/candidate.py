@@ -12,11 +12,14 @@ A restore is a candidate when
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Iterator
 
+from resurgam.drivers.base import Driver
 from resurgam.errors import NotProven, TargetRefused
 from resurgam.model.plan import Plan, Step
-from resurgam.model.system import System
+from resurgam.model.system import Component, System
 from resurgam.model.verdict import Judgement
+from resurgam.restore import carry
 from resurgam.restore.intent import Place
 from resurgam.restore.plan import restore_order
 from resurgam.restore.state import Event, Restored, State, place_of
@@ -65,9 +68,11 @@ def _not_proven(message: str, restored: Restored) -> NotProven:
     )
 
 
-def places(system: System, directory: str, restored: Restored) -> tuple[Place, ...]:
+def places(
+    system: System, directory: str, restored: Restored, driver_for: Callable[[str], Driver]
+) -> tuple[Place, ...]:
     """Each component's names during the promotion, in dependency order. Raises TargetRefused where the restore does not fit
-    the live system."""
+    the live system, NotProven where a copy holds what nobody judged."""
     _require_fits(system, restored)
     found = []
     for name in restore_order(system):
@@ -75,6 +80,10 @@ def places(system: System, directory: str, restored: Restored) -> tuple[Place, .
         copy = place_of(directory, restored.copies[name])
         _require_apart(name, live, directory)
         _require_own(name, copy, directory, restored)
+        component = system.component(name)
+        driver = driver_for(component.driver)
+        carry.require_none(driver, component, copy)
+        carried, _ = carry.sorted_out(driver, component, live, copy)
         found.append(
             Place(
                 component=name,
@@ -84,12 +93,15 @@ def places(system: System, directory: str, restored: Restored) -> tuple[Place, .
                 before=f"{live}.before-{restored.id}",
                 undone=f"{live}.undone-{restored.id}",
                 folder=os.path.isdir(live) or os.path.isdir(copy),
+                carried=tuple(carried),
             )
         )
     return tuple(found)
 
 
-def plan(system: System, directory: str, restored: Restored, where: tuple[Place, ...]) -> Plan:
+def plan(
+    system: System, directory: str, restored: Restored, where: tuple[Place, ...], driver_for: Callable[[str], Driver]
+) -> Plan:
     """The promotion as a value to print, to agree to, and to refuse (P10)."""
     fence, reload = system.promotion.fence, system.promotion.reload
     steps = [
@@ -97,6 +109,7 @@ def plan(system: System, directory: str, restored: Restored, where: tuple[Place,
         *(_staging(place, restored) for place in where),
         Step(verb="fence", what=" ".join(fence) or "(none is declared)", undo="run reload" if fence else ""),
         Step(verb="idle", what="no process holds the live paths (those of other users are seen by root only)"),
+        *(step for place in where for step in _carrying(system.component(place.component), place, driver_for)),
         *(_switching(place) for place in where),
         Step(
             verb="reload",
@@ -111,6 +124,16 @@ def plan(system: System, directory: str, restored: Restored, where: tuple[Place,
 def _staging(place: Place, restored: Restored) -> Step:
     size = restored.copies[place.component].bytes
     return Step(verb="stage", what=f"{place.copy} to {place.partial}", undo="bring it back", bytes=size)
+
+
+def _carrying(component: Component, place: Place, driver_for: Callable[[str], Driver]) -> Iterator[Step]:
+    carried, stays = carry.sorted_out(driver_for(component.driver), component, place.live, place.copy)
+    if carried:
+        what = f"what the options of {component.name} leave out, from {place.live}: {carry.shown(carried)}"
+        yield Step(verb="carry", what=what, undo="remove the copies")
+    if stays:
+        what = f"with {place.before} stays what is left out of folders that the point lacks: {carry.shown(stays)}"
+        yield Step(verb="leave", what=what, undo="it comes back with an undo")
 
 
 def _switching(place: Place) -> Step:

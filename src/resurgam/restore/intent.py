@@ -65,7 +65,8 @@ class Move(msgspec.Struct, frozen=True, kw_only=True):
 
 class Place(msgspec.Struct, frozen=True, kw_only=True):
     """One component's names: the restored ``copy``, and beside ``live`` what comes (``partial``), what was live (``before``)
-    and what was live until an undo (``undone``). ``folder``: it has no SQLite siblings."""
+    and what was live until an undo (``undone``). ``folder``: it has no SQLite siblings.
+    ``carried`` are the paths in ``live`` that the component's options leave out and that go along (see ``restore.carry``)."""
 
     component: str
     copy: str
@@ -74,6 +75,7 @@ class Place(msgspec.Struct, frozen=True, kw_only=True):
     before: str
     undone: str
     folder: bool
+    carried: tuple[bytes, ...] = ()
 
     def names(self) -> list[str]:
         """Every name at which this promotion may put something, SQLite siblings with it."""

@@ -4,6 +4,7 @@
     stage      each copy comes beside its live place, as LIVE.partial-ID       (P5: under another name)
     fence      the owner's command keeps clients out
     idle       nobody holds a live path open                                   (Busy otherwise)
+    carry      what the options leave out of a live folder is copied along     (see restore.carry)
     switch     each LIVE and LIVE.partial-ID exchange names; what was live stays as LIVE.before-ID
     reload     the owner's command lets clients in to what is live now
     record     a signed record says who is live since when
@@ -35,7 +36,7 @@ from resurgam.errors import Busy, IntegrityError, NotFound, NotProven, ResurgamE
 from resurgam.model.plan import Plan
 from resurgam.model.system import Json, System
 from resurgam.probes.base import Runner
-from resurgam.restore import candidate, stage, state, switch
+from resurgam.restore import candidate, carry, stage, state, switch
 from resurgam.restore import intent as journal
 from resurgam.restore.holders import holders
 from resurgam.restore.intent import Intent, Kind, Move, Phase, Place
@@ -77,8 +78,8 @@ class Promoter:
         directory = os.path.abspath(directory)
         restored = state.load(directory)
         candidate.require_proven(restored, self.system, self.repository)
-        places = candidate.places(self.system, directory, restored)
-        return candidate.plan(self.system, directory, restored, places)
+        places = candidate.places(self.system, directory, restored, self.driver_for)
+        return candidate.plan(self.system, directory, restored, places, self.driver_for)
 
     def promote(self, directory: str, *, agreed: Plan | None = None) -> Outcome:
         """Make the restore in ``directory`` live. ``agreed`` is the plan that was shown: another one now is refused.
@@ -97,7 +98,7 @@ class Promoter:
                     next_step="Show the plan again, and agree to that.",
                 )
             restored = state.load(directory)
-            places = candidate.places(self.system, directory, restored)
+            places = candidate.places(self.system, directory, restored, self.driver_for)
             self.tell("check")
             self._require_unchanged(restored, places)
             staged, made = stage.planned(places)
@@ -177,6 +178,8 @@ class Promoter:
             began = self.clock.monotonic()
             self._call("fence")
             self._require_idle(intent)
+            if restored is not None:
+                intent = self._carry(intent)
             intent = self._keep(intent, phase=Phase.SWITCHING, moves=self._moves(intent))
             for move in intent.moves:
                 self.tell(str(move))
@@ -194,6 +197,19 @@ class Promoter:
             incoming, outgoing = (place.before, place.undone) if back else (place.partial, place.before)
             moves += journal.swap(place.live, incoming, outgoing, folder=place.folder, exchanges=exchanges)
         return tuple(moves)
+
+    def _carry(self, intent: Intent) -> Intent:
+        """What is left out is listed afresh: a fence ends processes, and their last logs and pid files come and go."""
+        places = []
+        for place in intent.places:
+            component = self.system.component(place.component)
+            driver = self.driver_for(component.driver)
+            carried, _ = carry.sorted_out(driver, component, place.live, place.partial)
+            places.append(msgspec.structs.replace(place, carried=tuple(carried)))
+        intent = journal.keep(self.folder, msgspec.structs.replace(intent, places=tuple(places)))
+        for place in intent.places:
+            carry.bring(place, self.tell)
+        return intent
 
     def _finish(self, intent: Intent, began: float) -> Outcome:
         if intent.phase is Phase.RELOADING:
@@ -248,6 +264,8 @@ class Promoter:
             self._call("reload")  # a fence that stands, or half stands, must not outlive the promotion
             intent = self._keep(intent, phase=Phase.STAGING)
         if intent.kind is Kind.PROMOTE:
+            for place in intent.places:
+                carry.take_back(place, self.tell)
             stage.take_back(intent, self.tell)
             self._remember(intent.directory, Event.WITHDRAW)
         journal.forget(self.folder, intent)

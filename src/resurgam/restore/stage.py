@@ -57,7 +57,7 @@ def bring(intent: Intent, tell: Callable[[str], None]) -> None:
     for move in intent.staged:
         tell(f"stage: {move}")
         if move.verb is Verb.COPY:
-            _copy(move.source, move.target)
+            copy(move.source, move.target, _ANOTHER_FOLDER)
         else:
             journal.make(move)
     for place in intent.places:
@@ -74,7 +74,7 @@ def take_back(intent: Intent, tell: Callable[[str], None]) -> None:
     for move in intent.staged:
         if move.verb is Verb.COPY:
             tell(f"remove: {move.target}")
-            _remove(move.target)
+            remove(move.target)
     for folder in reversed(intent.made):
         if os.path.isdir(folder) and not os.listdir(folder):  # else somebody has begun to use it
             os.rmdir(folder)
@@ -113,7 +113,8 @@ def _existing_parent(path: str) -> tuple[str, list[str]]:
     return parent, missing
 
 
-def _copy(source: str, target: str) -> None:
+def copy(source: str, target: str, next_step: str) -> None:
+    """Copy a file or a folder with all that ``cp -a`` keeps. Raises StoreFull, Denied, with ``next_step``."""
     command = ["cp", "-a", "--", source, target]
     completed = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False, env=_CP_ENVIRONMENT)
     if completed.returncode != 0:
@@ -122,11 +123,12 @@ def _copy(source: str, target: str) -> None:
         raise kind(
             f"Copying {source} to {target} failed: {last}.",
             untouched="What is live was not touched.",
-            next_step="Mend that, or restore into a folder on the file system of the live place, which needs no copy.",
+            next_step=next_step,
         )
 
 
-def _remove(path: str) -> None:
+def remove(path: str) -> None:
+    """Remove a file or a folder; repeatable. Raises as :func:`switch.outside` maps."""
     try:
         if os.path.isdir(path) and not os.path.islink(path):
             shutil.rmtree(path)
@@ -170,4 +172,5 @@ def _require_room(folder: str, size: int) -> None:
         )
 
 
+_ANOTHER_FOLDER = "Mend that, or restore into a folder on the file system of the live place, which needs no copy."
 _CP_ENVIRONMENT = {"PATH": "/usr/local/bin:/usr/bin:/bin", "LC_ALL": "C"}
