@@ -347,13 +347,6 @@ def test_highest_verified_table_is_in_force() -> None:
     assert found.table.serial == 2
     assert len(found.refused) == 1
     assert "roles/00000003" in found.refused[0]
-    assert not found.older_than_seen
-
-
-def test_downgrade_is_noted() -> None:
-    """A table that was seen and is gone: keys it disowned would be believed again, so it is told."""
-    assert latest_roles([stored(make_table(1))], VAULT, ROOT, seen=2).older_than_seen
-    assert not latest_roles([stored(make_table(2))], VAULT, ROOT, seen=2).older_than_seen
 
 
 def test_no_believable_table_fails_closed() -> None:

@@ -36,7 +36,7 @@ from resurgam.vault.check import check
 from resurgam.vault.compare import compare_points
 from resurgam.vault.keyring import Keyring
 from resurgam.vault.pack import Kind
-from resurgam.vault.records import RecordType
+from resurgam.vault.records import RecordType, itself, make_record
 from resurgam.vault.repository import Repository
 from resurgam.vault.signing import Role
 from resurgam.vault.sink import DomainKeys
@@ -424,6 +424,26 @@ def test_one_bad_record_is_the_concern_of_its_own_point(world: World) -> None:
     with pytest.raises(IntegrityError, match=stray):
         repository.records(one.body.id)
     assert [damage.points for damage in check(repository).damage] == [(one.body.id,)]
+
+
+def test_a_role_table_that_is_taken_away_is_missed(world: World) -> None:
+    """P12: keys that it disowned would be believed again; a host that has seen it does not go on, another cannot know."""
+    root = Keyring(world.keys).signer(Role.ROOT)
+    older = copied(world.store)
+    newer = msgspec.structs.replace(world.repository().roles, serial=2)
+    subject = itself(newer.object_name, newer)
+    world.store.put(
+        newer.object_name,
+        make_record(RecordType.ROLES, subject, newer, root, vault=world.repository().vault, made=world.clock.now()),
+    )
+    point = world.capture()
+    with pytest.raises(IntegrityError, match="role table 1, and this host has seen 2"):
+        world.capture(older)
+    assert list(older.list("leases/")) == []
+    world.capture()
+    assert world.repository().sealed(point.body.id).body == point.body
+    world.forget()
+    world.capture(older)
 
 
 def test_references_are_those_of_the_system(world: World) -> None:

@@ -11,7 +11,7 @@ import typer
 
 from resurgam.cli import output
 from resurgam.cli.context import DEFAULT_MANIFEST, Context, JsonOption, KeysOption, ManifestOption, duration
-from resurgam.errors import EXIT_STALE
+from resurgam.errors import EXIT_STALE, IntegrityError
 from resurgam.model.point import Severity
 from resurgam.restore.intent import pending
 from resurgam.restore.state import write_atomically
@@ -73,7 +73,7 @@ def standing(context: Context, max_age: float | None) -> Standing:
         rpo=system.objectives.rpo,
         max_age=limit,
         fresh=limit is None or (newest is not None and newest.age <= limit),
-        damaged=(*repository.refused_points, *repository.refused_records),
+        damaged=(*_rolled_back(context), *repository.refused_points, *repository.refused_records),
     )
 
 
@@ -104,6 +104,14 @@ def status(
     else:
         _show(found)
     return 0 if found.fresh else EXIT_STALE
+
+
+def _rolled_back(context: Context) -> tuple[str, ...]:
+    try:
+        context.repository.require_newest_roles(context.host)
+    except IntegrityError as error:
+        return (error.message,)
+    return ()
 
 
 def _capture(context: Context) -> str:

@@ -42,6 +42,12 @@ class LastPoint(msgspec.Struct, frozen=True):
     sealed: str
 
 
+class SeenRoles(msgspec.Struct, frozen=True):
+    """The highest serial of a role table that this host has seen in the vault."""
+
+    serial: int
+
+
 class HostState:
     """The host's notes on one system in one vault."""
 
@@ -109,6 +115,17 @@ class HostState:
     def sealed(self, note: LastPoint) -> None:
         """Remember what was sealed last."""
         self._note("last-point.json", to_json(note))
+
+    def newest_roles(self, serial: int) -> int:
+        """The highest serial of a role table that this host has seen, ``serial`` counted in; it is remembered."""
+        try:
+            with open(self.path("roles-seen.json"), "rb") as file:
+                seen = from_json(file.read(), SeenRoles, what="the note on role tables").serial
+        except (FileNotFoundError, IntegrityError):
+            seen = 0
+        if serial > seen:
+            self._note("roles-seen.json", to_json(SeenRoles(serial)))
+        return max(serial, seen)
 
     def end(self) -> None:
         """The capture has ended, one way or the other; repeatable."""

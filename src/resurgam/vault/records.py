@@ -226,19 +226,17 @@ def read_roles(data: bytes, vault: bytes, root: str, *, name: str) -> RoleTable:
 
 
 class Roles(msgspec.Struct, frozen=True, kw_only=True):
-    """The table in force, the objects that were refused, each with the reason, and whether a newer table than this one
-    was seen before: then somebody has taken it away, and keys it disowned are believed again."""
+    """The table in force, and the objects that were refused, each with the reason."""
 
     table: RoleTable
     refused: tuple[str, ...]
-    older_than_seen: bool
 
 
-def latest_roles(objects: Iterable[tuple[str, bytes]], vault: bytes, root: str, *, seen: int = 0) -> Roles:
+def latest_roles(objects: Iterable[tuple[str, bytes]], vault: bytes, root: str) -> Roles:
     """The table with the highest serial among ``objects`` (name, bytes) that the root key signed.
 
-    ``seen`` is the highest serial that the caller remembers. Raises IntegrityError when none can be believed, NewerFormat
-    when the root key signed one that this release cannot read, since an older one may trust a stolen key.
+    Raises IntegrityError when none can be believed, NewerFormat when the root key signed one that this release cannot
+    read, since an older one may trust a stolen key.
     """
     refused: list[str] = []
     for name, data in sorted(objects, reverse=True):
@@ -247,7 +245,7 @@ def latest_roles(objects: Iterable[tuple[str, bytes]], vault: bytes, root: str, 
         except IntegrityError as error:
             refused.append(error.message)
             continue
-        return Roles(table=table, refused=tuple(refused), older_than_seen=table.serial < seen)
+        return Roles(table=table, refused=tuple(refused))
     raise IntegrityError(
         f"No role table of this vault is signed by its root key ({root[:16]}). {' '.join(refused)}".strip(),
         untouched="Nothing was changed.",

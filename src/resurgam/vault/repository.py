@@ -150,6 +150,17 @@ class Repository:
         index, _ = self.places.index()
         return index
 
+    def require_newest_roles(self, host: HostState) -> None:
+        """Raises IntegrityError where ``host`` has seen a newer role table than the vault serves now: whoever took it away
+        makes keys that it disowned believed again."""
+        seen = host.newest_roles(self.roles.serial)
+        if seen > self.roles.serial:
+            raise IntegrityError(
+                f"The vault serves role table {self.roles.serial}, and this host has seen {seen}: it was rolled back.",
+                untouched="Nothing was changed.",
+                next_step="Bring roles/ back from a replica, and find out who can delete objects there.",
+            )
+
     # Writing --------------------------------------------------------------------------------------------------------
 
     def writer(

@@ -107,6 +107,7 @@ class PointWriter(Writer):
         paranoid: bool,
         progress: Progress | None,
     ) -> None:
+        repository.require_newest_roles(host)  # P12: before anything is wrapped to keys that may be disowned
         super().__init__(repository, repository.keyring.signer(Role.CAPTURE))
         self._system, self._host, self._clock, self._paranoid = system, host, clock, paranoid
         self._progress = progress or (lambda _component, _bytes: None)
