@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 import resurgam.restore.run as restoring
+from resurgam.model.verdict import IsolationReport
 from resurgam.restore import sandbox
-from resurgam.restore.sandbox import IsolationReport
 from tests.journeys.world import Handbook, Result, World, partial_folders, remove, rows, tree
 
 needs_isolation = pytest.mark.skipif(
@@ -73,6 +73,9 @@ def test_a_hurt_system_answers_right_again(world: World, incident: Callable[[Han
     verified = world.run("verify", point, "--into", into)
     assert (verified.code, verified.err) == (0, "")
     assert verified.out.startswith(f"identical: point {point}, first proof, isolated")
+    unasked = world.run("promote", into, "--json")  # P10: nobody is asked to agree to what was not shown
+    assert (unasked.code, unasked.out) == (2, "")
+    assert "--dry-run" in unasked.err
     promoted = world.run("promote", into, "--yes", "--json")
     assert promoted.code == 0, promoted
     assert world.system.ask() == right
@@ -80,7 +83,8 @@ def test_a_hurt_system_answers_right_again(world: World, incident: Callable[[Han
         assert len(world.points()) == 3
 
     identity = promoted.json[0]["id"]
-    undone = world.run("promote", "--undo", identity)
+    assert f"promote --undo {identity}" in world.run("status").out
+    undone = world.run("promote", "--undo", identity[:6])
     assert undone.code == 0, undone
     assert without_cuts(tree(world.system.root)) == without_cuts(hurt)
     assert partial_folders(world.home) == []
@@ -230,7 +234,7 @@ def test_p4_what_was_not_isolated_is_inconclusive_unless_the_manifest_accepts_it
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And nothing was asked where it was required: the copy could have reached the live system (P6)."""
-    no = IsolationReport(mount=False, network=False, pid=False, reason="no user namespaces here")
+    no = IsolationReport(isolated=False, reason="no user namespaces here")
     monkeypatch.setattr(sandbox, "isolation", lambda: no)
     world.capture()
     required = world.run("verify", "latest")

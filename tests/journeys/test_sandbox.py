@@ -22,9 +22,10 @@ import pytest
 
 from resurgam.errors import Denied, NotFound
 from resurgam.model.system import Component, Isolation, System, VaultPlace
+from resurgam.model.verdict import IsolationReport
 from resurgam.probes.base import MAX_OUTPUT, Completed
 from resurgam.restore import sandbox
-from resurgam.restore.sandbox import IsolationReport, Sandbox
+from resurgam.restore.sandbox import Sandbox
 from resurgam.restore.state import FILE
 
 _available, _why = sandbox.available()
@@ -84,6 +85,14 @@ class World:
         return json.loads(done.output)
 
 
+@pytest.fixture(autouse=True)
+def state(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A home for this host's notes that is not the tester's own."""
+    folder = os.fspath(tmp_path_factory.mktemp("state"))
+    monkeypatch.setenv("RESURGAM_STATE", folder)
+    return folder
+
+
 @pytest.fixture
 def world(tmp_path: os.PathLike[str]) -> World:
     return World(os.path.realpath(tmp_path))
@@ -99,7 +108,7 @@ def world_on_disk() -> Iterator[World]:
 def test_root_on_linux_has_isolation() -> None:
     """Where tests run as root, as in CI, nothing here may be skipped."""
     if os.geteuid() == 0 and sys.platform.startswith("linux"):
-        assert sandbox.isolation() == IsolationReport(mount=True, network=True, pid=True)
+        assert sandbox.isolation() == IsolationReport(isolated=True)
     assert sandbox.available() == (sandbox.isolation().isolated, sandbox.isolation().reason)
 
 
@@ -430,7 +439,7 @@ def test_p12_a_wall_that_fails_keeps_the_command_from_running(world: World) -> N
 
 
 def test_p4_without_namespaces_required_runs_nothing(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    lacking = IsolationReport(mount=False, network=False, pid=False, reason="user namespace: Operation not permitted")
+    lacking = IsolationReport(isolated=False, reason="user namespace: Operation not permitted")
     monkeypatch.setattr(sandbox, "isolation", lambda: lacking)
     box = world.box(isolation=Isolation.REQUIRED)
     assert not box.runs
@@ -444,7 +453,7 @@ def test_p4_best_effort_runs_scrubbed_and_says_that_it_is_not_isolated(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("API_KEY", "s3cr3t")
-    lacking = IsolationReport(mount=False, network=False, pid=False, reason="none here")
+    lacking = IsolationReport(isolated=False, reason="none here")
     monkeypatch.setattr(sandbox, "isolation", lambda: lacking)
     with world.box(isolation=Isolation.BEST_EFFORT) as box:
         assert box.runs

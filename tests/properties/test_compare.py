@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from resurgam.errors import ManifestError
 from resurgam.model.point import Observation, Witness
 from resurgam.model.system import Component, Json, Probe, System, VaultPlace
-from resurgam.model.verdict import Baseline, Judgement, Verdict, worst
+from resurgam.model.verdict import Baseline, IsolationReport, Judgement, Verdict, worst
 from resurgam.probes.answers import read_answers
 from resurgam.proof.compare import compare
-from resurgam.proof.judge import IsolationReport, Yardsticks, judge
+from resurgam.proof.judge import Yardsticks, judge
 from resurgam.proof.patterns import safe_pattern
 
 integers = st.integers(-(2**63), 2**64 - 1)
@@ -118,6 +118,14 @@ def judged(
     return judge("p", system, runs, yardsticks, isolation=report, first_proof=first, seconds=0)
 
 
+def lacking(yardstick: Baseline | None, probe: str) -> Baseline | None:
+    """The same, as if it had never heard of ``probe``."""
+    if yardstick is None:
+        return None
+    runs = tuple(tuple(o for o in run if o.probe != probe) for run in yardstick.runs)
+    return msgspec.structs.replace(yardstick, runs=runs)
+
+
 @given(worlds())
 def test_adding_to_what_is_judged_never_improves_the_verdict(
     world: World,
@@ -128,7 +136,14 @@ def test_adding_to_what_is_judged_never_improves_the_verdict(
     assert whole is worst(judged(system, runs, yardsticks, first).parts)
     fewer = msgspec.structs.replace(system, probes=system.probes[:-1])
     if fewer.probes:
-        assert judged(fewer, runs, yardsticks, first).judgement <= whole
+        known = Yardsticks(
+            witness=yardsticks.witness,
+            baseline=lacking(yardsticks.baseline, system.probes[-1].name),
+            reference=lacking(yardsticks.reference, system.probes[-1].name),
+        )
+        assert judged(fewer, runs, known, first).judgement <= whole
+        if known != yardsticks:  # one that held the probe: dropping it is no way to pass
+            assert judged(fewer, runs, yardsticks, first).judgement >= Judgement.INCONCLUSIVE
     more = msgspec.structs.replace(
         system, components=(*system.components, Component(name="z", driver="files", location="/z"))
     )

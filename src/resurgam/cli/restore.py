@@ -139,6 +139,8 @@ def verify(
             sealed,
             driver_for,
             context.clock,
+            own=context.system if context.system_name else None,
+            hide=[path for path in (vault, keys) if path],
             into=into,
             progress=(lambda _component, size: advance(size)) if advance else None,
         )
@@ -159,7 +161,12 @@ def promote(
     directory: Annotated[str | None, typer.Argument(help="The folder that `resurgam verify --into` made.")] = None,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before doing what the plan says.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and do nothing.")] = False,
-    undo: Annotated[str | None, typer.Option("--undo", help="Bring back what was live before this promotion.")] = None,
+    undo: Annotated[
+        str | None,
+        typer.Option(
+            "--undo", help="Bring back what was live before this promotion: the beginning of its id, or `latest`."
+        ),
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="End what was cut off: finish it, or take it back.")] = False,
     manifest: ManifestOption = DEFAULT_MANIFEST,
     keys: KeysOption = None,
@@ -178,13 +185,19 @@ def promote(
 
         resurgam promote /srv/recovered --yes
 
-        resurgam promote --undo 5d0c1e9a
+        resurgam promote --undo latest
     """
     if (directory is not None) + (undo is not None) + resume != 1:
         raise UsageError(
             "Give one of: a folder, --undo ID, --resume.",
             untouched="Nothing was changed.",
             next_step="See `resurgam promote --help`.",
+        )
+    if directory is not None and json and not (yes or dry_run):
+        raise UsageError(  # P10: nobody agrees to a plan that was not shown
+            "--json asks nothing.",
+            untouched="Nothing was changed.",
+            next_step="Give --dry-run to get the plan, or --yes to agree to it.",
         )
     context = Context(manifest, keys=keys)
     promoter = _promoter(context, json)
@@ -195,7 +208,7 @@ def promote(
     else:
         assert directory is not None
         plan = promoter.plan(directory)
-        if dry_run or not (yes or json):
+        if dry_run or not yes:
             _show_plan(plan, json)
         if dry_run:
             return 0

@@ -7,7 +7,7 @@ from enum import IntEnum
 import msgspec
 
 from resurgam.model.point import Observation
-from resurgam.model.system import Json
+from resurgam.model.system import Json, Probe
 
 
 class Judgement(IntEnum):
@@ -49,6 +49,16 @@ class Part(msgspec.Struct, frozen=True, kw_only=True):
     deviations: tuple[Deviation, ...] = ()
 
 
+class IsolationReport(msgspec.Struct, frozen=True, kw_only=True):
+    """Whether a copy is kept from the live system while it is asked (P6), and if not, why not."""
+
+    isolated: bool
+    reason: str = ""
+
+    def __str__(self) -> str:
+        return "isolated" if self.isolated else f"not isolated: {self.reason or 'no reason given'}"
+
+
 class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     """The judged behaviour of one restore of one point."""
 
@@ -61,10 +71,16 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Baseline(msgspec.Struct, frozen=True, kw_only=True):
-    """How a point behaves on a copy restored from it: the same probes, observed at least twice."""
+    """How a point behaves on a copy restored from it: the same probes, observed at least twice. ``probes`` says what was
+    asked; it is empty in baselines made before it was kept."""
 
     point: str
     runs: tuple[tuple[Observation, ...], ...]
+    probes: tuple[Probe, ...] = ()
+
+    def knows(self) -> tuple[str, ...]:
+        """The names of the probes that it holds answers to, in order."""
+        return tuple(dict.fromkeys(observation.probe for run in self.runs for observation in run))
 
 
 def worst(parts: tuple[Part, ...]) -> Judgement:

@@ -8,26 +8,31 @@ The copy was asked all its probes, once or several times (the *runs*). Each prob
   so a first proof has none; every later restore must have one;
 * the **reference**, a baseline that the owner has approved, for the probes that it holds.
 
+Probes come from the point, so from whoever captured it. A probe that baseline or reference holds, and that the system
+lacks by now or asks otherwise, is inconclusive: to drop a question is no way to pass it.
+
 A case is the same when *every* run of the copy is within the tolerance of *some* answer of the yardstick: the tolerance
 is spent once, against an answer that was really given. A case on which the runs of the copy, or those of a baseline,
 disagree among themselves is noisy and decides nothing. A case that only one side has is a difference.
 
 P4: the whole is the worst of its parts, and each thing that could not be judged is a part: a probe without a yardstick,
-a component that no probe reads, a copy that was not isolated. Nothing here can turn absence into a pass.
+a component that no probe reads, a copy that was not isolated, or that is not what was restored any more. Nothing here
+can turn absence into a pass.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import permutations
 
 import msgspec
 
+from resurgam.model.codec import to_json
 from resurgam.model.point import Observation, Witness
 from resurgam.model.system import Isolation, Json, Probe, System
-from resurgam.model.verdict import Baseline, Deviation, Judgement, Part, Verdict, worst
+from resurgam.model.verdict import Baseline, Deviation, IsolationReport, Judgement, Part, Verdict, worst
 from resurgam.probes.answers import printable
 from resurgam.proof.compare import Match, compare
 from resurgam.proof.places import canonical, show_value
@@ -37,6 +42,7 @@ Run = tuple[Observation, ...]  # one round: one observation per probe
 AA_RUNS = 2  # a first proof and a baseline observe at least twice, so that noise is known
 MAX_DEVIATIONS = 20  # kept per part; the counts are always whole
 MAX_VALUE = 400  # characters of JSON of an answer kept with a deviation
+_NO_QUESTION = ("witness", "timeout")  # fields of a probe that change neither what is asked nor what passes
 
 
 class Yardsticks(msgspec.Struct, frozen=True, kw_only=True):
@@ -45,13 +51,6 @@ class Yardsticks(msgspec.Struct, frozen=True, kw_only=True):
     witness: Witness = Witness()
     baseline: Baseline | None = None
     reference: Baseline | None = None
-
-
-class IsolationReport(msgspec.Struct, frozen=True, kw_only=True):
-    """Whether the copy was kept from the live system while it was asked, and if not, why not."""
-
-    isolated: bool
-    reason: str = ""
 
 
 def judge(
@@ -63,16 +62,20 @@ def judge(
     isolation: IsolationReport,
     first_proof: bool,
     seconds: float,
+    changed: Mapping[str, str] | None = None,
 ) -> Verdict:
-    """The verdict on one restore of ``point``. ``runs`` are the copy's observations, ``seconds`` what it all took.
+    """The verdict on one restore of ``point``. ``runs`` are the copy's observations, ``seconds`` what it all took,
+    ``changed`` the components whose copies are not what was restored any more, with what is known of it.
 
     Raises ManifestError where a probe's tolerance is malformed.
     """
     parts = [part for probe in system.probes for part in _judge_probe(probe, runs, yardsticks, first_proof)]
+    parts += _dropped(system, yardsticks)
     parts += _unprobed(system)
+    parts += [_undecided(name, "none", why) for name, why in (changed or {}).items()]
     accepted = system.isolation is Isolation.BEST_EFFORT
     if not isolation.isolated and not accepted:  # P4
-        parts.append(_undecided("isolation", "none", f"not isolated: {isolation.reason or 'no reason given'}"))
+        parts.append(_undecided("isolation", "none", str(isolation)))
     return Verdict(
         point=point,
         judgement=worst(tuple(parts)),
@@ -130,15 +133,43 @@ def _judge_probe(probe: Probe, runs: Sequence[Run], yardsticks: Yardsticks, firs
         parts.append(_judge_by("witness", live, copy, probe, fault, moving=True))
         moved_everywhere = bool(live.unsteady) and not parts[0].cases
     if not first_proof:  # a baseline never judges the restore that made it; no baseline means no pass (P4)
-        baseline = _behaviour(probe, yardsticks.baseline.runs if yardsticks.baseline else (), "the baseline", AA_RUNS)
-        parts.append(_judge_by("baseline", baseline, copy, probe))
-    if yardsticks.reference and any(o.probe == probe.name for run in yardsticks.reference.runs for o in run):
-        reference = _behaviour(probe, yardsticks.reference.runs, "the reference", AA_RUNS)
-        parts.append(_judge_by("reference", reference, copy, probe))
+        parts.append(_judge_by_earlier("baseline", yardsticks.baseline, copy, probe))
+    if yardsticks.reference and probe.name in yardsticks.reference.knows():
+        parts.append(_judge_by_earlier("reference", yardsticks.reference, copy, probe))
     if moved_everywhere and len(parts) > 1:  # as if there were no witness: what another yardstick says stands
-        also = f"{parts[1].reason}; the witness moved with the live system during the cut"
-        parts[:2] = [msgspec.structs.replace(parts[1], reason=also)]
+        parts[:2] = [_adding(parts[1], "the witness moved with the live system during the cut")]
+    if [part.yardstick for part in parts] == ["baseline"] and parts[0].judgement.passes:
+        parts = [_adding(parts[0], "this baseline itself was never compared with the live system or a reference")]
     return parts or [_undecided(probe.name, "none", "no yardstick: neither witness nor reference knows this probe")]
+
+
+def _judge_by_earlier(yardstick: str, earlier: Baseline | None, copy: _Behaviour, probe: Probe) -> Part:
+    """Judge by what was observed on a copy before, baseline or reference, if it was asked the same then."""
+    if changed := _asked_otherwise(probe, earlier):
+        which = f"{', '.join(changed)} {'differs' if len(changed) == 1 else 'differ'}"
+        return _undecided(probe.name, yardstick, f"the {yardstick} was asked otherwise: {which}")
+    return _judge_by(
+        yardstick, _behaviour(probe, earlier.runs if earlier else (), f"the {yardstick}", AA_RUNS), copy, probe
+    )
+
+
+def _asked_otherwise(probe: Probe, earlier: Baseline | None) -> list[str]:
+    """The fields in which the question, or what passes as its answer, is not what it was; none where that is not known."""
+    was = next((asked for asked in earlier.probes if asked.name == probe.name), None) if earlier else None
+    fields = [name for name in Probe.__struct_fields__ if name not in _NO_QUESTION]
+    return [name for name in fields if was and to_json(getattr(was, name)) != to_json(getattr(probe, name))]
+
+
+def _dropped(system: System, yardsticks: Yardsticks) -> list[Part]:
+    """P4: a probe that an earlier observation of a copy holds and the system does not ask any more is inconclusive."""
+    asked = {probe.name for probe in system.probes}
+    earlier = {"baseline": yardsticks.baseline, "reference": yardsticks.reference}
+    return [
+        _undecided(name, word, f"the {word} holds this probe, and the system does not ask it any more")
+        for word, by in earlier.items()
+        for name in (by.knows() if by else ())
+        if name not in asked
+    ]
 
 
 def _behaviour(probe: Probe, runs: Sequence[Run], who: str, at_least: int) -> _Behaviour:
@@ -224,6 +255,10 @@ def _unprobed(system: System) -> list[Part]:
     return [_undecided(c.name, "none", "unprobed: no probe reads it") for c in system.components if c.name not in read]
 
 
+def _adding(part: Part, words: str) -> Part:
+    return msgspec.structs.replace(part, reason=f"{part.reason}; {words}")
+
+
 def _undecided(name: str, yardstick: str, reason: str) -> Part:
     return Part(name=name, yardstick=yardstick, judgement=Judgement.INCONCLUSIVE, reason=reason)
 
@@ -244,7 +279,5 @@ def _kept(answers: tuple[Json, ...]) -> Json:
 
 
 def _isolation_words(isolation: IsolationReport, accepted: bool) -> str:
-    if isolation.isolated:
-        return "isolated"
-    accepting = "; the manifest accepts that (isolation: best-effort)" if accepted else ""
-    return f"not isolated: {isolation.reason or 'no reason given'}{accepting}"
+    accepting = "; the manifest accepts that (isolation: best-effort)"
+    return f"{isolation}{accepting}" if accepted and not isolation.isolated else str(isolation)

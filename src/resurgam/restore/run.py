@@ -19,6 +19,7 @@ from resurgam.errors import Busy, NotFound, TargetRefused
 from resurgam.model.point import Particulars, PointBody
 from resurgam.model.system import Component, System
 from resurgam.restore.plan import restore_order
+from resurgam.restore.scratch import sweep
 from resurgam.restore.state import Copy, Event, Restored, place_of, save
 from resurgam.restore.switch import fsync_folder, outside
 from resurgam.vault.repository import Repository
@@ -188,21 +189,7 @@ def _sweep(target: str) -> None:
     folder, name = os.path.split(target)
     if not os.path.isdir(folder):
         return
-    for entry in os.scandir(folder):
-        if re.fullmatch(re.escape(name) + r"\.partial-[0-9a-f]{16}", entry.name) and entry.is_dir(
-            follow_symlinks=False
-        ):
-            try:
-                lock = os.open(entry.path, os.O_RDONLY | os.O_CLOEXEC)
-            except OSError:
-                continue  # gone by now, or another user's: theirs to remove
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                shutil.rmtree(entry.path, ignore_errors=True)
-            except BlockingIOError:
-                continue
-            finally:
-                os.close(lock)
+    sweep(folder, re.compile(re.escape(name) + r"\.partial-[0-9a-f]{16}"))
 
 
 def _size(path: str) -> int:

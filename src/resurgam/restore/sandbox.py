@@ -26,15 +26,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Self
 
-import msgspec
-
 from resurgam.errors import Denied, NotFound
 from resurgam.model.system import Isolation, System
+from resurgam.model.verdict import IsolationReport
 from resurgam.probes.base import Completed
 from resurgam.probes.runner import clean_environment, run_child
 from resurgam.restore import jail
+from resurgam.restore.scratch import scratch
 from resurgam.restore.state import FILE
 from resurgam.restore.switch import family
+from resurgam.vault.host import state_home
 
 PROBING_TIME = 20.0  # seconds for building the walls once around nothing
 
@@ -46,37 +47,16 @@ CREDENTIALS = (
 )
 
 
-class IsolationReport(msgspec.Struct, frozen=True, kw_only=True):
-    """What of the sandbox this host allows, found by building it. ``reason`` is empty where all of it stands."""
-
-    mount: bool
-    network: bool
-    pid: bool
-    reason: str = ""
-
-    @property
-    def isolated(self) -> bool:
-        """Whether commands run behind all walls."""
-        return self.mount and self.network and self.pid and not self.reason
-
-    def __str__(self) -> str:
-        return "isolated" if self.isolated else f"not isolated: {self.reason}"
-
-
 @functools.cache
 def isolation() -> IsolationReport:
     """Build the walls once, around nothing, and say how far that went. Asked once per process."""
     if not sys.platform.startswith("linux"):
-        return IsolationReport(mount=False, network=False, pid=False, reason="only Linux has namespaces")
-    with tempfile.TemporaryDirectory(prefix="resurgam-sandbox-") as copies:
-        _, said = _jailed([], b"", {}, "/", copies, (), PROBING_TIME)
+        return IsolationReport(isolated=False, reason="only Linux has namespaces")
+    with tempfile.TemporaryDirectory(prefix="resurgam-sandbox-") as nothing:
+        _, said = _jailed([], b"", {}, "/", nothing, (), PROBING_TIME, nothing)
     if "ready" in said:
-        return IsolationReport(mount=True, network=True, pid=True)
-    reason = str(said.get("failed", "the jail did not start"))
-    reached = ["user", "mount", "network", "ipc", "uts", "pid"]
-    step = reason.split(" namespace")[0]
-    had = reached[: reached.index(step)] if step in reached else reached
-    return IsolationReport(mount=False, network="network" in had, pid="pid" in had, reason=reason)
+        return IsolationReport(isolated=True)
+    return IsolationReport(isolated=False, reason=str(said.get("failed", "the jail did not start")))
 
 
 def available() -> tuple[bool, str]:
@@ -88,9 +68,10 @@ def available() -> tuple[bool, str]:
 class Sandbox:
     """Runs commands against the restore of (live) ``system`` in the folder ``copies``; see the module's docstring. A ``Runner``.
 
-    What lives is not there inside: the system's locations with SQLite's siblings, its vault, its keys, and what ``hide``
-    adds (absolute paths). Commands run in the system's root, or among the copies on a host that has no such folder. Raises
-    NotFound where ``copies`` is no folder.
+    What lives is not there inside: the system's locations with SQLite's siblings, its vault, its keys, this host's state, and
+    what ``hide`` adds (absolute paths): a system read from a point knows only where things were when it was taken.
+    Commands run in the system's root, or among the copies on a host that has no such folder. Raises NotFound where
+    ``copies`` is no folder.
     """
 
     def __init__(self, copies: str, system: System, *, hide: Sequence[str] = ()) -> None:
@@ -102,7 +83,7 @@ class Sandbox:
             )
         self._copies = os.path.realpath(copies)
         self._root = os.path.realpath(system.root) if os.path.isdir(system.root) else self._copies
-        live = [*system.locations().values(), system.vault.path, system.vault.keys, *hide]
+        live = [*system.locations().values(), system.vault.path, system.vault.keys, state_home(), *hide]
         self._hidden = _spellings([*filter(os.path.isabs, live), *_credentials()])
         self._required = system.isolation is Isolation.REQUIRED
         self.isolation = isolation()
@@ -131,7 +112,8 @@ class Sandbox:
         given = dict(env or {})
         if not self.isolation.isolated:
             return self._unisolated(argv, input, given, timeout)
-        done, said = _jailed(argv, input, given, self._root, self._copies, self._hidden, timeout)
+        with scratch("jail") as private:
+            done, said = _jailed(argv, input, given, self._root, self._copies, self._hidden, timeout, private)
         if "failed" in said:
             raise _denied(str(said["failed"]))
         if done.timed_out or done.overflowed:
@@ -146,7 +128,7 @@ class Sandbox:
     def _unisolated(self, argv: Sequence[str], input: bytes, env: dict[str, str], timeout: float) -> Completed:
         if self._required:
             raise _denied(self.isolation.reason)
-        with tempfile.TemporaryDirectory(prefix="resurgam-sandbox-", ignore_cleanup_errors=True) as home:
+        with scratch("home") as home:
             surroundings = clean_environment(home) | env
             return run_child(argv, input=input, env=surroundings, cwd=self._root, timeout=timeout)
 
@@ -159,33 +141,34 @@ def _jailed(
     copies: str,
     hide: Sequence[str],
     timeout: float,
+    private: str,
 ) -> tuple[Completed, dict[str, object]]:
-    """Run the jail to its end; what the outer process left behind, and what the jail reported."""
-    with tempfile.TemporaryDirectory(prefix="resurgam-jail-") as private:
-        spec, status = os.path.join(private, "spec"), os.path.join(private, "status")
-        with open(status, "xb"):
-            pass
-        surroundings = clean_environment(jail.HOME) | {"TMPDIR": os.path.dirname(jail.HOME)} | dict(env)
-        asked = {
-            "argv": list(argv),
-            "env": surroundings,
-            "cwd": cwd,
-            "copies": copies,
-            "hide": list(hide),
-            "seal": [os.path.join(copies, FILE)],  # what is judged does not write its own verdict
-            "keep": _needed(cwd),
-            "parent": os.getpid(),
-            "status": status,
-        }
-        with open(spec, "x", encoding="ascii") as file:
-            json.dump(asked, file)  # ASCII: a name that is not UTF-8 keeps its surrogate escapes
-        # -I and -S: neither the environment nor installed packages have a say in how the walls are built.
-        command = [sys.executable, "-I", "-S", jail.__file__, spec]
-        done = run_child(command, input=input, env=clean_environment(private), cwd="/", timeout=timeout)
-        with open(status, "rb") as reports:
-            said: dict[str, object] = {}
-            for line in reports:
-                said |= json.loads(line)
+    """Run the jail to its end; what the outer process left behind, and what the jail reported. It is told what to do by
+    a file in the folder ``private``, which is not there inside, and reports to another."""
+    spec, status = os.path.join(private, "spec"), os.path.join(private, "status")
+    with open(status, "xb"):
+        pass
+    surroundings = clean_environment(jail.HOME) | {"TMPDIR": os.path.dirname(jail.HOME)} | dict(env)
+    asked = {
+        "argv": list(argv),
+        "env": surroundings,
+        "cwd": cwd,
+        "copies": copies,
+        "hide": list(hide),
+        "seal": [os.path.join(copies, FILE)],  # what is judged does not write its own verdict
+        "keep": _needed(cwd),
+        "parent": os.getpid(),
+        "status": status,
+    }
+    with open(spec, "x", encoding="ascii") as file:
+        json.dump(asked, file)  # ASCII: a name that is not UTF-8 keeps its surrogate escapes
+    # -I and -S: neither the environment nor installed packages have a say in how the walls are built.
+    command = [sys.executable, "-I", "-S", jail.__file__, spec]
+    done = run_child(command, input=input, env=clean_environment(private), cwd="/", timeout=timeout)
+    with open(status, "rb") as reports:
+        said: dict[str, object] = {}
+        for line in reports:
+            said |= json.loads(line)
     return done, said
 
 

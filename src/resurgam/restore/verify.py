@@ -1,33 +1,37 @@
 """Proof: restore into isolation, ask the probes, judge, and sign what was seen (P4).
 
-    restore --> sandbox --> observe (twice where it is a first proof) --> judge by witness, baseline, reference --> record
+    restore --> sandbox --> observe (twice where it is a first proof) --> is it still what was restored?
+            --> judge by witness, baseline, reference --> record
 
 The signed verdict holds digests and counts; what was asked and answered lies in an encrypted document beside it. A first proof
 leaves the baseline by which later restores of the same point are judged, unless it showed the copy to be different or
 could not keep it apart from the live system.
+
+The point says how the system was, and a capture host wrote it; what is live *now*, and what this host accepts, is said by
+this host's own manifest. So the sandbox hides what either names, and runs without isolation only where both accept it.
 """
 
 from __future__ import annotations
 
 import os
 import shutil
-import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 
 import msgspec
 
 from resurgam.clock import Clock
-from resurgam.errors import NotFound
+from resurgam.errors import NotFound, ResurgamError
 from resurgam.model.point import Particulars
-from resurgam.model.system import System
-from resurgam.model.verdict import Baseline, Judgement, Verdict
+from resurgam.model.system import Isolation, System
+from resurgam.model.verdict import Baseline, IsolationReport, Judgement, Verdict
 from resurgam.probes.base import Runner
-from resurgam.proof.judge import AA_RUNS, IsolationReport, Yardsticks, judge
+from resurgam.proof.judge import AA_RUNS, Yardsticks, judge
 from resurgam.proof.observe import observe_repeatedly
-from resurgam.restore.run import Drivers, Progress, copies_of, restore
+from resurgam.restore.run import Drivers, Progress, copies_of, require_target, restore
 from resurgam.restore.sandbox import Sandbox
+from resurgam.restore.scratch import scratch
 from resurgam.restore.state import Restored, save
 from resurgam.vault.records import RecordType
 from resurgam.vault.repository import Repository, Sealed
@@ -70,40 +74,51 @@ def verify(
     drivers: Drivers,
     clock: Clock,
     *,
+    own: System | None = None,
+    hide: Sequence[str] = (),
     into: str | None = None,
     progress: Progress | None = None,
     tell: Callable[[str], None] = lambda _: None,
 ) -> Proof:
     """Restore ``sealed`` into ``into`` (or a place that is removed again), judge how it behaves, record the verdict.
 
+    ``own`` is the system by this host's own manifest, None where it has none; ``hide`` are more paths that a restored
+    system must not see: a vault and keys that are in use and that no manifest names.
     Raises Denied without a reader's and a verifier's key, TargetRefused, IntegrityError, StoreFull.
     """
     body = sealed.body
     particulars = repository.particulars(body)
+    system = _as_accepted_here(particulars.system, own)
+    live = [*own.locations().values(), own.vault.path, own.vault.keys] if own else []
+    hidden = [os.path.abspath(path) for path in (*live, *hide)]
     _ = repository.keyring.signer(Role.VERIFIER)  # a missing key is told before the work, not after it
     yardsticks = yardsticks_of(repository, sealed, particulars)
     first_proof = yardsticks.baseline is None
     began = clock.monotonic()
     with _place(into) as directory:
+        if own is not None:
+            require_target(directory, own)
         tell(f"restoring {body.id} into {directory}")
         restored = restore(repository, body, particulars, directory, drivers, clock, progress=progress)
-        copies = copies_of(particulars.system, directory, restored)
-        with _removed_unless_judged(directory), Sandbox(directory, particulars.system) as box:
+        copies = copies_of(system, directory, restored)
+        with _removed_unless_judged(directory), Sandbox(directory, system, hide=hidden) as box:
             tell(f"asking {len(copies.probes)} probes, {'isolated' if box.isolation.isolated else 'NOT isolated'}")
             rounds = AA_RUNS if first_proof else REPEATS
             runs = observe_repeatedly(copies, copies.probes, box, rounds) if box.runs else ()
-            isolation = IsolationReport(isolated=box.isolation.isolated, reason=box.isolation.reason)
+            changed = _changed(copies, restored, drivers) if runs else {}
             verdict = judge(
                 body.id,
-                particulars.system,
+                system,
                 runs,
                 yardsticks,
-                isolation=isolation,
+                isolation=_told_why(box.isolation, particulars.system, system),
                 first_proof=first_proof,
                 seconds=clock.monotonic() - began,
+                changed=changed,
             )
             restored = msgspec.structs.replace(restored.judged(verdict), seconds=verdict.seconds)
-            baseline = Baseline(point=body.id, runs=runs) if _is_yardstick(verdict, isolation) else None
+            kept = box.isolation.isolated and not changed and _is_yardstick(verdict)
+            baseline = Baseline(point=body.id, runs=runs, probes=system.probes) if kept else None
             _record(repository, sealed, restored, verdict, baseline, clock)
             save(directory, restored)
     return Proof(verdict, restored, into)
@@ -186,24 +201,47 @@ def _record(
     repository.put_record(RecordType.VERDICT, sealed.body.id, body, Role.VERIFIER, clock)
 
 
-def _is_yardstick(verdict: Verdict, isolation: IsolationReport) -> bool:
-    return verdict.first_proof and isolation.isolated and verdict.judgement is not Judgement.DIFFERENT
+def _is_yardstick(verdict: Verdict) -> bool:
+    return verdict.first_proof and verdict.judgement is not Judgement.DIFFERENT
+
+
+def _as_accepted_here(system: System, own: System | None) -> System:
+    """P6, P9: a point that says ``best-effort`` does not decide what its commands may do here; this host's manifest must too."""
+    accepted = own is not None and own.isolation is Isolation.BEST_EFFORT
+    return system if accepted else msgspec.structs.replace(system, isolation=Isolation.REQUIRED)
+
+
+def _told_why(isolation: IsolationReport, asked: System, system: System) -> IsolationReport:
+    if isolation.isolated or asked.isolation is system.isolation:
+        return isolation
+    reason = f"{isolation.reason}; the point accepts that (isolation: best-effort), this host's own manifest does not"
+    return msgspec.structs.replace(isolation, reason=reason)
+
+
+def _changed(copies: System, restored: Restored, drivers: Drivers) -> dict[str, str]:
+    """P4: the components whose copies are no more what was restored, so that the verdict would stand on something else."""
+    changed = {}
+    for name, copy in restored.copies.items():
+        try:
+            if drivers(copy.driver).fingerprint(copies.component(name)) != copy.fingerprint:
+                changed[name] = "its copy was changed while it was asked: a probe must not write to what it asks"
+        except ResurgamError as error:
+            changed[name] = f"its copy cannot be read any more after it was asked: {error}"
+    return changed
 
 
 def _baseline(repository: Repository, observed: Observed) -> Baseline:
     return repository.document(observed.document, Baseline, what="a baseline")
 
 
+def _place(into: str | None) -> AbstractContextManager[str]:
+    return _passing() if into is None else nullcontext(os.path.abspath(into))
+
+
 @contextmanager
-def _place(into: str | None) -> Iterator[str]:
-    if into is not None:
-        yield os.path.abspath(into)
-        return
-    home = tempfile.mkdtemp(prefix="resurgam-")
-    try:
-        yield os.path.join(home, "restored")
-    finally:
-        shutil.rmtree(home, ignore_errors=True)
+def _passing() -> Iterator[str]:
+    with scratch("verify") as folder:  # a killed verification's is swept by the next
+        yield os.path.join(folder, "restored")
 
 
 @contextmanager
