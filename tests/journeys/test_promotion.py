@@ -20,6 +20,7 @@ from resurgam.errors import Busy, NotFound, NotProven, ResurgamError, StoreFull,
 from resurgam.model.system import Promotion
 from resurgam.model.verdict import Judgement
 from resurgam.restore import stage
+from resurgam.restore.intent import undoable
 from resurgam.restore.promote import pending
 from resurgam.restore.state import State, load, save
 from tests.crash.promotion_world import ID, World, read, rows, without
@@ -153,8 +154,13 @@ def test_promotions_are_undone_last_first(world: World) -> None:
     promoter.promote(f"{world.folder}/second")
     with pytest.raises(UsageError, match="came after"):
         promoter.undo(ID)
-    promoter.undo("ffff")
-    promoter.undo(ID)
+    with pytest.raises(NotFound, match="'0a1x'"):
+        promoter.undo("0a1x")
+    assert [intent.id for intent in undoable(world.journals, "handbook")] == ["ffff", ID]
+    promoter.undo("latest")
+    assert [intent.id for intent in undoable(world.journals, "handbook")] == [ID]
+    promoter.undo(ID[:3])
+    assert undoable(world.journals, "handbook") == []
     assert without(world.live(), ".undone-") == before
 
 
@@ -368,7 +374,7 @@ def test_a_reload_that_fails_is_told_and_can_be_undone(world: World) -> None:
     failing = commands(world, reload=("false",))
     with pytest.raises(ResurgamError, match="reload command ended with code 1") as caught:
         world.promoter(system=failing).promote(world.directory)
-    assert "--undo" in caught.value.next_step
+    assert f"--undo {ID}`" in caught.value.next_step  # P12
     assert world.is_of_the_point() == [True] * 3
     assert [intent.phase.value for intent in pending(world.journals)] == ["reloading"]
     world.promoter().undo(ID)

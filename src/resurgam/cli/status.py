@@ -13,7 +13,7 @@ from resurgam.cli import output
 from resurgam.cli.context import DEFAULT_MANIFEST, Context, JsonOption, KeysOption, ManifestOption, duration
 from resurgam.errors import EXIT_STALE, IntegrityError
 from resurgam.model.point import Severity
-from resurgam.restore.intent import pending
+from resurgam.restore.intent import pending, undoable
 from resurgam.restore.state import write_atomically
 
 
@@ -24,6 +24,14 @@ class PointStatus(msgspec.Struct, frozen=True):
     age: float
     verdict: str
     broken: int
+
+
+class PromotionStatus(msgspec.Struct, frozen=True):
+    """A finished promotion that ``promote --undo`` can take back."""
+
+    id: str
+    point: str
+    started: str
 
 
 class Standing(msgspec.Struct, frozen=True, kw_only=True):
@@ -37,6 +45,7 @@ class Standing(msgspec.Struct, frozen=True, kw_only=True):
     newest_proven: PointStatus | None
     capture: str
     promotions: tuple[str, ...]
+    undoable: tuple[PromotionStatus, ...]
     host_state: str
     rpo: float | None
     max_age: float | None
@@ -67,8 +76,9 @@ def standing(context: Context, max_age: float | None) -> Standing:
         newest_proven=proven,
         capture=_capture(context),
         promotions=tuple(
-            f"{i.kind.value} of point {i.point}: {i.phase.value} since {i.started}" for i in pending(host.folder)
+            f"{i.kind.value} {i.id} of point {i.point}: {i.phase.value} since {i.started}" for i in pending(host.folder)
         ),
+        undoable=tuple(PromotionStatus(i.id, i.point, i.started) for i in undoable(host.folder, system.name)),
         host_state=host.folder,
         rpo=system.objectives.rpo,
         max_age=limit,
@@ -145,6 +155,11 @@ def _show(found: Standing) -> None:
     output.line(f"  capture        {found.capture}")
     for promotion in found.promotions:
         output.line(f"  unfinished     {promotion}; run `resurgam promote --resume`")
+    for done in found.undoable:
+        since = done.started[:19].replace("T", " ")
+        output.line(
+            f"  promoted       point {done.point} at {since}; to take it back: resurgam promote --undo {done.id}"
+        )
     output.line(f"  this host's notes: {found.host_state} (can be deleted, but then no promotion can be undone)")
     if not found.fresh:
         assert found.max_age is not None

@@ -16,8 +16,8 @@ from enum import StrEnum
 
 import msgspec
 
-from resurgam.errors import Busy, IntegrityError
-from resurgam.model.codec import from_json, require_format, to_json
+from resurgam.errors import Ambiguous, Busy, IntegrityError
+from resurgam.model.codec import to_json, versioned
 from resurgam.restore import switch
 from resurgam.restore.state import write_atomically
 
@@ -136,8 +136,7 @@ def find(folder: str, kind: Kind, identity: str) -> Intent | None:
     except OSError as error:
         raise switch.outside(error, f"read {path}") from error
     what = f"The promotion journal {path}"
-    require_format(from_json(data, _Head, what=what).format, FORMAT, what=what)
-    return from_json(data, Intent, what=what)
+    return versioned(data, Intent, FORMAT, what=what)
 
 
 def kept(folder: str) -> list[Intent]:
@@ -164,6 +163,33 @@ def next_number(folder: str) -> int:
 def pending(folder: str) -> list[Intent]:
     """Promotions and undos that began and did not end, for ``resurgam status``; oldest first."""
     return [intent for intent in kept(folder) if intent.phase is not Phase.DONE]
+
+
+def promotions(folder: str, system: str) -> list[Intent]:
+    """The promotions of ``system`` that went live, oldest first, those that were undone since with them."""
+    return [i for i in kept(folder) if i.kind is Kind.PROMOTE and i.system == system and i.switched]
+
+
+def undoable(folder: str, system: str) -> list[Intent]:
+    """The promotions of ``system`` that are finished and not undone, latest first: in this order they can be undone."""
+    done = [intent for intent in promotions(folder, system) if intent.phase is Phase.DONE]
+    return [intent for intent in reversed(done) if find(folder, Kind.UNDO, intent.id) is None]
+
+
+def resolve(folder: str, system: str, words: str) -> Intent | None:
+    """The promotion that ``words`` mean: the beginning of its id, or ``latest``, the last one that was not undone; None
+    where there is none. Raises Ambiguous."""
+    known = promotions(folder, system)
+    if words == "latest":
+        return next((i for i in reversed(known) if find(folder, Kind.UNDO, i.id) is None), None)
+    matching = [i for i in known if i.id == words] or [i for i in known if words and i.id.startswith(words.lower())]
+    if len(matching) > 1:
+        raise Ambiguous(
+            f"{len(matching)} promotions begin with {words!r}: {', '.join(i.id for i in matching[:5])}.",
+            untouched="Nothing was changed.",
+            next_step="Give more of the id, or `latest`.",
+        )
+    return matching[0] if matching else None
 
 
 def rename(source: str, target: str, inode: int | None = None) -> Move:
@@ -257,7 +283,3 @@ def _require(path: str) -> int:
             next_step="Something still writes there: declare a fence in resurgam.yaml (promotion: fence) and run again.",
         )
     return inode
-
-
-class _Head(msgspec.Struct):
-    format: int

@@ -117,21 +117,22 @@ class Promoter:
             )
             return self._run(intent, restored)
 
-    def undo(self, identity: str) -> Outcome:
-        """Bring back what was live before promotion ``identity``. Raises NotFound, UsageError (undone already), IntegrityError
-        (what was kept is gone), Busy, and what the commands and the file system raise."""
+    def undo(self, words: str) -> Outcome:
+        """Bring back what was live before a promotion: the beginning of its id, or ``latest``. Raises NotFound, Ambiguous,
+        UsageError (undone already), IntegrityError (what was kept is gone), Busy, and what the commands and the file system
+        raise."""
         with stage.locked(self.folder):
-            self._require_none_pending(besides=identity)
-            done = journal.find(self.folder, Kind.PROMOTE, identity)
-            if done is None or not done.switched:
+            done = journal.resolve(self.folder, self.system.name, words)
+            self._require_none_pending(besides=done.id if done else "")
+            if done is None:
                 raise NotFound(
-                    f"There is no promotion {identity} to undo.",
+                    f"There is no promotion {words!r} to undo.",
                     untouched="Nothing was changed.",
-                    next_step="`resurgam status` lists promotions.",
+                    next_step="`resurgam status` lists those that can be undone.",
                 )
-            if journal.find(self.folder, Kind.UNDO, identity) is not None:
+            if journal.find(self.folder, Kind.UNDO, done.id) is not None:
                 raise UsageError(
-                    f"Promotion {identity} was undone already.",
+                    f"Promotion {done.id} was undone already.",
                     untouched="Nothing was changed.",
                     next_step="Restore the point again to promote it again.",
                 )
@@ -176,7 +177,7 @@ class Promoter:
                 self._require_unchanged_if_copied(intent, restored)
             intent = self._keep(intent, phase=Phase.FENCING)
             began = self.clock.monotonic()
-            self._call("fence")
+            self._call("fence", intent)
             self._require_idle(intent)
             if restored is not None:
                 intent = self._carry(intent)
@@ -213,7 +214,7 @@ class Promoter:
 
     def _finish(self, intent: Intent, began: float) -> Outcome:
         if intent.phase is Phase.RELOADING:
-            self._call("reload")
+            self._call("reload", intent)
         outage = self.clock.monotonic() - began
         self._arrive(intent)
         back = intent.kind is Kind.UNDO
@@ -261,7 +262,7 @@ class Promoter:
                 journal.take_back(move)
             intent = self._keep(intent, phase=Phase.FENCING, moves=())
         if intent.phase is Phase.FENCING:
-            self._call("reload")  # a fence that stands, or half stands, must not outlive the promotion
+            self._call("reload", intent)  # a fence that stands, or half stands, must not outlive the promotion
             intent = self._keep(intent, phase=Phase.STAGING)
         if intent.kind is Kind.PROMOTE:
             for place in intent.places:
@@ -331,7 +332,7 @@ class Promoter:
                     next_step=f"Undo that one first: `resurgam promote --undo {later.id}`.",
                 )
 
-    def _call(self, which: str) -> None:
+    def _call(self, which: str, intent: Intent) -> None:
         argv = self.system.promotion.fence if which == "fence" else self.system.promotion.reload
         if not argv:
             return
@@ -343,7 +344,7 @@ class Promoter:
             raise ResurgamError(
                 f"The {which} command {why}{': ' + last if last else ''}.",
                 untouched="The promotion's journal is kept.",
-                next_step="Mend the command, then `resurgam promote --resume`; or `resurgam promote --undo`.",
+                next_step=_after_failed(which, intent),
             )
 
     def _keep(self, intent: Intent, *, phase: Phase | None = None, moves: tuple[Move, ...] | None = None) -> Intent:
@@ -373,6 +374,13 @@ def _require_kept(done: Intent) -> None:
             untouched="Nothing was changed.",
             next_step="Restore an earlier point and promote that.",
         )
+
+
+def _after_failed(which: str, intent: Intent) -> str:
+    if which == "fence":
+        return "Mend the command, and run the same again."
+    undo = f"; or take it back: `resurgam promote --undo {intent.id}`"
+    return f"Mend the command, then `resurgam promote --resume`{undo if intent.switched and intent.kind is Kind.PROMOTE else ''}."
 
 
 def _facts(intent: Intent) -> Facts:
