@@ -20,7 +20,7 @@ MOST_MEMORY = 400e6  # bytes
 # The goals of this release: least ratio by set, in the order first, unchanged, changed, restore, stored. Two thirds of what a
 # prototype reached against the best peer mode on these sets, and its stored size itself; None where it could not be decided.
 GOALS = {
-    "model": (2.9, 1.1, 3.7, 1.7, 1.18),
+    "model": (2.9, 1.1, 3.7, 1.7, 1.17),
     "vectors": (3.3, 1.1, 3.4, 1.3, 1.11),
     "sqlite": (1.6, 1.1, 3.2, 1.2, 0.94),
     "dataset": (1.5, 1.1, 2.2, 1.7, 0.93),
