@@ -35,11 +35,12 @@ from resurgam.capture.manifest_form import (
 )
 from resurgam.capture.manifest_references import Anything, Path
 from resurgam.capture.manifest_yaml import Node, Place, Problems, nearest, read_tree
-from resurgam.capture.secrets import REFERENCE, found_in_arguments, found_in_text, is_literal, says_secret
+from resurgam.capture.secrets import found_in_arguments, found_in_text, is_literal, says_secret
 from resurgam.drivers import registry as drivers
 from resurgam.errors import ManifestError
 from resurgam.model.codec import require_format
 from resurgam.model.system import (
+    REFERENCE,
     Component,
     Consistency,
     Invariant,

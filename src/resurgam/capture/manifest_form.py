@@ -13,7 +13,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
-from resurgam.capture.manifest_yaml import Node, Problems, closest, nearest
+from resurgam.capture.manifest_yaml import Node, Problems, nearest
+from resurgam.model.nearest import closest
 
 WRONG: Final = object()
 NAME = r"[a-z0-9][a-z0-9_-]{0,62}"

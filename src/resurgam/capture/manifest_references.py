@@ -14,7 +14,8 @@ from typing import Any
 
 from resurgam.capture.manifest_form import WRONG, Field, Reading, Record, Text
 from resurgam.capture.manifest_yaml import Node
-from resurgam.capture.secrets import REFERENCE, found_in_text
+from resurgam.capture.secrets import found_in_text
+from resurgam.model.system import REFERENCE
 
 MAX_FILE = 64 << 20  # bytes of a {file: …}: questions to a probe, not data sets
 

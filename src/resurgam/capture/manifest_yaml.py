@@ -14,13 +14,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from math import isfinite
 from typing import NamedTuple
 
 import yaml
 
 from resurgam.errors import ManifestError
+from resurgam.model.nearest import closest
 from resurgam.model.system import Json
 
 MAX_BYTES = 256 << 10  # a manifest is written by hand; what is larger is some other file
@@ -132,11 +132,6 @@ class Problems:
             next_step=f"Correct {self.file} at the places named and run the same command again; "
             "every field is explained in docs/manifest.md.",
         )
-
-
-def closest(word: str, words: list[str]) -> str | None:
-    """The one of ``words`` that ``word`` was probably meant to be."""
-    return next(iter(get_close_matches(word.lower(), words, n=1, cutoff=0.5)), None)
 
 
 def nearest(word: str, words: list[str]) -> str:

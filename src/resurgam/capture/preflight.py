@@ -17,11 +17,10 @@ import msgspec
 from msgspec.structs import replace
 
 from resurgam.capture.permissions import Missing, missing
-from resurgam.capture.secrets import REFERENCE
 from resurgam.drivers.base import Driver, Facts, Freeze, Queries, Traits
 from resurgam.drivers.files_listing import excluded_by
 from resurgam.errors import ResurgamError
-from resurgam.model.system import Component, Consistency, Isolation, Json, System
+from resurgam.model.system import REFERENCE, Component, Consistency, Isolation, Json, System
 from resurgam.vault.keyring import Keyring
 
 ASSUMED_BYTES_PER_SECOND = 150e6  # a plain disk; replaced as soon as the caller knows this vault's speed

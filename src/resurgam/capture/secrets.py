@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 
-REFERENCE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
+from resurgam.model.system import REFERENCE
 
 _SAYS_SO = re.compile(
     r"(^|[_.\- ])(password|passwd|passphrase|pwd|secret|token|credentials?|(api|access|private|secret|signing)[_-]?key)$",

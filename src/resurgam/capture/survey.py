@@ -16,6 +16,7 @@ from enum import StrEnum
 
 from resurgam.capture import secrets
 from resurgam.capture.discover_sqlite import is_database
+from resurgam.drivers.sqlite_open import SIDE_FILES
 from resurgam.errors import NotFound, UsageError
 
 
@@ -64,7 +65,6 @@ _BUILD = {"pyproject.toml", "setup.cfg", "package.json", "package-lock.json", "t
 _SECRET_NAMES = {".env", ".netrc", ".pgpass", ".npmrc", ".pypirc", "id_rsa", "id_ed25519", "id_ecdsa", "credentials.json",
                  "credentials", "client_secret.json", "service-account.json", "trust.json"}  # fmt: skip
 _SKIPPED = {"node_modules", "__pycache__", "site-packages", "venv", "env", "target", "dist", "build"}
-_BESIDE = ("-wal", "-shm", "-journal")
 
 
 @dataclass(slots=True)
@@ -184,7 +184,7 @@ def _why_skipped(entry: os.DirEntry[str]) -> str | None:
 def _is_beside(entry: os.DirEntry[str], entries: list[os.DirEntry[str]]) -> bool:
     """SQLite's own files belong to the database beside them, and its driver takes care of them."""
     names = {other.name for other in entries}
-    return any(entry.name.endswith(end) and entry.name.removesuffix(end) in names for end in _BESIDE)
+    return any(entry.name.endswith(end) and entry.name.removesuffix(end) in names for end in SIDE_FILES)
 
 
 def _kind_of(entry: os.DirEntry[str], where: str, seen: Survey) -> Kind:

@@ -34,6 +34,19 @@ def from_json(data: bytes | memoryview, kind: type[T], *, what: str) -> T:
         raise _unreadable(what, error) from error
 
 
+def versioned(data: bytes | memoryview, kind: type[T], known: int, *, what: str) -> T:
+    """Decode ``data`` as ``kind`` where its ``format`` is at most ``known``, which is looked at before anything else.
+
+    Raises NewerFormat, and IntegrityError where the bytes are not such a value.
+    """
+    require_format(from_json(data, _Format, what=what).format, known, what=what)
+    return from_json(data, kind, what=what)
+
+
+class _Format(msgspec.Struct):
+    format: int
+
+
 def to_msgpack(value: object) -> bytes:
     """Deterministic MessagePack of a struct or plain value."""
     return _msgpack.encode(value)

@@ -6,11 +6,13 @@ absolute once a manifest is loaded, so a System means the same wherever the comm
 
 from __future__ import annotations
 
+import re
 from enum import IntEnum, StrEnum
 from typing import Any
 
 import msgspec
 
+REFERENCE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")  # a value kept outside the manifest, by its name
 Json = Any  # a JSON value: None, bool, int, float, str, list, or dict with str keys
 
 

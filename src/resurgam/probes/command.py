@@ -16,11 +16,10 @@ from resurgam.clock import Clock, SystemClock
 from resurgam.errors import ManifestError
 from resurgam.model.nearest import did_you_mean
 from resurgam.model.point import Observation
+from resurgam.model.system import REFERENCE, System
 from resurgam.model.system import Probe as ProbeSpec
-from resurgam.model.system import System
 from resurgam.probes.answers import observation_of
 from resurgam.probes.base import Runner
-from resurgam.probes.runner import REFERENCE
 
 COMPONENTS = "RESURGAM_COMPONENTS"
 _BRACES = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]")

@@ -20,6 +20,7 @@ import tempfile
 import time
 from collections.abc import Iterable, Mapping, Sequence
 
+from resurgam.model.system import REFERENCE
 from resurgam.probes.base import MAX_OUTPUT, Completed
 
 CANNOT_RUN, NOT_FOUND = 126, 127  # as POSIX shells report it
@@ -28,7 +29,6 @@ TICK = 0.02  # seconds between looks at a command that has closed its output, or
 STEP = 64 << 10
 DRAIN_TURNS = 32  # more than a pipe holds, and an end to hearing a child that escaped and writes on
 
-REFERENCE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")  # a value kept outside the manifest, by name
 _KEPT = re.compile(r"PATH|LANG|LANGUAGE|LC_[A-Z]+|TZ")
 
 

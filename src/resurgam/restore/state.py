@@ -24,7 +24,7 @@ from enum import StrEnum
 import msgspec
 
 from resurgam.errors import IntegrityError, NotFound, UsageError
-from resurgam.model.codec import from_json, require_format, to_json
+from resurgam.model.codec import to_json, versioned
 from resurgam.model.verdict import Verdict
 from resurgam.restore.switch import fsync_folder, outside
 
@@ -174,8 +174,7 @@ def load(directory: str) -> Restored:
     except OSError as error:
         raise outside(error, f"read {path}") from error
     what = f"The restore state {path}"
-    require_format(from_json(data, _Head, what=what).format, FORMAT, what=what)
-    restored = from_json(data, Restored, what=what)
+    restored = versioned(data, Restored, FORMAT, what=what)
     for name, copy in restored.copies.items():
         _require_inside(path, name, copy.place)
     return restored
@@ -208,10 +207,6 @@ def write_atomically(path: str, data: bytes) -> None:
         fsync_folder(os.path.dirname(path))
     except OSError as error:
         raise outside(error, f"write {path}") from error
-
-
-class _Head(msgspec.Struct):
-    format: int
 
 
 def _require_inside(path: str, name: str, place: str) -> None:

@@ -22,7 +22,7 @@ import os
 import struct
 import threading
 from collections.abc import Sequence
-from typing import Final, TypeVar
+from typing import Final
 
 import msgspec
 from blake3 import blake3
@@ -30,7 +30,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from resurgam.errors import IntegrityError, LimitExceeded
-from resurgam.model.codec import from_json, require_format, to_json
+from resurgam.model.codec import require_format, to_json, versioned
 from resurgam.vault.age import Identity, Secret, unwrap, wrap
 
 FORMAT: Final = 1
@@ -133,7 +133,7 @@ class _WrappedIndex(msgspec.Struct, frozen=True, kw_only=True):
 def unwrap_index(blob: bytes, vault: bytes, identities: Sequence[Identity]) -> IndexSecret:
     """The index secret from the object ``keys/index``. Raises Denied, IntegrityError, NewerFormat."""
     plain = unwrap(blob, identities, what=INDEX_OBJECT)
-    found = _decoded(plain, _WrappedIndex, INDEX_OBJECT)
+    found = versioned(plain, _WrappedIndex, FORMAT, what=INDEX_OBJECT)
     if found.vault != vault.hex() or len(found.index) != KEY:
         raise _damaged(f"{INDEX_OBJECT} holds the key of another vault ({found.vault[:32]})")
     return IndexSecret(vault, found.index)
@@ -211,22 +211,10 @@ def session_object(session: bytes) -> str:
 def unwrap_session(blob: bytes, vault: bytes, session: bytes, identities: Sequence[Identity]) -> SessionKey:
     """The key of ``session`` from its object. Raises Denied, IntegrityError, NewerFormat."""
     what = session_object(session)
-    found = _decoded(unwrap(blob, identities, what=what), _WrappedSession, what)
+    found = versioned(unwrap(blob, identities, what=what), _WrappedSession, FORMAT, what=what)
     if (found.vault, found.session) != (vault.hex(), session.hex()) or len(found.key) != KEY:
         raise _damaged(f"{what} holds the key of session {found.session[:32]} of vault {found.vault[:32]}")
     return SessionKey(session, found.domain, found.key)
-
-
-T = TypeVar("T")
-
-
-class _Format(msgspec.Struct):
-    format: int
-
-
-def _decoded(plain: bytes, kind: type[T], what: str) -> T:
-    require_format(from_json(plain, _Format, what=what).format, FORMAT, what=what)
-    return from_json(plain, kind, what=what)
 
 
 def _damaged(what: str) -> IntegrityError:

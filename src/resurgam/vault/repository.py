@@ -26,7 +26,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from resurgam.clock import Clock
 from resurgam.errors import Ambiguous, Denied, IntegrityError, NotFound, TargetRefused
-from resurgam.model.codec import from_json, require_format, to_json
+from resurgam.model.codec import from_json, to_json, versioned
 from resurgam.model.point import Particulars, PointBody
 from resurgam.model.system import System
 from resurgam.stores.base import AlreadyThere, Entry, Store
@@ -51,12 +51,11 @@ from resurgam.vault.records import (
 from resurgam.vault.roles import RoleTable
 from resurgam.vault.signing import Role, SigningKey, broken
 from resurgam.vault.sink import ChunkKeys
-from resurgam.vault.writer import PointWriter, Progress, Writer
+from resurgam.vault.writer import POINT_FORMAT, PointWriter, Progress, Writer
 
 T = TypeVar("T")
 
 FORMAT = 1
-POINT_FORMAT = 1
 IDENTITY = "vault.json"
 
 
@@ -347,15 +346,10 @@ class Repository:
         )
         if record.type is RecordType.REVOCATION:
             return None
-        require_format(from_json(record.body, _Format, what=entry.name).format, POINT_FORMAT, what=entry.name)
-        body = record.read(PointBody)
+        body = versioned(record.body, PointBody, POINT_FORMAT, what=entry.name)
         if body.id != point:
             raise broken(entry.name, f"it is the record of point {body.id[:32]}")
         return Sealed(body, record, entry.received)
-
-
-class _Format(msgspec.Struct):
-    format: int
 
 
 def _identity(store: Store) -> VaultIdentity:
@@ -367,8 +361,7 @@ def _identity(store: Store) -> VaultIdentity:
             untouched="Nothing was changed.",
             next_step="Check vault.path in resurgam.yaml, or make one with `resurgam vault init`.",
         ) from error
-    require_format(from_json(data, _Format, what=IDENTITY).format, FORMAT, what="The vault")
-    return from_json(data, VaultIdentity, what=IDENTITY)
+    return versioned(data, VaultIdentity, FORMAT, what=f"The vault's {IDENTITY}")
 
 
 def _moment(words: str) -> datetime | None:
