@@ -545,7 +545,7 @@ def test_a_probe_that(world: World, how: str) -> None:
 
 @pytest.mark.skipif(not sandbox.isolation().isolated, reason="this host has no namespaces to isolate in")
 def test_a_probe_that_writes_to_what_it_reads(world: World) -> None:
-    """What was judged is not there any more, so it is not promoted."""
+    """What was judged is not there any more: that is said, nothing is proven by it, and it is not promoted."""
     world.system.write(
         "bin/bad.py",
         "import json, sys\nplaces = json.load(sys.stdin)['components']\n"
@@ -556,9 +556,10 @@ def test_a_probe_that_writes_to_what_it_reads(world: World) -> None:
     world.manifest(("probes:\n", f"probes:\n  bad: {{kind: command, run: {run}, reads: [config], witness: true}}\n"))
     world.capture()
     into = world.place("out")
-    assert world.run("verify", "latest", "--into", into).code == 0
-    error = refused(world, 20, "promote", into, "--yes")
-    assert "config" in error["message"]
+    judged = world.run("verify", "latest", "--into", into)
+    assert judged.code == 21
+    assert "config" in judged.out
+    refused(world, 20, "promote", into, "--yes")
 
 
 # Company and interruption ---------------------------------------------------------------------------------------------

@@ -12,16 +12,14 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
 from resurgam.clock import Clock
-from resurgam.drivers.base import Driver, Freeze
+from resurgam.drivers.base import Drivers, Freeze
 from resurgam.errors import LimitExceeded
 from resurgam.model.point import Cut, CutPart, Position
 from resurgam.model.system import Component, System
-
-Drivers = Callable[[str], Driver]
 
 
 def take(system: System, drivers: Drivers, clock: Clock) -> Cut:

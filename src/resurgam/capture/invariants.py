@@ -12,8 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import chain
 
-from resurgam.capture.cut import Drivers
-from resurgam.drivers.base import Queries, Rows
+from resurgam.drivers.base import Drivers, Queries, Rows
 from resurgam.errors import ManifestError, ResurgamError
 from resurgam.model.point import Cut, Finding, Severity
 from resurgam.model.system import Invariant, Json, System

@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from resurgam.capture.cut import Drivers, release, take
+from resurgam.capture.cut import release, take
 from resurgam.capture.invariants import hold_invariants
 from resurgam.clock import Clock
+from resurgam.drivers.base import Drivers
 from resurgam.model.point import Cut, Finding, Observation, Particulars, Severity, Witness
 from resurgam.model.system import Consistency, System
 from resurgam.vault.host import HostState

@@ -28,7 +28,7 @@ Rules, and what is lost if they are broken:
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -194,6 +194,9 @@ class Driver(Protocol):
     def erase(self, target: Component) -> None:
         """Remove what ``write`` made or left half made; repeatable."""
         ...
+
+
+Drivers = Callable[[str], Driver]  # by kind; raises ManifestError or MissingExtra where there is none
 
 
 @runtime_checkable

@@ -14,7 +14,7 @@ import shutil
 from collections.abc import Callable, Iterator
 
 from resurgam.clock import Clock
-from resurgam.drivers.base import Blob, Driver, Item
+from resurgam.drivers.base import Blob, Drivers, Item
 from resurgam.errors import Busy, NotFound, TargetRefused
 from resurgam.model.point import Particulars, PointBody
 from resurgam.model.system import Component, System
@@ -26,7 +26,6 @@ from resurgam.vault.repository import Repository
 
 _CLAIMS = 5  # times that a partial folder is made anew when another restore has swept it away
 
-Drivers = Callable[[str], Driver]
 Progress = Callable[[str, int], None]  # component, bytes written since the last call
 
 

@@ -22,6 +22,7 @@ from dataclasses import dataclass
 import msgspec
 
 from resurgam.clock import Clock
+from resurgam.drivers.base import Drivers
 from resurgam.errors import NotFound, ResurgamError
 from resurgam.model.point import Particulars
 from resurgam.model.system import Isolation, System
@@ -29,7 +30,7 @@ from resurgam.model.verdict import Baseline, IsolationReport, Judgement, Verdict
 from resurgam.probes.base import Runner
 from resurgam.proof.judge import AA_RUNS, Yardsticks, judge
 from resurgam.proof.observe import observe_repeatedly
-from resurgam.restore.run import Drivers, Progress, copies_of, require_target, restore
+from resurgam.restore.run import Progress, copies_of, require_target, restore
 from resurgam.restore.sandbox import Sandbox
 from resurgam.restore.scratch import scratch
 from resurgam.restore.state import Restored, save
