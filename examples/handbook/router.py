@@ -42,7 +42,7 @@ class Router(NamedTuple):
 
     def save(self, folder: str) -> None:
         """Write the model's file."""
-        metadata = {"sections": json.dumps(self.sections), "buckets": str(len(self.weight))}
+        metadata = {"sections": json.dumps(self.sections)}  # one entry: their order in the file is left to chance
         save_file({"weight": self.weight, "bias": self.bias}, os.path.join(folder, FILE), metadata=metadata)
 
     @classmethod

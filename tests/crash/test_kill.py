@@ -14,6 +14,7 @@ import sqlite3
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 from random import Random
 
@@ -28,7 +29,7 @@ from tests.support import Files, tree
 
 SEED = 20260103
 ROUNDS = 8
-BEFORE_WORK = 0.3  # seconds that a process spends on imports, of which fewer kills should tell
+AT_WORK = (0.35, 0.95)  # the part of a process's life in which it is killed: before, it only loads itself
 
 MANIFEST = """\
 resurgam: 1
@@ -57,7 +58,7 @@ class Killed:
         self.folder, self.rng = os.path.realpath(folder), rng
         self.live = f"{self.folder}/live"
         self.points: dict[str, Files] = {}
-        self.durations = {"capture": 1.2, "restore": 1.0, "promote": 1.0}
+        self.durations: dict[str, float] = {}
         self.killed = 0
         os.makedirs(f"{self.live}/prompts")
         self._write("resurgam.yaml", MANIFEST.replace("PYTHON", sys.executable).encode())
@@ -67,7 +68,11 @@ class Killed:
         database.close()
         self.change()
         self.run("vault", "init")
+        began = time.monotonic()
         self.run("capture", codes=(0, 22))
+        self.durations = dict.fromkeys(
+            ("capture", "restore", "promote"), time.monotonic() - began
+        )  # on this machine, now
         self._note_points(self.contents())
 
     def change(self) -> None:
@@ -104,13 +109,13 @@ class Killed:
             start_new_session=True,
         )
         try:
-            process.wait(timeout=self.rng.uniform(BEFORE_WORK, self.durations[verb]))
+            process.wait(timeout=self.rng.uniform(*AT_WORK) * self.durations[verb])
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
             self.killed += 1
             return True
-        self.durations[verb] = max(BEFORE_WORK + 0.2, 0.8 * self.durations[verb])  # fewer kills shall come too late
+        self.durations[verb] *= 0.8  # fewer kills shall come too late
         return False
 
     def round(self, verb: str) -> None:
