@@ -14,6 +14,7 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from examples.handbook.building import build
 from resurgam.capture import manifest
 from resurgam.capture.manifest import load_manifest, schema
 from resurgam.errors import ManifestError, NewerFormat
@@ -410,8 +411,9 @@ def test_the_documentation_explains_every_field_and_its_examples_load(tmp_path: 
         load(tmp_path, example, RESURGAM_KEYS="/etc/resurgam")
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "examples").glob("*/resurgam.yaml")), ids=str)
-def test_the_examples_manifests_fit_the_schema_and_load(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    text = path.read_text()
+def test_the_example_s_manifest_fits_the_schema_and_loads(tmp_path: Path) -> None:
+    built = tmp_path / "handbook"
+    build(str(built))
+    text = (built / "resurgam.yaml").read_text()
     jsonschema.validate(yaml.safe_load(text), schema())
-    load_manifest(str(path), environ=dict.fromkeys(re.findall(r"\$\{(\w+)\}", text), "/tmp/elsewhere"))
+    assert load_manifest(str(built / "resurgam.yaml")).name == "handbook"
