@@ -31,7 +31,12 @@ class _Place(NamedTuple):
 
 
 _OURS = {
+    "chroma": _Place("resurgam.drivers.chroma", "ChromaDriver", "resurgam[chroma]"),
+    "environment": _Place("resurgam.drivers.environment", "EnvironmentDriver", "resurgam"),
     "files": _Place("resurgam.drivers.files", "FilesDriver", "resurgam"),
+    "git": _Place("resurgam.drivers.git", "GitDriver", "resurgam[git]"),
+    "langgraph": _Place("resurgam.drivers.langgraph", "LangGraphDriver", "resurgam[langgraph]"),
+    "models": _Place("resurgam.drivers.models", "ModelsDriver", "resurgam[models]"),
     "sqlite": _Place("resurgam.drivers.sqlite", "SqliteDriver", "resurgam"),
 }
 
