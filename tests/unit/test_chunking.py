@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import save
 
+from resurgam.model.safetensors import MAX_HEADER, Read
 from resurgam.vault.chunking import (
     AVERAGE_CHUNK,
     HEAD,
@@ -27,7 +28,6 @@ from resurgam.vault.chunking import (
     Piece,
     structure_of,
 )
-from resurgam.vault.tensors import MAX_HEADER, Read
 
 SEED = 0x5EED
 

@@ -97,7 +97,8 @@ class Blob:
     """Named bytes. ``path`` is relative, ``/`` between parts, any bytes but NUL. ``meta`` is what the driver needs to write it
     back (JSON values, and bytes). Where ``stamp`` is given, equal stamps of one path promise equal bytes, so an unchanged
     Blob is not read again. ``view`` says that what follows up to the next Blob (Rows, findings) is decoded from this one: when
-    the reader finds ``stamp`` unchanged it sets ``known``, and then nothing of that need be yielded again."""
+    the reader finds ``stamp`` unchanged it sets ``known``, and then nothing of that need be yielded again. A driver with more
+    findings to tell, that are not of this Blob's bytes, sets ``view`` back to False before it yields them."""
 
     path: bytes
     size: int

@@ -29,8 +29,9 @@ from typing import NamedTuple
 
 from pyfastcdc import FastCDC
 
+from resurgam.model.safetensors import Read
 from resurgam.vault.tensors import Dtype as Dtype  # chunking is where other modules look for it
-from resurgam.vault.tensors import Extent, Read, npy_extents, safetensors_extents
+from resurgam.vault.tensors import Extent, npy_extents, safetensors_extents
 
 HEAD = 4 << 20  # bytes of a file's beginning that structure_of asks for
 TENSOR_STEP = 1 << 20

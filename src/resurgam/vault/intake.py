@@ -134,6 +134,7 @@ class Intake:
         self._there = b""  # the chunk that was last found in the vault: neighbours share it
         self._findings: list[Finding] = []
         self._view: View | None = None  # of the blob last taken, while it is being decoded
+        self._viewed: Blob | None = None  # that blob
         self._restless: list[str] = []
         self._lost: list[str] = []
         self._items = 0
@@ -156,7 +157,7 @@ class Intake:
 
     def _take_finding(self, finding: Finding) -> None:
         self._findings.append(finding)
-        if self._view is not None:
+        if self._view is not None and self._viewed is not None and self._viewed.view:
             self._view.findings.append(finding)
 
     def _take_rows(self, rows: Rows) -> None:
@@ -196,6 +197,7 @@ class Intake:
         view = waiting.known.view if waiting.known is not None else None
         if view is None or not all(map(self._index.knows, view.pages)):
             self._view = waiting.view = View([], [], [])
+            self._viewed = waiting.blob
             return
         waiting.blob.known = True
         waiting.view = view

@@ -13,16 +13,10 @@ Formats: safetensors, "Format" in https://github.com/huggingface/safetensors; np
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from enum import IntEnum
 from typing import NamedTuple
 
-import msgspec
-
-Read = Callable[[int, memoryview], int]
-"""``read(offset, buffer)`` fills ``buffer`` from ``offset`` and returns the bytes read; 0 at the end."""
-
-MAX_HEADER = 16 << 20  # some 130,000 tensors; what is longer is cut by content rather than held in memory
+from resurgam.model.safetensors import Read, read_header
 
 
 class Dtype(IntEnum):
@@ -50,27 +44,15 @@ _ARRAY_HEADER_LENGTH = {1: 2, 2: 4, 3: 4}  # major version: bytes of the length 
 _ARRAY_DESCR = re.compile(rb"""['"]descr['"]\s*:\s*['"]([^'"]{1,8})['"]""")
 
 
-class _Tensor(msgspec.Struct):
-    """One entry of a safetensors header. Its shape is not asked for: only the place of its bytes counts here."""
-
-    dtype: str
-    data_offsets: tuple[int, int]
-
-
 def safetensors_extents(head: memoryview, size: int, read: Read) -> list[Extent] | None:
     """The header and each tensor of a safetensors file in order of offset; None where it is none or lies."""
-    if len(head) < 9 or head[8] != ord("{"):
+    header = read_header(head, size, read)
+    if header is None:
         return None
-    data = 8 + int.from_bytes(head[:8], "little")
-    if data - 8 > MAX_HEADER or data > size:
-        return None
-    header = _bytes_at(8, data - 8, head, read)
-    tensors = _tensors(header) if header is not None else None
-    if tensors is None:
-        return None
+    data = header.data
     extents = [Extent(0, data, Dtype.BYTES)]
     end = data
-    for tensor in tensors:
+    for tensor in sorted(header.entries.values(), key=lambda entry: entry.data_offsets):
         begin, stop = (data + offset for offset in tensor.data_offsets)
         if not end <= begin <= stop <= size:
             return None
@@ -100,28 +82,3 @@ def npy_extents(head: memoryview, size: int) -> list[Extent] | None:
     if data < size:
         extents.append(Extent(data, size - data, dtype))
     return extents
-
-
-def _tensors(header: bytearray | memoryview) -> list[_Tensor] | None:
-    """The entries of a safetensors header sorted by place; None where it is not JSON of that shape."""
-    try:
-        entries = msgspec.json.decode(header, type=dict[str, msgspec.Raw])
-        entries.pop("__metadata__", None)
-        tensors = [msgspec.json.decode(entry, type=_Tensor) for entry in entries.values()]
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return None
-    return sorted(tensors, key=lambda tensor: tensor.data_offsets)
-
-
-def _bytes_at(offset: int, length: int, head: memoryview, read: Read) -> bytearray | memoryview | None:
-    """``length`` bytes from ``offset``, from the head where it reaches so far; None where the file ends before."""
-    if offset + length <= len(head):
-        return head[offset : offset + length]
-    buffer = bytearray(length)
-    done = 0
-    while done < length:
-        step = read(offset + done, memoryview(buffer)[done:])
-        if not step:
-            return None
-        done += step
-    return buffer
