@@ -10,9 +10,10 @@ import pytest
 
 from resurgam.drivers.base import Blob
 from resurgam.vault import intake, snapshots
+from resurgam.vault.buffers import SHARED_MAX, SPAN, WINDOW
 from resurgam.vault.chunking import MAX_CHUNK, PAGE_STEP
 from resurgam.vault.compare import compare_points
-from resurgam.vault.intake import ATTEMPTS, SHARED_MAX, SMALL, SPAN, WINDOW
+from resurgam.vault.intake import ATTEMPTS, SMALL
 from resurgam.vault.reader import VaultSource
 from resurgam.vault.repository import Sealed
 from resurgam.vault.snapshots import Entry

@@ -32,12 +32,15 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import msgspec
 
 from resurgam.model.point import Finding, Position
 from resurgam.model.system import Component, Consistency, Json
+
+if TYPE_CHECKING:
+    from resurgam.drivers.pieces import Pieces
 
 COPY_STEP = 1 << 20  # bytes moved at a time where a source has no faster way of its own
 
@@ -59,12 +62,14 @@ class Freeze(StrEnum):
 
 class Traits(msgspec.Struct, frozen=True, kw_only=True):
     """Differences between drivers as data. ``consistency`` is the best it can earn, ``freeze_limit`` the seconds after
-    which its freeze must have let go."""
+    which its freeze must have let go. Where it ``describes``, a restore says what was there and cannot become it: the live
+    one is neither hidden from a judged copy nor exchanged by a promotion."""
 
     consistency: Consistency
     equality: Equality
     freeze: Freeze
     freeze_limit: float
+    describes: bool = False
 
 
 class Source(Protocol):
@@ -134,13 +139,15 @@ class Rows:
     """A keyed table. ``batches`` yields lists of rows, each a tuple of None, int, float, str or bytes in the order of ``columns``;
     bytes that should be text but are not UTF-8 come as bytes. ``key`` names the key's columns (empty: a table without
     one; its rows are known by their digests, with multiplicity). Any order: the vault sorts keys. ``view_of`` names the Blob
-    from which these rows are decoded: the vault then keeps key -> digest only."""
+    from which these rows are decoded: the vault then keeps key -> digest only, and where there are ``pieces`` decodes only
+    those that changed."""
 
     name: str
     columns: tuple[str, ...]
     key: tuple[str, ...]
     batches: Iterable[list[tuple[Json, ...]]]
     view_of: bytes | None = None
+    pieces: Pieces | None = None
 
 
 Item = Blob | Rows

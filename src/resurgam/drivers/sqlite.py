@@ -26,6 +26,7 @@ import msgspec
 
 from resurgam.drivers.base import Blob, Equality, Facts, Freeze, Item, Rows, Traits
 from resurgam.drivers.sqlite_checks import check_virtual_tables, quick_check, virtual_tables
+from resurgam.drivers.sqlite_leaves import leaves_of
 from resurgam.drivers.sqlite_open import (
     SIDE_FILES,
     explain,
@@ -109,7 +110,7 @@ class SqliteDriver:
 
     def read(self, component: Component, at: Position) -> Iterator[Item | Finding]:
         """The image, what SQLite's checks found, and the tables."""
-        options, path, pin = _options(component), _path(component), self._pin(at)
+        options, path, pin = _options(component), _path(component), self.pinned(at)
         stamp = None
         if pin.stamp is not None:  # with what decides what is decoded from the image, and what is found in it
             stamp = to_msgpack((pin.stamp, options.rows, options.check, sqlite3.sqlite_version))
@@ -141,7 +142,7 @@ class SqliteDriver:
 
     def query(self, component: Component, at: Position, statement: str) -> Rows:
         """The rows of one SELECT at the position. Raises ManifestError where it is anything else, or is wrong."""
-        pin = self._pin(at)
+        pin = self.pinned(at)
         with pin.lock:
             return query(pin.reader, _path(component), statement)
 
@@ -205,7 +206,8 @@ class SqliteDriver:
                 pin.close()
         return Position(token=token, earned=Consistency.TRANSACTION)
 
-    def _pin(self, at: Position) -> Pin:
+    def pinned(self, at: Position) -> Pin:
+        """The state at ``at``, for drivers that are composed over this one. Raises NotFound once it was released."""
         with self._lock:
             pin = self._pins.get(at.token)
         if pin is None:
@@ -260,10 +262,11 @@ def _views(pin: Pin, path: str, component: str) -> Iterator[Rows | Finding]:
     for table in tables:
         try:
             pin.reader.execute(f"EXPLAIN {table.select}").close()
+            pieces = leaves_of(pin.reader, path, pin.image, table)
         except sqlite3.Error as error:
             yield _not_decoded(f"table {table.name}", explain(error, path).message, component)
         else:
-            yield rows_of(pin.reader, path, table)
+            yield rows_of(pin.reader, path, table, pieces)
 
 
 def _not_decoded(what: str, why: str, component: str) -> Finding:

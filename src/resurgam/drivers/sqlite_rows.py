@@ -18,6 +18,7 @@ import msgspec
 from blake3 import blake3
 
 from resurgam.drivers.base import Rows
+from resurgam.drivers.pieces import Pieces
 from resurgam.drivers.sqlite_open import explain, primary_code
 from resurgam.errors import ManifestError
 from resurgam.model.codec import to_msgpack
@@ -86,7 +87,7 @@ def _table(connection: sqlite3.Connection, name: str) -> Table:
     return Table(name, name, tuple(c[1] for c in columns), tuple(c[1] for c in key))
 
 
-def rows_of(connection: sqlite3.Connection, path: str, table: Table) -> Rows:
+def rows_of(connection: sqlite3.Connection, path: str, table: Table, pieces: Pieces | None = None) -> Rows:
     """The table as a view of the image. Its batches raise IntegrityError where the database is damaged."""
 
     def batches() -> Iterator[Batch]:
@@ -95,13 +96,15 @@ def rows_of(connection: sqlite3.Connection, path: str, table: Table) -> Rows:
         except sqlite3.Error as error:
             raise explain(error, path) from error
 
-    return Rows(name=table.name, columns=table.columns, key=table.key, batches=batches(), view_of=DATABASE)
+    return Rows(
+        name=table.name, columns=table.columns, key=table.key, batches=batches(), view_of=DATABASE, pieces=pieces
+    )
 
 
-def scan(connection: sqlite3.Connection, statement: str) -> Iterator[Batch]:
+def scan(connection: sqlite3.Connection, statement: str, parameters: tuple[int, ...] = ()) -> Iterator[Batch]:
     """The rows of ``statement``, whose order is its plan's, in batches of at most BATCH_ROWS and about BATCH_BYTES."""
     size, done = _SAMPLE, 0
-    cursor = connection.execute(statement)
+    cursor = connection.execute(statement, parameters)
     try:
         while True:
             try:
@@ -111,7 +114,7 @@ def scan(connection: sqlite3.Connection, statement: str) -> Iterator[Batch]:
                     raise
                 connection.text_factory = text_or_bytes
                 cursor.close()
-                cursor = connection.execute(f"{statement} LIMIT -1 OFFSET {done}")
+                cursor = connection.execute(f"{statement} LIMIT -1 OFFSET {done}", parameters)
                 continue
             if not batch:
                 return

@@ -15,8 +15,6 @@ a finding that names it; one that is gone before it was read is left out with a 
 from __future__ import annotations
 
 import mmap
-import queue
-import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -28,20 +26,20 @@ from resurgam.drivers.base import Blob, Item, Rows, Source, read_fully
 from resurgam.errors import Denied, NotFound
 from resurgam.model.codec import to_msgpack
 from resurgam.model.point import Finding, Severity
+from resurgam.vault.buffers import SHARED_MAX, SPAN, WINDOW, Buffers
 from resurgam.vault.chunking import HEAD, ContentCutter, Dtype, Piece, structure_of
 from resurgam.vault.filescache import FilesCache, Known, View
 from resurgam.vault.index import Index
 from resurgam.vault.pace import Pace
-from resurgam.vault.pack import Kind, new_buffer
+from resurgam.vault.pack import Kind
+from resurgam.vault.rowmemory import RowMemory
 from resurgam.vault.sink import DomainKeys, Sink
 from resurgam.vault.snapshots import FORMAT as SNAPSHOT_FORMAT
 from resurgam.vault.snapshots import INLINE, ChunkList, Entry, EntryTree, Extent, SnapshotRoot, store_runs
-from resurgam.vault.tables import Table, store_rows
+from resurgam.vault.tables import Table
 
 SMALL = 256 << 10
-SHARED_MIN, SHARED_MAX, SHARED_BITS = 256 << 10, 1 << 20, 5
-SPAN = 4 << 20
-WINDOW = 8 << 20
+SHARED_MIN, SHARED_BITS = 256 << 10, 5
 ATTEMPTS = 3
 _MAX_WAITING = 4096  # entries that may wait for their chunks
 _MAX_LARGE = 32  # large ones among them: each holds its source open
@@ -84,30 +82,6 @@ class Taken:
     findings: list[Finding]
 
 
-class Buffers:
-    """Memory for reading: windows for content cutting, and chunks that small files share, travel from reader to thread and
-    back; a span's stays in its thread.
-
-    Three kinds, since a queued one must never keep a thread that stores another kind from its memory. There are so many and
-    no more: a reader that is faster than the threads waits.
-    """
-
-    def __init__(self, windows: int) -> None:
-        self.windows: queue.SimpleQueue[mmap.mmap] = queue.SimpleQueue()
-        self.shared: queue.SimpleQueue[mmap.mmap] = queue.SimpleQueue()
-        for _ in range(windows):
-            self.windows.put(new_buffer(WINDOW))
-            self.shared.put(new_buffer(SHARED_MAX))
-        self._local = threading.local()
-
-    def span(self) -> mmap.mmap:
-        """This thread's own buffer."""
-        if not hasattr(self._local, "buffer"):
-            self._local.buffer = new_buffer(SPAN)
-        buffer: mmap.mmap = self._local.buffer
-        return buffer
-
-
 class Intake:
     """Takes in one component. ``cache`` is None where everything is to be read (``--paranoid``)."""
 
@@ -119,12 +93,13 @@ class Intake:
         pool: ThreadPoolExecutor,
         buffers: Buffers,
         cache: FilesCache | None,
+        rows: RowMemory,
         paranoid: bool,
         pace: Pace,
         progress: Progress,
     ) -> None:
         self._sink, self._index, self._keys, self._pool, self._buffers = sink, index, keys, pool, buffers
-        self._cache, self._paranoid, self._pace, self._progress = cache, paranoid, pace, progress
+        self._cache, self._rows, self._paranoid, self._pace, self._progress = cache, rows, paranoid, pace, progress
         self._list = ChunkList(lambda kind, data: sink.put(keys, kind, data))
         self._tree = EntryTree(self._put_page, keys.chunk_ids[Kind.TREE])
         self._tables: list[Table] = []
@@ -168,11 +143,16 @@ class Intake:
             pages.append(self._put_page(kind, data))
             return pages[-1]
 
-        table = store_rows(rows, self._keys.row_key, put)
+        table = self._rows.store(rows, self._keys.row_key, put, self._extents_so_far)
         self._tables.append(table)
         if self._view is not None:
             self._view.tables.append(table)
             self._view.pages.extend(pages)
+
+    def _extents_so_far(self) -> list[Extent]:
+        """Those of the blob last taken, of which rows are being decoded; waits until all its chunks are known."""
+        last = self._waiting[-1]
+        return last.known.extents if last.known else [extent for span in last.spans for extent in span.result()]
 
     def _take_blob(self, blob: Blob) -> None:
         self._view = None
@@ -201,6 +181,7 @@ class Intake:
             return
         waiting.blob.known = True
         waiting.view = view
+        self._rows.same(waiting.blob.path)
         self._items += len(view.tables)
         self._tables += view.tables
         self._findings += view.findings
@@ -365,6 +346,8 @@ class Intake:
         else:
             runs = store_runs(extents, self._put_page)
             self._tree.add(Entry(blob.path, size, digest, dict(blob.meta), [], runs))
+        if blob.view:
+            self._rows.image(blob.path, extents)
         if self._cache is not None and blob.stamp is not None and extents:
             self._cache.remember(Known(blob.path, blob.stamp, size, digest, extents, view))
 

@@ -28,7 +28,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from operator import itemgetter
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 import msgspec
 import numpy as np
@@ -52,6 +52,14 @@ _CUT_MARK = 0x7F
 _LONG = _CUT + 1 + 16
 
 Pair = tuple[bytes, bytes]
+
+
+class Pairs(NamedTuple):
+    """Keys and digests of rows as columns: lengths of the keys (u32, little-endian), the keys, the digests, each joined."""
+
+    lengths: bytes
+    keys: bytes
+    digests: bytes
 
 
 class Table(msgspec.Struct, frozen=True, array_like=True):
@@ -93,19 +101,43 @@ def decode_key(key: bytes) -> tuple[Json, ...]:
 
 def store_rows(rows: Rows, row_key: bytes, put: Put) -> Table:
     """Write the pages of one table through ``put``."""
+    batches = (list(zip(*pair, strict=True)) for pair in keys_and_digests(rows, rows.batches, row_key))
+    return _store_runs(rows, _in_order(batches), put)
+
+
+def store_pairs(rows: Rows, pairs: Pairs, put: Put) -> Table:
+    """As ``store_rows``, of rows whose ``pairs`` are there already, in any order."""
+    if not _are_rising_integers(pairs):
+        whole = sorted(_split(*pairs))
+        return _store_runs(rows, iter([whole] if whole else []), put)
     builder = TreeBuilder(Kind.ROWS, put)
-    for run in _in_order(_pairs(rows, row_key)):
-        keys, digests = [pair[0] for pair in run], [pair[1] for pair in run]
-        start = 0
-        for end in _page_ends(digests):
-            leaf = Leaf(
-                np.fromiter(map(len, keys[start:end]), dtype="<u4").tobytes(),
-                b"".join(keys[start:end]),
-                b"".join(digests[start:end]),
-            )
-            builder.leaf(keys[start], put(Kind.ROWS, to_msgpack(leaf)), end - start)
-            start = end
-    return Table(rows.name, list(rows.columns), list(rows.key), rows.view_of, builder.root())
+    start, width = 0, _INT.size
+    for end in _page_ends(pairs.digests):
+        keys = pairs.keys[width * start : width * end]
+        leaf = Leaf(pairs.lengths[4 * start : 4 * end], keys, pairs.digests[DIGEST * start : DIGEST * end])
+        builder.leaf(keys[:width], put(Kind.ROWS, to_msgpack(leaf)), end - start)
+        start = end
+    return _table(rows, builder)
+
+
+def keys_and_digests(
+    rows: Rows, batches: Iterable[list[tuple[Json, ...]]], row_key: bytes
+) -> Iterator[tuple[list[bytes], list[bytes]]]:
+    """Keys and digests of ``batches`` of ``rows``, in their order. This loop runs once per row: keep it flat."""
+    pick = [rows.columns.index(name) for name in rows.key]
+    pack, encode = _INT.pack, msgspec.msgpack.Encoder().encode
+    for batch in batches:
+        digests = [blake3(encode(row), key=row_key).digest(DIGEST) for row in batch]
+        if not pick:
+            keys = [b""] * len(batch)
+        elif len(pick) == 1:
+            keys = [
+                pack(0x10, value + _SIGN) if type(value) is int else _bounded(_encode_value(value), row_key)
+                for value in map(itemgetter(pick[0]), batch)
+            ]
+        else:
+            keys = [_bounded(encode_key(values), row_key) for values in map(itemgetter(*pick), batch)]
+        yield keys, digests
 
 
 def differing_keys(a: Root, b: Root, get: Get) -> tuple[list[bytes], list[bytes], list[bytes]]:
@@ -125,32 +157,44 @@ def differing_keys(a: Root, b: Root, get: Get) -> tuple[list[bytes], list[bytes]
 def _read(children: list[Child], get: Get) -> Iterator[Pair]:
     for child in children:
         leaf = from_msgpack(get(child.page, Kind.ROWS), Leaf, what=f"page {child.page.hex()[:16]}")
-        at = 0
-        for row, length in enumerate(np.frombuffer(leaf.lengths, dtype="<u4").tolist()):
-            yield leaf.keys[at : at + length], leaf.digests[row * DIGEST : (row + 1) * DIGEST]
-            at += length
+        yield from _split(leaf.lengths, leaf.keys, leaf.digests)
 
 
-def _pairs(rows: Rows, row_key: bytes) -> Iterator[list[Pair]]:
-    """Batches of pairs, in the driver's order. This loop runs once per row: keep it flat."""
-    pick = [rows.columns.index(name) for name in rows.key]
-    pack, encode = _INT.pack, msgspec.msgpack.Encoder().encode
-    for batch in rows.batches:
-        digests = [blake3(encode(row), key=row_key).digest(DIGEST) for row in batch]
-        if not pick:
-            yield [(b"", digest) for digest in digests]
-        elif len(pick) == 1:
-            column = itemgetter(pick[0])
-            yield [
-                (pack(0x10, value + _SIGN) if type(value) is int else _bounded(_encode_value(value), row_key), digest)
-                for value, digest in zip(map(column, batch), digests, strict=True)
-            ]
-        else:
-            columns = itemgetter(*pick)
-            yield [
-                (_bounded(encode_key(columns(row)), row_key), digest)
-                for row, digest in zip(batch, digests, strict=True)
-            ]
+def _split(lengths: bytes, keys: bytes, digests: bytes) -> Iterator[Pair]:
+    at = 0
+    for row, length in enumerate(np.frombuffer(lengths, dtype="<u4").tolist()):
+        yield keys[at : at + length], digests[row * DIGEST : (row + 1) * DIGEST]
+        at += length
+
+
+def _store_runs(rows: Rows, runs: Iterator[list[Pair]], put: Put) -> Table:
+    """Write sorted runs of pairs, each of which ends where a page ends."""
+    builder = TreeBuilder(Kind.ROWS, put)
+    for run in runs:
+        keys, digests = [pair[0] for pair in run], [pair[1] for pair in run]
+        start = 0
+        for end in _page_ends(b"".join(digests)):
+            leaf = Leaf(
+                np.fromiter(map(len, keys[start:end]), dtype="<u4").tobytes(),
+                b"".join(keys[start:end]),
+                b"".join(digests[start:end]),
+            )
+            builder.leaf(keys[start], put(Kind.ROWS, to_msgpack(leaf)), end - start)
+            start = end
+    return _table(rows, builder)
+
+
+def _table(rows: Rows, builder: TreeBuilder) -> Table:
+    return Table(rows.name, list(rows.columns), list(rows.key), rows.view_of, builder.root())
+
+
+def _are_rising_integers(pairs: Pairs) -> bool:
+    """Whether each key is one integer and higher than the one before: then the pairs are sorted as they stand."""
+    if not (np.frombuffer(pairs.lengths, "<u4") == _INT.size).all():
+        return False
+    keys = np.frombuffer(pairs.keys, np.uint8).reshape(-1, _INT.size)
+    values = np.ascontiguousarray(keys[:, 1:]).view(">u8").ravel()
+    return bool((keys[:, 0] == 0x10).all() and (values[1:] > values[:-1]).all())
 
 
 def _in_order(batches: Iterable[list[Pair]]) -> Iterator[list[Pair]]:
@@ -175,20 +219,20 @@ def _in_order(batches: Iterable[list[Pair]]) -> Iterator[list[Pair]]:
             piece.append(pair)
             if len(piece) >= RUN:
                 # Cut where a page ends, so that runs leave no trace in the pages.
-                end = max(_page_ends([digest for _, digest in piece])[:-1], default=len(piece))
+                end = max(_page_ends(b"".join(digest for _, digest in piece))[:-1], default=len(piece))
                 yield piece[:end]
                 piece = piece[end:]
         if piece:
             yield piece
 
 
-def _page_ends(digests: list[bytes]) -> list[int]:
+def _page_ends(digests: bytes) -> list[int]:
     """Where pages end: after a digest with LEAF_BITS low zero bits, or when a page is full; always at the end."""
-    values = np.frombuffer(b"".join(digests), dtype="<u8")
+    values = np.frombuffer(digests, dtype="<u8")
     natural = np.flatnonzero((values & np.uint64((1 << LEAF_BITS) - 1)) == 0) + 1
     ends: list[int] = []
     start = 0
-    for end in [*natural.tolist(), len(digests)]:
+    for end in [*natural.tolist(), len(values)]:
         while end - start > MAX_ENTRIES:
             start += MAX_ENTRIES
             ends.append(start)

@@ -23,14 +23,16 @@ from resurgam.model.codec import to_json
 from resurgam.model.point import Finding, Particulars, PointBody, Position, Severity, Snapshot
 from resurgam.model.system import Component, System
 from resurgam.stores.base import AlreadyThere
+from resurgam.vault.buffers import Buffers
 from resurgam.vault.filescache import FilesCache
 from resurgam.vault.host import HostState, LastPoint, UnderWay
 from resurgam.vault.index import Index, encode_segment
-from resurgam.vault.intake import Buffers, Intake
+from resurgam.vault.intake import Intake
 from resurgam.vault.keys import DEFAULT_DOMAIN, new_session, session_object
 from resurgam.vault.pace import Pace
 from resurgam.vault.pack import Kind
 from resurgam.vault.records import RecordType, itself, timestamp
+from resurgam.vault.rowmemory import RowMemory
 from resurgam.vault.signing import Role, SigningKey
 from resurgam.vault.sink import DomainKeys, Sink
 
@@ -113,7 +115,7 @@ class PointWriter(Writer):
         self._progress = progress or (lambda _component, _bytes: None)
         limit = system.limits.read_mb_s
         self._pace = Pace(limit * 1e6 if limit else None)
-        self._caches: list[FilesCache] = []
+        self._caches: list[FilesCache | RowMemory] = []
         self._started = timestamp(clock.now())
         self.point = secrets.token_hex(8)
         self.findings: list[Finding] = []
@@ -135,7 +137,10 @@ class PointWriter(Writer):
     def snapshot(self, component: Component, driver: Driver, at: Position) -> Snapshot:
         """Read ``component`` at its position into the vault."""
         cache = FilesCache(self._host.path(f"{component.name}.files"), self._repository.vault.hex())
-        self._caches.append(cache)
+        rows = RowMemory(
+            self._host.path(f"{component.name}.rows"), self._repository.vault.hex(), believe=not self._paranoid
+        )
+        self._caches += (cache, rows)
         keys = self._domain(component.shred_domain)
         before = self._sink.stored
         intake = Intake(
@@ -145,6 +150,7 @@ class PointWriter(Writer):
             self._pool,
             self._buffers,
             cache,
+            rows,
             self._paranoid,
             self._pace,
             lambda size: self._progress(component.name, size),
@@ -184,6 +190,8 @@ class PointWriter(Writer):
             sealed=timestamp(self._clock.now()),
             skew=particulars.cut.skew,
             freeze=particulars.cut.freeze,
+            freezes={part.component: part.freeze for part in particulars.cut.parts},
+            barrier=particulars.cut.barrier,
             snapshots=snapshots,
             particulars=document,
             findings=counts,
