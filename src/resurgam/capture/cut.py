@@ -1,4 +1,6 @@
-"""The cut: freeze all, note all, thaw all.
+"""The cut: hold the barrier; freeze all, note all, thaw all; let the barrier go.
+
+The barrier comes first and goes last, so that no writer that takes it is between two of its writes in the freeze (``barriers``).
 
 Drivers that hold their writers (``Freeze.PIN``) go first and are held until the end, so that what the others copy or list
 inside falls into the time in which those stand still. What is left over is the skew: the seconds between the first and the
@@ -15,6 +17,9 @@ import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
+import msgspec
+
+from resurgam.capture.barriers import held
 from resurgam.clock import Clock
 from resurgam.drivers.base import Drivers, Freeze
 from resurgam.errors import LimitExceeded
@@ -23,28 +28,36 @@ from resurgam.model.system import Component, System
 
 
 def take(system: System, drivers: Drivers, clock: Clock) -> Cut:
-    """Freeze every component, note every position, let all go. Raises LimitExceeded, and what a driver raised.
+    """Freeze every component under the barrier, note every position, let all go.
 
-    The pins stay until ``release``.
+    The pins stay until ``release``. Raises LimitExceeded, what ``barriers.held`` and what a driver raised.
     """
+    with held(system, clock) as barrier:
+        cut = _freeze(system, drivers, clock)
+    return msgspec.structs.replace(cut, barrier=barrier.account, trouble=barrier.trouble)
+
+
+def _freeze(system: System, drivers: Drivers, clock: Clock) -> Cut:
     began = clock.monotonic()
     at = clock.now()
     noted: dict[str, tuple[Position, float, float]] = {}
+    thaws: dict[str, float] = {}
     order = sorted(system.components, key=lambda c: drivers(c.driver).traits.freeze is not Freeze.PIN)
     try:
-        with _watchdog(system.limits.freeze), ExitStack() as held:
+        with _watchdog(system.limits.freeze), ExitStack() as frozen:
             for component in order:
                 start = clock.monotonic() - began
                 left = max(0.001, system.limits.freeze - start)
-                position = held.enter_context(drivers(component.driver).freeze(component, left))
+                frozen.callback(lambda name: thaws.update({name: clock.monotonic() - began}), component.name)
+                position = frozen.enter_context(drivers(component.driver).freeze(component, left))
                 noted[component.name] = position, start, clock.monotonic() - began
     except BaseException:
         release(system, drivers, {name: position for name, (position, _, _) in noted.items()})
         raise
     thawed = clock.monotonic() - began
     parts = tuple(
-        CutPart(component=c.name, position=noted[c.name][0], frozen_at=noted[c.name][2], thawed_at=thawed)
-        for c in system.components
+        CutPart(component=name, position=position, frozen_at=end, thawed_at=thaws[name], freeze=thaws[name] - start)
+        for name, (position, start, end) in ((c.name, noted[c.name]) for c in system.components)
     )
     if thawed > system.limits.freeze:
         release(system, drivers, {part.component: part.position for part in parts})

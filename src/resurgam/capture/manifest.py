@@ -41,6 +41,7 @@ from resurgam.errors import ManifestError
 from resurgam.model.codec import require_format
 from resurgam.model.system import (
     REFERENCE,
+    Barrier,
     Component,
     Consistency,
     Invariant,
@@ -153,10 +154,23 @@ COMPONENT = Record("a component", {
 INVARIANT = Record("an invariant", {
     "every": Field(Query(), "The keys that must exist."),
     "exists_in": Field(Query(), "The keys that there are."),
+    "equal": Field(ListOf(Query(), exactly=2), "Two queries that have the same keys, each on its own side."),
     "component": Field(_component, "The component that is asked."),
     "sql": Field(_select, "The question; its first value is compared."),
     "expect": Field(Anything(), "The value that the question must have."),
-}, rule=OneWay((("every", "exists_in"), ("component", "sql", "expect"))))  # fmt: skip
+    "run": Field(ListOf(Template("an argument"), filled=True),
+                 "A command that ends with 0 where it holds, and else prints the keys; {name} is the location of a private copy."),
+    "reads": Field(ListOf(_component, distinct=True, filled=True), "The components that the command gets private copies of."),
+    "timeout": Field(Duration(), "After this long the command is killed with all its children; `60s` unless said."),
+}, rule=OneWay((("every", "exists_in"), ("equal",), ("component", "sql", "expect"), ("run", "reads")),
+               may={"run": ("timeout",)}))  # fmt: skip
+
+BARRIER = Record("the barrier", {
+    "file": Field(Path("the path of a lock file"), "The lock that the application takes by `resurgam.sdk.barrier()`."),
+    "hold": Field(ListOf(_argument, filled=True), "The command that returns when no write is between two stores."),
+    "release": Field(ListOf(_argument, filled=True), "The command that lets writers go on; run on every way out."),
+    "timeout": Field(Duration(), "The longest that a capture waits for it; `2s` unless said."),
+}, rule=OneWay((("file",), ("hold", "release")), may={"file": ("timeout",), "hold": ("timeout",)}))  # fmt: skip
 
 PROBE = Record("a probe", {
     "kind": Field(Choice("a kind of probe", among="probes"), "How it asks.", required=True),
@@ -203,6 +217,7 @@ SYSTEM = Record("the manifest", {
         "freeze": Field(Duration(), "The longest that writers may be held; `5s` unless said."),
         "read_mb_s": Field(Number("a number above 0", above=True), "The fastest that sources are read, in 10^6 bytes a second."),
     }), "What a capture may cost its sources; it stops before it costs more."),
+    "barrier": Field(BARRIER, "What keeps a freeze from falling between two writes of the application."),
     "promotion": Field(Record("the promotion", {
         "fence": Field(ListOf(_argument, filled=True), "The command that keeps clients out."),
         "reload": Field(ListOf(_argument, filled=True), "The command that lets them in to the new state."),
@@ -231,6 +246,7 @@ def load_manifest(path: str, *, environ: Mapping[str, str] | None = None) -> Sys
     values = SYSTEM.read(root, Reading(problems, folder, os.environ if environ is None else environ, words))
     _refuse_cycles(root, problems)
     _refuse_overlaps(root, values, problems)
+    _refuse_unread(values, root, problems)
     problems.raise_if_any()
     system = _system(values, folder)
     _refuse_impossible_probes(root, system, problems)
@@ -257,6 +273,7 @@ def _system(values: dict[str, Any], folder: str) -> System:
         "objectives": Objectives,
         "retention": Retention,
         "limits": Limits,
+        "barrier": Barrier,
         "promotion": Promotion,
         "vault": VaultPlace,
     }
@@ -329,6 +346,16 @@ def _refuse_cycles(root: Node, problems: Problems) -> None:
         )
 
 
+def _refuse_unread(values: dict[str, Any], root: Node, problems: Problems) -> None:
+    """An invariant's command gets copies of what it reads, and must never be led to the live place instead."""
+    for name, of in values.get("invariants", {}).items():
+        node = root.child("invariants", name, "run")
+        for part in node.parts() if node else ():
+            for hole in _HOLE.finditer(str(part.value)):
+                if hole[1] and hole[1] in _declared(root) and hole[1] not in of.get("reads", ()):
+                    problems.add(part.at, f"'{hole[0]}' names a component that is not under 'reads'. Add it there.")
+
+
 def _refuse_impossible_probes(root: Node, system: System, problems: Problems) -> None:
     """Each kind of probe knows best what it can be asked."""
     for probe in system.probes:
@@ -348,6 +375,8 @@ def _refuse_overlaps(root: Node, values: dict[str, Any], problems: Problems) -> 
     named: list[tuple[str, str, tuple[str, ...]]] = [
         (f"the vault's {key}", vault[key], ("vault", key)) for key in ("path", "keys") if key in vault
     ]
+    if file := values.get("barrier", {}).get("file"):
+        named.append(("the barrier's file", file, ("barrier", "file")))
     for name, of in values.get("components", {}).items():
         if str(of.get("location", "")).startswith("/"):
             named.append((f"component '{name}'", of["location"], ("components", name, "location")))

@@ -161,21 +161,24 @@ class Duration:
 
 @dataclass(frozen=True, slots=True)
 class ListOf:
-    """A list of one form; ``distinct`` refuses the same value twice."""
+    """A list of one form; ``distinct`` refuses the same value twice, ``exactly`` is how many parts it has (0: any number)."""
 
     of: Form
     distinct: bool = False
     filled: bool = False
+    exactly: int = 0
 
     @property
     def what(self) -> str:
-        return f"a list, each part {self.of.what}"
+        return f"a list{f' of {self.exactly}' if self.exactly else ''}, each part {self.of.what}"
 
     def read(self, node: Node, reading: Reading) -> Any:
         if not isinstance(node.value, list):
             return reading.wrong(node, f"expected {self.what}, found {node.kind()}. Write [one, two].")
         if self.filled and not node.value:
             return reading.wrong(node, f"expected {self.what}, found an empty one.")
+        if self.exactly and len(node.value) != self.exactly:
+            return reading.wrong(node, f"expected {self.what}, found {len(node.value)}.")
         values = []
         for part in node.value:
             value = self.of.read(part, reading)
@@ -186,7 +189,9 @@ class ListOf:
 
     def schema(self) -> dict[str, Any]:
         limits = {"uniqueItems": True} if self.distinct else {}
-        return {"type": "array", "items": self.of.schema()} | limits | ({"minItems": 1} if self.filled else {})
+        counts = {"minItems": self.exactly, "maxItems": self.exactly} if self.exactly else {}
+        counts |= {"minItems": 1} if self.filled else {}
+        return {"type": "array", "items": self.of.schema()} | limits | counts
 
 
 @dataclass(frozen=True, slots=True)
@@ -281,27 +286,41 @@ class Named:
 
 @dataclass(frozen=True, slots=True)
 class OneWay:
-    """A rule: the record is written in exactly one of several ways, each with all of its fields and none of another's."""
+    """A rule: the record is written in exactly one of several ways, each with all of its fields and none of another's.
+    ``may`` are further fields of the way that begins with a field."""
 
     ways: tuple[tuple[str, ...], ...]
+    may: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def check(self, node: Node, what: str, reading: Reading) -> None:
         choices = " or ".join(f"({', '.join(way)})" for way in self.ways)
         used = [way for way in self.ways if any(key in node.entries() for key in way)]
         if len(used) != 1:
-            found = "none of them" if not used else "parts of both"
+            found = "none of them" if not used else "parts of both" if len(used) == 2 else "parts of several"
             reading.wrong(node, f"expected {what} written in one way, {choices}; found {found}.")
         elif lacking := [key for key in used[0] if key not in node.entries()]:
             reading.wrong(node, f"{what} with '{_first(node, used[0])}' lacks '{lacking[0]}'. Expected {choices}.")
+        else:
+            for key, part in node.entries().items():
+                if key in self._further() - set(self.may.get(used[0][0], ())):
+                    reading.problems.add(part.key_at, f"'{key}' is not a field of {what} with '{used[0][0]}'.")
 
     def schema(self) -> dict[str, Any]:
-        every = {key for way in self.ways for key in way}
+        every = {key for way in self.ways for key in way} | self._further()
         return {
             "oneOf": [
-                {"required": list(way), "not": {"anyOf": [{"required": [key]} for key in sorted(every - set(way))]}}
+                {
+                    "required": list(way),
+                    "not": {
+                        "anyOf": [{"required": [key]} for key in sorted(every - {*way, *self.may.get(way[0], ())})]
+                    },
+                }
                 for way in self.ways
             ]
         }
+
+    def _further(self) -> set[str]:
+        return {key for keys in self.may.values() for key in keys}
 
 
 @dataclass(frozen=True, slots=True)

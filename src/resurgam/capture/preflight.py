@@ -190,10 +190,7 @@ def _unanswerable(component: Component, system: System, driver: Driver) -> Itera
     if isinstance(driver, Queries):
         return
     for invariant in system.invariants:
-        asked = {text.partition(":")[0] for text in (invariant.every, invariant.exists_in) if text} | {
-            invariant.component
-        }
-        if component.name in asked:
+        if component.name in {query.partition(":")[0] for query in invariant.queries}:
             yield Trouble(
                 what=f"invariant '{invariant.name}' asks '{component.name}', and driver '{component.driver}' answers no queries",
                 next_step="Ask a component whose driver can be queried (sqlite), or turn the invariant into a probe.",

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from resurgam.capture import barriers
 from resurgam.capture.cut import release, take
 from resurgam.capture.invariants import hold_invariants
 from resurgam.clock import Clock
@@ -45,7 +46,8 @@ def capture(
         with _released(system, drivers, cut):
             seen = Witness(before=before, after=witness(system))
             snapshots = tuple(writer.snapshot(c, drivers(c.driver), cut.position(c.name)) for c in system.components)
-            findings = writer.findings + _consistency(system, cut) + hold_invariants(system, cut, drivers)
+            findings = writer.findings + _consistency(system, cut) + barriers.findings(system, cut)
+            findings += hold_invariants(system, cut, drivers)
         particulars = Particulars(system=system, facts=facts, findings=tuple(findings), witness=seen, cut=cut)
         sealed = writer.seal(particulars, snapshots)
         for notice in writer.notices:

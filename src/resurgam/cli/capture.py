@@ -15,6 +15,7 @@ from resurgam.capture.preflight import preflight as run_preflight
 from resurgam.capture.run import capture as run_capture
 from resurgam.cli import output
 from resurgam.cli.context import DEFAULT_MANIFEST, Context, JsonOption, KeysOption, ManifestOption
+from resurgam.cli.points import cut as show_cut
 from resurgam.drivers.registry import driver_for
 from resurgam.errors import EXIT_FINDINGS, Denied, StoreFull, TargetRefused
 from resurgam.model.point import Severity
@@ -135,7 +136,7 @@ def capture(
         output.line(
             f"  {len(body.snapshots)} components of {output.size(total)}, {output.size(stored)} new in the vault"
         )
-        output.line(f"  freeze {output.seconds(body.freeze)}, skew {output.seconds(body.skew)}")
+        show_cut(body)
         if body.host_can_read:
             output.line("  this host can also read the vault: keep reader.agekey and recovery.agekey elsewhere")
         for severity in (Severity.BROKEN, Severity.WARNING):

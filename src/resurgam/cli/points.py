@@ -19,7 +19,7 @@ from resurgam.cli.context import (
     VaultOption,
 )
 from resurgam.model.codec import to_plain
-from resurgam.model.point import Finding, Severity
+from resurgam.model.point import Finding, PointBody, Severity
 from resurgam.vault.compare import Difference, compare_points
 from resurgam.vault.repository import Sealed
 
@@ -100,7 +100,7 @@ def show(
     body, state = sealed.body, context.repository.state(sealed)
     output.line(f"point {body.id} of {body.system}", style="bold")
     output.line(f"  sealed {body.sealed}, begun {body.started}, with Resurgam {body.resurgam}")
-    output.line(f"  freeze {output.seconds(body.freeze)}, skew {output.seconds(body.skew)}")
+    cut(body)
     output.line(f"  verdict: {state.word}")
     if body.host_can_read:
         output.line("  the host that captured it could also read the vault")
@@ -163,6 +163,19 @@ def summary(context: Context, sealed: Sealed) -> dict[str, object]:
     """A point as JSON: its record's body, its state, and when the vault received it."""
     plain: dict[str, object] = to_plain(sealed.body)
     return plain | {"state": to_plain(context.repository.state(sealed)), "received": sealed.received}
+
+
+def cut(body: PointBody) -> None:
+    """The cut of a point for people: how long writers were held, each store's part in it, and by what barrier."""
+    freezes = ", ".join(f"{name} {output.seconds(seconds)}" for name, seconds in body.freezes.items())
+    each = f" ({freezes})" if len(body.freezes) > 1 else ""
+    output.line(f"  freeze {output.seconds(body.freeze)}{each}, skew {output.seconds(body.skew)}")
+    if body.barrier is not None:
+        passed = ", and PASSED by a writer" if body.barrier.passed else ""
+        output.line(
+            f"  barrier by {body.barrier.kind}, waited for {output.seconds(body.barrier.waited)}, "
+            f"held {output.seconds(body.barrier.held)}{passed}"
+        )
 
 
 def findings(found: Iterable[Finding]) -> None:

@@ -41,22 +41,37 @@ class Position(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class CutPart(msgspec.Struct, frozen=True, kw_only=True):
-    """One component in the cut: ``frozen_at`` and ``thawed_at`` are seconds after the cut began."""
+    """One component in the cut: ``frozen_at`` and ``thawed_at`` are seconds after the cut began, ``freeze`` the seconds from
+    asking for its freeze to its thaw. No writer was held for longer."""
 
     component: str
     position: Position
     frozen_at: float
     thawed_at: float
+    freeze: float = 0.0
+
+
+class BarrierHeld(msgspec.Struct, frozen=True, kw_only=True):
+    """The barrier around a cut: ``kind`` is file or command; seconds ``waited`` for it, and ``held``. Where it was ``passed``, a
+    writer went on without it, so truths across components are not sure to hold."""
+
+    kind: str
+    waited: float
+    held: float
+    passed: bool = False
 
 
 class Cut(msgspec.Struct, frozen=True, kw_only=True):
     """All positions, noted while all were frozen. ``skew`` is 0 where all were held together at one moment, else the
-    seconds between the first and the last note."""
+    seconds between the first and the last note. ``barrier`` is None where none is declared; ``trouble`` tells what went wrong
+    in letting it go."""
 
     at: str
     skew: float
     freeze: float
     parts: tuple[CutPart, ...]
+    barrier: BarrierHeld | None = None
+    trouble: str = ""
 
     def position(self, component: str) -> Position:
         """The position of ``component``; KeyError when it is not in the cut."""
@@ -111,7 +126,7 @@ class Particulars(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PointBody(msgspec.Struct, frozen=True, kw_only=True):
-    """The signed, clear part of a recovery point: digests, counts, times."""
+    """The signed, clear part of a recovery point: digests, counts, times. ``freezes`` are those of each component."""
 
     format: int
     id: str
@@ -126,6 +141,8 @@ class PointBody(msgspec.Struct, frozen=True, kw_only=True):
     host_can_read: bool
     resurgam: str
     previous: str | None = None
+    freezes: dict[str, float] = {}
+    barrier: BarrierHeld | None = None
 
 
 def body_to_plain(body: PointBody) -> dict[str, Any]:

@@ -66,16 +66,34 @@ class Invariant(msgspec.Struct, frozen=True, kw_only=True):
     """A checkable statement across components. Exactly one of the forms is given:
 
     ``every`` and ``exists_in``: each key that the first query yields stands among the second's (key inclusion);
-    ``component`` and ``sql`` with ``expect``: the query's first value equals ``expect`` (counts, digests of the store).
-    A query is written ``component: SELECT …``.
+    ``equal``: two queries yield the same keys (rows of a pair of stores, digests of a thing as two stores know it);
+    ``component`` and ``sql`` with ``expect``: the query's first value equals ``expect`` (counts, digests of the store);
+    ``run`` with ``reads``: a command that gets private copies of those components, ``{name}`` standing for the location of
+    *name*'s; it holds where the command ends with 0, else the lines that it printed are the keys.
+    A query is written ``component: SELECT …``. ``timeout`` is the command's, in seconds.
     """
 
     name: str
     every: str | None = None
     exists_in: str | None = None
+    equal: tuple[str, ...] = ()
     component: str | None = None
     sql: str | None = None
     expect: Json = None
+    run: tuple[str, ...] = ()
+    reads: tuple[str, ...] = ()
+    timeout: float = 60.0
+
+    @property
+    def queries(self) -> tuple[str, ...]:
+        """Every query that is asked, each as ``component: SELECT …``."""
+        asked = f"{self.component}: {self.sql}" if self.component is not None else None
+        return tuple(query for query in (self.every, self.exists_in, *self.equal, asked) if query is not None)
+
+    @property
+    def components(self) -> tuple[str, ...]:
+        """The names of the components that it speaks of, each once."""
+        return tuple(dict.fromkeys([*(query.partition(":")[0].strip() for query in self.queries), *self.reads]))
 
 
 class Probe(msgspec.Struct, frozen=True, kw_only=True):
@@ -127,6 +145,17 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     read_mb_s: float | None = None
 
 
+class Barrier(msgspec.Struct, frozen=True, kw_only=True):
+    """A shared lock around the application's writes to several stores, held alone while a capture freezes. Either ``file``
+    (an absolute path, of ``resurgam.barrier``) or two commands that stand for it. ``timeout`` is the longest that a capture
+    waits for it, and each command may take, in seconds."""
+
+    file: str = ""
+    hold: tuple[str, ...] = ()
+    release: tuple[str, ...] = ()
+    timeout: float = 2.0
+
+
 class Promotion(msgspec.Struct, frozen=True, kw_only=True):
     """The owner's own commands around a switch: ``fence`` keeps clients out, ``reload`` lets them in to the new state."""
 
@@ -154,6 +183,7 @@ class System(msgspec.Struct, frozen=True, kw_only=True):
     objectives: Objectives = Objectives()
     retention: Retention = Retention()
     limits: Limits = Limits()
+    barrier: Barrier | None = None
     promotion: Promotion = Promotion()
     isolation: Isolation = Isolation.REQUIRED
     root: str = ""  # the folder of the manifest; commands run in it

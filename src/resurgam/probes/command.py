@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 
 from resurgam.clock import Clock, SystemClock
 from resurgam.errors import ManifestError
@@ -36,9 +37,9 @@ class CommandProbe:
     def check(self, spec: ProbeSpec, system: System) -> None:
         """Raises ManifestError on an empty ``run``, a place that is no component, or the words of another kind."""
         if not spec.run or not spec.run[0]:
-            raise _wrong(spec, "`run` is empty", "Give the argument list of the command to run.")
+            raise _wrong(_who(spec), "`run` is empty", "Give the argument list of the command to run.")
         if spec.sql is not None:
-            raise _wrong(spec, "`sql` belongs to probes of kind sql", "Remove it, or write `kind: sql`.")
+            raise _wrong(_who(spec), "`sql` belongs to probes of kind sql", "Remove it, or write `kind: sql`.")
         _filled(spec, system)
 
     def ask(self, spec: ProbeSpec, system: System, runner: Runner) -> Observation:
@@ -56,30 +57,36 @@ class CommandProbe:
         return observation_of(spec, done, self._clock.monotonic() - started)
 
 
-def _filled(spec: ProbeSpec, system: System) -> tuple[list[str], dict[str, str]]:
-    """Arguments and environment with the locations in place; ``${NAME}`` alone in a value is left to the runner."""
-    locations = system.locations()
-    argv = [_fill(spec, argument, locations) for argument in spec.run]
-    env = {
-        name: value if REFERENCE.fullmatch(value) else _fill(spec, value, locations) for name, value in spec.env.items()
-    }
-    return argv, env
+def fill(who: str, text: str, locations: Mapping[str, str]) -> str:
+    """``text`` with the locations in place of ``{name}``. Raises ManifestError, which names ``who``, for other braces."""
 
-
-def _fill(spec: ProbeSpec, text: str, locations: dict[str, str]) -> str:
     def one(match: re.Match[str]) -> str:
         found, name = match[0], match[1]
         if found in ("{{", "}}"):
             return found[0]
         if name is None:
-            raise _wrong(spec, f"a lone brace stands in {text!r}", "Double a brace that is meant as such.")
+            raise _wrong(who, f"a lone brace stands in {text!r}", "Double a brace that is meant as such.")
         if name not in locations:
             next_step = f"{did_you_mean(name, locations)} Double a brace that is meant as such."
-            raise _wrong(spec, f"{found!r} names no component", next_step)
+            raise _wrong(who, f"{found!r} names no component", next_step)
         return locations[name]
 
     return _BRACES.sub(one, text)
 
 
-def _wrong(spec: ProbeSpec, what: str, next_step: str) -> ManifestError:
-    return ManifestError(f"Probe {spec.name}: {what}.", untouched="Nothing was run.", next_step=next_step)
+def _filled(spec: ProbeSpec, system: System) -> tuple[list[str], dict[str, str]]:
+    """Arguments and environment with the locations in place; ``${NAME}`` alone in a value is left to the runner."""
+    locations, who = system.locations(), _who(spec)
+    argv = [fill(who, argument, locations) for argument in spec.run]
+    env = {
+        name: value if REFERENCE.fullmatch(value) else fill(who, value, locations) for name, value in spec.env.items()
+    }
+    return argv, env
+
+
+def _who(spec: ProbeSpec) -> str:
+    return f"Probe {spec.name}"
+
+
+def _wrong(who: str, what: str, next_step: str) -> ManifestError:
+    return ManifestError(f"{who}: {what}.", untouched="Nothing was run.", next_step=next_step)

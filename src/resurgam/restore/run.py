@@ -19,10 +19,10 @@ from resurgam.errors import Busy, NotFound, TargetRefused
 from resurgam.model.point import Particulars, PointBody
 from resurgam.model.system import Component, System
 from resurgam.restore.plan import restore_order
-from resurgam.restore.scratch import sweep
 from resurgam.restore.state import Copy, Event, Restored, place_of, save
 from resurgam.restore.switch import fsync_folder, outside
 from resurgam.vault.repository import Repository
+from resurgam.vault.scratch import sweep
 
 _CLAIMS = 5  # times that a partial folder is made anew when another restore has swept it away
 

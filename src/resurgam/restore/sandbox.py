@@ -32,10 +32,10 @@ from resurgam.model.verdict import IsolationReport
 from resurgam.probes.base import Completed
 from resurgam.probes.runner import clean_environment, run_child
 from resurgam.restore import jail
-from resurgam.restore.scratch import scratch
 from resurgam.restore.state import FILE
 from resurgam.restore.switch import family
 from resurgam.vault.host import state_home
+from resurgam.vault.scratch import scratch
 
 PROBING_TIME = 20.0  # seconds for building the walls once around nothing
 

@@ -32,10 +32,10 @@ from resurgam.proof.judge import AA_RUNS, Yardsticks, judge
 from resurgam.proof.observe import observe_repeatedly
 from resurgam.restore.run import Progress, copies_of, require_target, restore
 from resurgam.restore.sandbox import Sandbox
-from resurgam.restore.scratch import scratch
 from resurgam.restore.state import Restored, save
 from resurgam.vault.records import RecordType
 from resurgam.vault.repository import Repository, Sealed
+from resurgam.vault.scratch import scratch
 from resurgam.vault.signing import Role
 
 REPEATS = 1  # of a later restore: its baseline knows the noise

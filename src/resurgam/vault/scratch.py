@@ -76,6 +76,6 @@ def _claimed(home: str, purpose: str) -> tuple[str, int]:
         os.close(lock)
     raise Busy(
         f"The folder {home} is being cleared by others all the time.",
-        untouched="Nothing was restored or run.",
+        untouched="Nothing was restored, captured or run.",
         next_step="Try again when other verifications have ended.",
     )
