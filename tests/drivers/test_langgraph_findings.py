@@ -171,6 +171,7 @@ def test_a_damaged_page_is_told_once_and_kept(live: Path) -> None:
     assert Severity.BROKEN in {finding.severity for finding in taken.findings}
     assert taken.blobs[b"database"] == bytes(data)
     assert not [item for item in taken.items if isinstance(item, Rows)]
+    assert "damaged" in LangGraphDriver().inspect(component(live))["uncounted"]
 
 
 def test_a_gap_below_differences_is_broken(tmp_path: Path) -> None:

@@ -80,8 +80,12 @@ class LangGraphDriver:
         """The database's facts, what the agent keeps in it, and what it needs from elsewhere; nothing is written."""
         options = _options(component)
         facts = self._sqlite.inspect(_as_sqlite(component))
-        with reading(os.path.realpath(component.location)) as connection:
-            facts |= stored_facts(connection)
+        path = os.path.realpath(component.location)
+        with reading(path) as connection:
+            try:
+                facts |= stored_facts(connection)
+            except sqlite3.Error as error:  # the image of a damaged file is still worth having
+                facts["uncounted"] = explain(error, path).message
         facts |= library_facts(_beside(component, options.libraries))
         facts["ttl"] = options.ttl.value
         if (graph := _beside(component, options.graph)) is not None:
