@@ -1,21 +1,22 @@
-"""The cut: all frozen, all noted, all let go, on every way out; and what is asked at its positions (P1, design 5)."""
+"""The cut: under the barrier all frozen, all noted, all let go, on every way out (P1, design 5)."""
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import msgspec
 import pytest
 
+from resurgam.barrier import exclusive
 from resurgam.capture.cut import release, take
-from resurgam.capture.invariants import hold_invariants
-from resurgam.drivers.base import Freeze, Rows, Traits
+from resurgam.drivers.base import Freeze
 from resurgam.errors import LimitExceeded, Unreachable
-from resurgam.model.point import Cut, Position, Severity
-from resurgam.model.system import Component, Invariant, Json, Limits, System, VaultPlace
+from resurgam.model.point import Cut, Position
+from resurgam.model.system import Barrier, Component, Limits, System, VaultPlace
 from resurgam.testing.faults import ManualClock
 from tests.support import Held, MemoryDriver
 
@@ -30,7 +31,6 @@ class Told(MemoryDriver):
         self.traits = msgspec.structs.replace(MemoryDriver.traits, freeze=freeze)
         self.clock, self.seconds = clock, seconds
         self.error: BaseException | None = None
-        self.answers: dict[str, Sequence[Json | tuple[Json, ...]]] = {}
         self.limits: list[float | None] = []
 
     @contextmanager
@@ -53,14 +53,6 @@ class Told(MemoryDriver):
         """See ``drivers.base.Driver``."""
         EVENTS.append(f"release {component.name}")
         super().release(component, at)
-
-    def query(self, component: Component, at: Position, statement: str) -> Rows:
-        """See ``drivers.base.Queries``."""
-        assert at.token in self.pinned, "asked at a position that is let go"
-        if statement == "unreachable":
-            raise Unreachable("gone", untouched="all", next_step="again")
-        rows = [value if isinstance(value, tuple) else (value,) for value in self.answers[statement]]
-        return Rows("answer", tuple("abc"[: len(rows[0])]) if rows else ("a",), (), [[row] for row in rows])
 
 
 @pytest.fixture(autouse=True)
@@ -155,88 +147,41 @@ def test_a_driver_that_hangs_is_broken_off() -> None:
     assert time.monotonic() - began < 30, "it was let go only when it had ended by itself"
 
 
-# Invariants -----------------------------------------------------------------------------------------------------------
+def test_the_barrier_goes_up_before_and_down_after_all_freezes(clock: ManualClock, tmp_path: Path) -> None:
+    """P1: nothing is frozen before it is had, it is held at every freeze, and free after the last thaw."""
+    path = str(tmp_path / "barrier.lock")
+    seen: list[bool] = []
+
+    class Looking(Told):
+        @contextmanager
+        def freeze(self, component: Component, limit: float | None = None) -> Iterator[Position]:
+            with super().freeze(component, limit) as position:
+                with pytest.raises(LimitExceeded), exclusive(path, 0.0):
+                    pass
+                seen.append(True)
+                yield position
+
+    looking = Looking(clock, Freeze.PIN, 0.5)
+    system = msgspec.structs.replace(a_system(a="pin", b="pin"), barrier=Barrier(file=path))
+    cut = take(system, lambda _kind: looking, clock)
+    assert seen == [True, True]
+    assert cut.barrier is not None
+    assert (cut.barrier.kind, cut.barrier.held, cut.barrier.passed) == ("file", 1.0, False)
+    with exclusive(path, 0.0):
+        pass
 
 
-@pytest.fixture
-def asked(clock: ManualClock) -> tuple[Told, System, Cut]:
-    """Two components that are frozen and can be asked."""
-    driver = Told(clock, Freeze.PIN)
-    system = a_system(a="told", b="told")
-    return driver, system, take(system, lambda _kind: driver, clock)
+def test_each_component_has_its_own_freeze(clock: ManualClock) -> None:
+    """From asking for it to its thaw: no writer was held for longer."""
+    pins = Told(clock, Freeze.PIN, 0.5)
+    cut = take(a_system(a="pin", b="pin", c="pin"), lambda _kind: pins, clock)
+    assert [part.freeze for part in cut.parts] == [1.5, 1.0, 0.5]
+    assert cut.freeze == 1.5
 
 
-def found(asked: tuple[Told, System, Cut], **words: Json) -> list[tuple[str, tuple[str, ...]]]:
-    """What one invariant finds; always BROKEN."""
-    driver, system, cut = asked
-    system = msgspec.structs.replace(system, invariants=(Invariant(name="i", **words),))
-    findings = hold_invariants(system, cut, lambda _kind: driver)
-    assert {finding.severity for finding in findings} <= {Severity.BROKEN}
-    return [(finding.what, finding.keys) for finding in findings]
-
-
-@pytest.mark.parametrize(
-    ("needed", "there", "missing"),
-    [
-        ([], [], ()),
-        ([1, 2], [2, 1, 3], ()),
-        ([1, 2, 2], [1], ("2",)),
-        ([None, "x"], ["x"], ("None",)),
-        ([1], [], ("1",)),
-    ],
-)
-def test_key_inclusion(
-    asked: tuple[Told, System, Cut], needed: list[Json], there: list[Json], missing: tuple[str, ...]
-) -> None:
-    """Each key of the one side exists on the other; the finding names those that do not."""
-    asked[0].answers = {"SELECT n": needed, "SELECT t": there}
-    told = found(asked, every="a: SELECT n", exists_in="b: SELECT t")
-    assert [keys for _, keys in told] == ([missing] if missing else [])
-
-
-def test_composite_keys_are_compared_whole(asked: tuple[Told, System, Cut]) -> None:
-    """P12: that the first column of a key exists on the other side says nothing of the key."""
-    asked[0].answers = {"SELECT n": [(1, "x"), (1, "y"), (2, "x")], "SELECT t": [(1, "x"), (2, "y")]}
-    ((what, keys),) = found(asked, every="a: SELECT n", exists_in="b: SELECT t")
-    assert "2 of 3" in what
-    assert keys == ("1, y", "2, x")
-
-
-def test_sides_of_different_width_cannot_be_compared(asked: tuple[Told, System, Cut]) -> None:
-    """P12: a mistake in the manifest is said as one, not as keys that are missing."""
-    asked[0].answers = {"SELECT n": [(1, "x")], "SELECT t": [1]}
-    ((what, keys),) = found(asked, every="a: SELECT n", exists_in="b: SELECT t")
-    assert "2 and 1 columns" in what
-    assert keys == ()
-
-
-def test_at_most_twenty_examples(asked: tuple[Told, System, Cut]) -> None:
-    """A finding is for reading."""
-    asked[0].answers = {"SELECT n": list(range(1000)), "SELECT t": []}
-    ((what, keys),) = found(asked, every="a: SELECT n", exists_in="b: SELECT t")
-    assert "1000 of 1000" in what
-    assert len(keys) == 20
-
-
-@pytest.mark.parametrize(
-    ("answer", "expect", "holds"), [([3], 3, True), ([3], 4, False), ([], 0, False), (["a", "b"], "a", True)]
-)
-def test_expected_values(asked: tuple[Told, System, Cut], answer: list[Json], expect: Json, holds: bool) -> None:
-    """The first value of the first row; no row is no value."""
-    asked[0].answers = {"SELECT count": answer}
-    assert (found(asked, component="a", sql="SELECT count", expect=expect) == []) is holds
-
-
-def test_what_cannot_be_asked_is_broken(asked: tuple[Told, System, Cut]) -> None:
-    """P12: not knowing is not holding."""
-    ((what, _),) = found(asked, every="a: unreachable", exists_in="b: x")
-    assert "could not be asked" in what
-
-    class Mute(MemoryDriver):
-        """Has no queries."""
-
-    mute = Mute()
-    system = msgspec.structs.replace(asked[1], invariants=(Invariant(name="i", component="a", sql="x"),))
-    (finding,) = hold_invariants(system, asked[2], lambda _kind: mute)
-    assert finding.severity is Severity.BROKEN
-    assert isinstance(mute.traits, Traits)
+def test_a_cut_of_an_older_release_is_read() -> None:
+    """What was sealed before barriers were known has none."""
+    part = b'{"component":"a","frozen_at":0.0,"thawed_at":0.1,"position":{"token":"t","earned":2}}'
+    old = b'{"at":"x","skew":0.0,"freeze":0.1,"parts":[' + part + b"]}"
+    cut = msgspec.json.decode(old, type=Cut)
+    assert (cut.barrier, cut.trouble, cut.parts[0].freeze) == (None, "", 0.0)

@@ -36,6 +36,8 @@ components:
 invariants:
   tickets-cite-chunks: {every: "documents: SELECT chunk_id FROM tickets", exists_in: "documents: SELECT id FROM chunks"}
   chunks-complete: {component: documents, sql: "SELECT count(*) FROM chunks", expect: 2000}
+  same: {equal: ["documents: SELECT a FROM b", "documents: SELECT c FROM d"]}
+  rendered: {run: [./check, "{prompts}"], reads: [prompts], timeout: 5s}
 probes:
   golden: {kind: command, run: [python, -m, handbook, --database, "{documents}", "{{literal}}"], ask: {file: golden.json},
            reads: [documents, router, prompts], witness: true, tolerance: exact, timeout: 1.5s,
@@ -44,6 +46,7 @@ probes:
 objectives: {rpo: 15m, rto: 10m}
 retention: {last: 10, daily: 7, window: 30d, at_least: 3}
 limits: {freeze: 250ms, read_mb_s: 200}
+barrier: {file: /run/handbook.lock, timeout: 3s}
 promotion: {fence: [./fence.sh, "on"], reload: [./reload.sh]}
 isolation: best-effort
 """
@@ -93,6 +96,11 @@ def test_every_field_arrives_in_the_system(tmp_path: Path) -> None:
     assert documents.options == {"rows": True}
     assert router.derived_from == ("documents",)
     assert system.invariants[1].expect == 2000
+    assert system.invariants[2].equal == ("documents: SELECT a FROM b", "documents: SELECT c FROM d")
+    assert system.invariants[3] == model.Invariant(
+        name="rendered", run=("./check", "{prompts}"), reads=("prompts",), timeout=5.0
+    )
+    assert system.barrier == model.Barrier(file="/run/handbook.lock", timeout=3.0)
     assert golden.ask == {"first": "What is a chunk?"}
     assert golden.run[-2:] == ("{documents}", "{{literal}}")
     assert (golden.timeout, golden.witness, golden.reads) == (1.5, True, ("documents", "router", "prompts"))
@@ -180,7 +188,16 @@ WRONG_TEXT = [
     ('"{{literal}}"', "'{\"a\": 1}'", "'{\"a\"", "a literal brace is written twice"),
     (", exists_in:", ", expect:", '{every: "doc', "parts of both"),
     (', exists_in: "documents: SELECT id FROM chunks"', "", '{every: "doc', "lacks 'exists_in'"),
-    (", expect: 2000", "", '{component: documents, sql: "SELECT count(*) FROM chunks"}\np', "lacks 'expect'"),
+    (", expect: 2000", "", '{component: documents, sql: "SELECT count(*) FROM chunks"}\n  same', "lacks 'expect'"),
+    (', "documents: SELECT c FROM d"]', "]", '["documents: SELECT a', "expected a list of 2"),
+    ("documents: SELECT c", "docments: SELECT c", '"docments', "'docments' is not a component."),
+    ("reads: [prompts], timeout: 5s", "timeout: 5s", '{run: [./check', "lacks 'reads'"),
+    ("reads: [prompts], timeout: 5s", "reads: [router]", '"{prompts}"], reads: [router', "not under 'reads'"),
+    ("expect: 2000", "expect: 2000, timeout: 5s", "timeout: 5s}\n  same", "is not a field of an invariant with 'component'"),
+    ("/run/handbook.lock", "models/barrier.lock", "models/barrier.lock", "the barrier's file is inside component 'router'"),
+    ("{file: /run/handbook.lock, timeout: 3s}", "{hold: [a], timeout: 3s}", "{hold: [a]", "lacks 'release'"),
+    ("{file: /run/handbook.lock, timeout: 3s}", "{timeout: 3s}", "{timeout: 3s", "found none of them"),
+    ("{file: /run/handbook.lock, ", "{file: /run/handbook.lock, hold: [a], ", "{file: /run/handbook.lock, hold", "parts of both"),
     ("documents: SELECT id", "docments: SELECT id", '"docments', "'docments' is not a component. Did you mean 'documents'?"),
     ("documents: SELECT id", "documents: DELETE id", '"documents: DELETE', "expected a query"),
     ("counts: {kind: sql, component: documents, sql", "counts: {kind: sql, sql", "{kind: sql, sql", "lacks 'component'"),
@@ -358,7 +375,8 @@ def test_the_schema_is_a_schema_and_accepts_what_the_reader_accepts() -> None:
 def _sayable(case: tuple[str, str, str, str]) -> bool:
     """Whether JSON Schema can say what is wrong: not names that must exist, files, cycles, places, or YAML itself."""
     unsayable = ("is not a component", "kind of", "cycle", "cannot be read", "names no component", "literal brace", "environment",
-                 "${NAME}", "inside", "same", "around", "twice", "YAML", "file of JSON", "longer than", "toleranc")  # fmt: skip
+                 "${NAME}", "inside", "under 'reads'", "same", "around", "twice", "YAML", "file of JSON", "longer than",
+                 "toleranc")  # fmt: skip
     return not any(word in case[3] for word in unsayable)
 
 
@@ -385,6 +403,7 @@ def test_the_form_has_exactly_the_fields_of_the_model() -> None:
     assert part("objectives") == fields(model.Objectives)
     assert part("retention") == fields(model.Retention)
     assert part("limits") == fields(model.Limits)
+    assert part("barrier") == fields(model.Barrier)
     assert part("promotion") == fields(model.Promotion)
 
 

@@ -352,7 +352,7 @@ def _refuse_unread(values: dict[str, Any], root: Node, problems: Problems) -> No
         node = root.child("invariants", name, "run")
         for part in node.parts() if node else ():
             for hole in _HOLE.finditer(str(part.value)):
-                if hole[1] and hole[1] in _declared(root) and hole[1] not in of.get("reads", ()):
+                if hole[1] and hole[1] in _declared(root) and hole[1] not in of.get("reads", hole[1]):
                     problems.add(part.at, f"'{hole[0]}' names a component that is not under 'reads'. Add it there.")
 
 
@@ -375,11 +375,11 @@ def _refuse_overlaps(root: Node, values: dict[str, Any], problems: Problems) -> 
     named: list[tuple[str, str, tuple[str, ...]]] = [
         (f"the vault's {key}", vault[key], ("vault", key)) for key in ("path", "keys") if key in vault
     ]
-    if file := values.get("barrier", {}).get("file"):
-        named.append(("the barrier's file", file, ("barrier", "file")))
     for name, of in values.get("components", {}).items():
         if str(of.get("location", "")).startswith("/"):
             named.append((f"component '{name}'", of["location"], ("components", name, "location")))
+    if file := values.get("barrier", {}).get("file"):
+        named.append(("the barrier's file", file, ("barrier", "file")))
     for who, location, way in named:
         real = os.path.realpath(location)
         node = root.child(*way)
