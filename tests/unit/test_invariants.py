@@ -20,7 +20,7 @@ from resurgam.drivers.base import Rows, Traits
 from resurgam.drivers.registry import driver_for
 from resurgam.errors import Unreachable
 from resurgam.model.point import BarrierHeld, Cut, Position, Severity
-from resurgam.model.system import Component, Invariant, Json, System, VaultPlace
+from resurgam.model.system import Barrier, Component, Invariant, Json, System, VaultPlace
 from resurgam.testing.faults import ManualClock
 from tests.support import Held, MemoryDriver, tree
 
@@ -259,6 +259,7 @@ def test_invariants_across_components_without_a_barrier_carry_a_note(asked: tupl
     (note,) = barriers.findings(system, cut)
     assert note.severity is Severity.NOTE
     assert "(across)" in note.what
+    system = msgspec.structs.replace(system, barrier=Barrier(file="/run/lock"))
     held = msgspec.structs.replace(cut, barrier=BarrierHeld(kind="file", waited=0.0, held=0.01))
     assert barriers.findings(system, held) == []
     passed = msgspec.structs.replace(cut, barrier=BarrierHeld(kind="file", waited=0.0, held=0.01, passed=True))

@@ -17,7 +17,7 @@ import pytest
 from resurgam.capture.permissions import User, grant, missing
 from resurgam.capture.preflight import ASSUMED_BYTES_PER_SECOND, ComponentReport, Report, preflight
 from resurgam.drivers.registry import driver_for
-from resurgam.model.system import Component, Invariant, Isolation, Limits, Probe, System, VaultPlace
+from resurgam.model.system import Barrier, Component, Invariant, Isolation, Limits, Probe, System, VaultPlace
 from resurgam.vault.keyring import Keyring
 
 NOBODY = 65534
@@ -178,6 +178,34 @@ def test_an_invariant_that_no_driver_can_answer_stops_a_capture(place: Path) -> 
     assert not report.ok
     assert "invariant 'odd' asks 'prompts'" in part(report, "prompts").troubles[0].what
     assert not part(report, "notes").troubles
+
+
+def test_a_barrier_that_is_not_there_stops_a_capture(place: Path) -> None:
+    """P12: the folder of a lock file, and commands, in the manifest's folder or on the path."""
+    lock = str(place / "run/barrier.lock")
+    report = preflight(system_at(place, barrier=Barrier(file=lock)), driver_for)
+    assert not report.ok
+    assert report.barrier[0].next_step == f"Make it: mkdir -p {place}/run"
+    (place / "run").mkdir()
+    assert preflight(system_at(place, barrier=Barrier(file=lock)), driver_for).ok
+    assert list((place / "run").iterdir()) == [], "preflight changes nothing"
+    commands = Barrier(hold=("no-such-command",), release=("./release",))
+    report = preflight(system_at(place, root=str(place), barrier=commands), driver_for)
+    assert [trouble.what.split()[3] for trouble in report.barrier] == ["no-such-command", "./release"]
+    assert preflight(system_at(place, barrier=Barrier(hold=("true",), release=("true",))), driver_for).ok
+
+
+def test_invariants_across_components_want_a_barrier(place: Path) -> None:
+    both = Invariant(name="both", equal=("notes: SELECT 1", "notes: SELECT 1"))
+    across = Invariant(name="across", run=("true",), reads=("notes", "prompts"))
+
+    def told(*invariants: Invariant) -> list[str]:
+        warnings = preflight(system_at(place, invariants=invariants), driver_for).warnings
+        return [warning for warning in warnings if "No barrier" in warning]
+
+    assert len(told(both, across)) == 1
+    assert "that across want" in told(both, across)[0]
+    assert told(both) == []
 
 
 def test_references_that_are_not_set_are_warned_of_by_name_only(place: Path) -> None:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import os
 import select
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -70,14 +71,35 @@ def findings(system: System, cut: Cut) -> list[Finding]:
             "stores may be cut apart. Give `barrier(timeout=…)` more, or limits.freeze less"
         )
     found = [Finding(severity=Severity.WARNING, what=what) for what in warnings]
-    across = [invariant.name for invariant in system.invariants if len(invariant.components) > 1]
-    if across and cut.barrier is None:
+    if across := unheld(system):
         what = (
             "no barrier is declared: a freeze may fall between two writes that belong together, so invariants across "
             f"components ({', '.join(across)}) are kept by the order of writes alone"
         )
         found.append(Finding(severity=Severity.NOTE, what=what))
     return found
+
+
+def unheld(system: System) -> list[str]:
+    """The invariants across components that no barrier keeps whole."""
+    across = [invariant.name for invariant in system.invariants if len(invariant.components) > 1]
+    return [] if system.barrier else across
+
+
+def lacking(system: System) -> Iterator[tuple[str, str]]:
+    """What of the declared barrier is not there, and so would stop a capture: what is wrong, and what to do."""
+    barrier = system.barrier or Barrier()
+    if barrier.file and not os.path.isdir(folder := os.path.dirname(barrier.file)):
+        yield f"The folder of the barrier's file, {folder}, does not exist", f"Make it: mkdir -p {folder}"
+    for command in (barrier.hold, barrier.release):
+        if (
+            command
+            and shutil.which(command[0] if "/" not in command[0] else os.path.join(system.root, command[0])) is None
+        ):
+            yield (
+                f"The barrier's command {command[0]} is not there or cannot be run",
+                "Name one that can be, or install it",
+            )
 
 
 def traces(system: System) -> tuple[str, ...]:

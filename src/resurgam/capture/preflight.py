@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Mapping
 import msgspec
 from msgspec.structs import replace
 
+from resurgam.capture import barriers
 from resurgam.capture.permissions import Missing, missing
 from resurgam.drivers.base import Driver, Facts, Freeze, Queries, Traits
 from resurgam.drivers.files_listing import excluded_by
@@ -83,6 +84,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     bytes_per_second: float
     rate_is_measured: bool
     warnings: tuple[str, ...] = ()
+    barrier: tuple[Trouble, ...] = ()
 
 
 def preflight(
@@ -103,7 +105,10 @@ def preflight(
     total = sum(c.bytes or 0 for c in components)
     vault, keys = _vault(system.vault.path, total), _keys(system.vault.keys)
     isolated, why = isolation() if isolation else (None, "")
-    blocked = keys.troubles or vault.troubles or vault.missing or any(c.troubles or c.missing for c in components)
+    barrier = tuple(Trouble(what=what, next_step=step) for what, step in barriers.lacking(system))
+    blocked = (
+        barrier or keys.troubles or vault.troubles or vault.missing or any(c.troubles or c.missing for c in components)
+    )
     return Report(
         system=system.name,
         ok=not blocked,
@@ -116,6 +121,7 @@ def preflight(
         bytes_per_second=rate,
         rate_is_measured=vault_bytes_per_second is not None,
         warnings=tuple(_warnings(system, isolated, why, os.environ if environ is None else environ)),
+        barrier=barrier,
     )
 
 
@@ -241,6 +247,8 @@ def _warnings(system: System, isolated: bool | None, why: str, environ: Mapping[
         accepted = system.isolation is Isolation.BEST_EFFORT
         outcome = "shown in each verdict, as the manifest accepts" if accepted else "every verdict will be inconclusive"
         yield f"Restores cannot be isolated here ({why}): {outcome}."  # P4, P6
+    if across := barriers.unheld(system):
+        yield f"No barrier is declared: a freeze may fall between two writes that {', '.join(across)} want together."
     for name in sorted(_references(system)):
         if name not in environ:
             yield f"${{{name}}} is referred to and not set in this environment."

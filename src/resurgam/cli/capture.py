@@ -154,6 +154,7 @@ def _show_preflight(report: Report) -> None:
     for what, part in (("vault", report.vault), ("keys", report.keys)):
         output.line(f"  {what}: {part.path}")
         _show_troubles(part.troubles)
+    _show_troubles(report.barrier)
     for missing in report.vault.missing:
         output.line(f"    may not {missing.need} {missing.path}. Next: {missing.grant}", style="red")
     measured = "as measured here" if report.rate_is_measured else "assumed; the first capture will measure it"
