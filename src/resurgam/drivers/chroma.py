@@ -9,9 +9,9 @@ collections come with it as Rows that are a view of the image, vectors included,
     write     the image, beside the target, becomes the target by one rename (P5); or a fresh folder from the records
 
 Every capture asks of each collection whether the ids of its records and of its vectors are the same: Chroma can lose vectors
-without an error, and its own count does not show it. Options: ``rows`` (true), ``check`` (quick or none), ``freeze_limit`` (4
-seconds, below the 5 for which Chroma's own connections wait), ``restore`` (image or records). ``docs/drivers/chroma.md`` tells
-the rest.
+without an error, and its own count does not show it. Options: ``rows`` (true), ``check`` (quick or none), ``freeze_limit`` (5
+seconds, to find a moment between two persists and to copy), ``restore`` (image or records). ``docs/drivers/chroma.md`` tells the
+rest.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
     rows: bool = True
     check: str = "quick"
-    freeze_limit: float = 4.0
+    freeze_limit: float = 5.0
     restore: str = "image"
 
 
