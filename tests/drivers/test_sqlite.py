@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import errno
+import io
 import math
 import os
 import sqlite3
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -713,3 +715,49 @@ def test_no_value_of_the_database_is_quoted(tmp_path: Path) -> None:
         list(driver.query(what, at, "SELECT a FROM t").batches)
     driver.release(what, at)
     assert "hunter2" not in str(caught.value)
+
+
+def test_a_write_that_failed_while_more_was_decoded_fails_the_restore(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """P5: the kernel tells of it once, to the flush beside the copying; the one at the end would hear nothing."""
+    flushed = threading.Event()
+
+    def full(_descriptor: int) -> None:
+        flushed.set()
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    class Slow(Blob):
+        """Bytes that come only after the flush beside them has failed."""
+
+        def copy_to(self, descriptor: int) -> None:
+            assert flushed.wait(30)
+            super().copy_to(descriptor)
+
+    path = build(tmp_path / "a.db", "CREATE TABLE t (a)")
+    whole = path.read_bytes()
+    source = io.BytesIO(whole)
+    monkeypatch.setattr(os, "fdatasync", full)
+    blob = Slow(b"database", len(whole), _Open(source), {})
+    with pytest.raises(StoreFull):
+        SqliteDriver().write([blob], component(tmp_path / "out" / "b.db"))
+    assert os.listdir(tmp_path / "out") == []
+
+
+class _Open:
+    """A source over an open file."""
+
+    def __init__(self, file: io.BytesIO) -> None:
+        self._file = file
+
+    def read_into(self, offset: int, buffer: memoryview) -> int:
+        """See ``drivers.base.Source``."""
+        self._file.seek(offset)
+        return self._file.readinto(buffer)
+
+    def settled(self) -> bool:
+        """It stands still."""
+        return True
+
+    def close(self) -> None:
+        """Nothing is held."""
