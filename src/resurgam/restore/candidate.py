@@ -21,7 +21,7 @@ from resurgam.model.system import Component, System
 from resurgam.model.verdict import Judgement
 from resurgam.restore import carry
 from resurgam.restore.intent import Place
-from resurgam.restore.plan import restore_order
+from resurgam.restore.plan import replaceable, restore_order
 from resurgam.restore.state import Event, Restored, State, place_of
 from resurgam.restore.verify import VerdictBody
 from resurgam.vault.records import RecordType
@@ -75,7 +75,7 @@ def places(
     the live system, NotProven where a copy holds what nobody judged."""
     _require_fits(system, restored)
     found = []
-    for name in restore_order(system):
+    for name in restore_order(replaceable(system, driver_for)):
         live = os.path.realpath(system.component(name).location)  # a link that leads to the live place stays as it is
         copy = place_of(directory, restored.copies[name])
         _require_apart(name, live, directory)
@@ -107,6 +107,7 @@ def plan(
     steps = [
         Step(verb="check", what=f"the copies in {directory} are what was judged"),
         *(_staging(place, restored) for place in where),
+        *_described(system, restored, where),
         Step(verb="fence", what=" ".join(fence) or "(none is declared)", undo="run reload" if fence else ""),
         Step(verb="idle", what="no process holds the live paths (those of other users are seen by root only)"),
         *(step for place in where for step in _carrying(system.component(place.component), place, driver_for)),
@@ -119,6 +120,12 @@ def plan(
         Step(verb="record", what=f"point {restored.point} is live"),
     ]
     return Plan(title=f"Promote restore {restored.id} of point {restored.point} over {system.name}", steps=tuple(steps))
+
+
+def _described(system: System, restored: Restored, where: tuple[Place, ...]) -> Iterator[Step]:
+    exchanged = {place.component for place in where}
+    for name in sorted(restored.copies.keys() - exchanged):
+        yield Step(verb="leave", what=f"{system.component(name).location}: the point describes {name} and does not hold it")
 
 
 def _staging(place: Place, restored: Restored) -> Step:

@@ -10,7 +10,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from graphlib import CycleError, TopologicalSorter
 
-from resurgam.errors import IntegrityError, ManifestError
+import msgspec
+
+from resurgam.drivers.base import Drivers
+from resurgam.errors import IntegrityError, ManifestError, MissingExtra
 from resurgam.model.plan import Plan, Step
 from resurgam.model.point import Particulars, PointBody, Snapshot
 from resurgam.model.system import Component, System
@@ -60,6 +63,20 @@ def restore_order(system: System) -> tuple[str, ...]:
             untouched="Nothing was written.",
             next_step="Take one `derived_from` out of resurgam.yaml; the manifest in the point itself never changes.",
         ) from error
+
+
+def replaceable(system: System, drivers: Drivers) -> System:
+    """``system`` without the components of which a restore is a description only (``Traits.describes``): those stay as they are,
+    whatever is restored. One whose driver is not installed here is not known to be such a one."""
+
+    def is_described(component: Component) -> bool:
+        try:
+            return drivers(component.driver).traits.describes
+        except (ManifestError, MissingExtra):
+            return False
+
+    kept = tuple(component for component in system.components if not is_described(component))
+    return msgspec.structs.replace(system, components=kept)
 
 
 def estimate(snapshots: list[Snapshot], earlier: Restored | None) -> float | None:

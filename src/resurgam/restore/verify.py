@@ -30,6 +30,7 @@ from resurgam.model.verdict import Baseline, IsolationReport, Judgement, Verdict
 from resurgam.probes.base import Runner
 from resurgam.proof.judge import AA_RUNS, Yardsticks, judge
 from resurgam.proof.observe import observe_repeatedly
+from resurgam.restore.plan import replaceable
 from resurgam.restore.run import Progress, copies_of, require_target, restore
 from resurgam.restore.sandbox import Sandbox
 from resurgam.restore.state import Restored, save
@@ -90,7 +91,7 @@ def verify(
     body = sealed.body
     particulars = repository.particulars(body)
     system = _as_accepted_here(particulars.system, own)
-    live = [*own.locations().values(), own.vault.path, own.vault.keys] if own else []
+    live = [*replaceable(own, drivers).locations().values(), own.vault.path, own.vault.keys] if own else []
     hidden = [os.path.abspath(path) for path in (*live, *hide)]
     _ = repository.keyring.signer(Role.VERIFIER)  # a missing key is told before the work, not after it
     yardsticks = yardsticks_of(repository, sealed, particulars)
@@ -102,7 +103,8 @@ def verify(
         tell(f"restoring {body.id} into {directory}")
         restored = restore(repository, body, particulars, directory, drivers, clock, progress=progress)
         copies = copies_of(system, directory, restored)
-        with _removed_unless_judged(directory), Sandbox(directory, system, hide=hidden) as box:
+        walled = replaceable(system, drivers)
+        with _removed_unless_judged(directory), Sandbox(directory, walled, hide=hidden) as box:
             tell(f"asking {len(copies.probes)} probes, {'isolated' if box.isolation.isolated else 'NOT isolated'}")
             rounds = AA_RUNS if first_proof else REPEATS
             runs = observe_repeatedly(copies, copies.probes, box, rounds) if box.runs else ()
