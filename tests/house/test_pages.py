@@ -92,7 +92,7 @@ def test_every_example_in_the_pages_is_a_verb_with_its_options() -> None:
     options = {name: {o for p in command.params for o in p.opts} | {"--help"} for name, command in generate.verbs()}
     wrong = []
     for page in PAGES:
-        for line in re.findall(r"resurgam ((?:vault |reference )?[a-z]+(?: [^`\n|&;#]*)?)", _commands_of(page)):
+        for line in re.findall(r"resurgam ((?:vault |reference )?[a-z][a-z-]*(?: [^`\n|&;#]*)?)", _commands_of(page)):
             name = next((n for n in sorted(options, key=len, reverse=True) if f"{line} ".startswith(f"{n} ")), None)
             used = re.findall(r"(?<!\S)--?[a-z][a-z-]*", line)
             if name is None or not set(used) <= options[name]:
