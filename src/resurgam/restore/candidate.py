@@ -125,7 +125,9 @@ def plan(
 def _described(system: System, restored: Restored, where: tuple[Place, ...]) -> Iterator[Step]:
     exchanged = {place.component for place in where}
     for name in sorted(restored.copies.keys() - exchanged):
-        yield Step(verb="leave", what=f"{system.component(name).location}: the point describes {name} and does not hold it")
+        yield Step(
+            verb="leave", what=f"{system.component(name).location}: the point describes {name} and does not hold it"
+        )
 
 
 def _staging(place: Place, restored: Restored) -> Step:

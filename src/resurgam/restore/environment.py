@@ -33,9 +33,9 @@ from resurgam.model.system import Component
 from resurgam.model.verdict import Judgement
 from resurgam.restore import installing
 from resurgam.restore.run import require_target
-from resurgam.vault.scratch import sweep
 from resurgam.restore.switch import fsync_folder, outside
 from resurgam.vault.repository import Repository
+from resurgam.vault.scratch import sweep
 
 MAX_SHOWN = 12  # CPU features named in a line
 
