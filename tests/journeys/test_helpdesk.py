@@ -276,6 +276,21 @@ def test_the_index_has_one_keeper(home: Path) -> None:
         assert "BlockingIOError" in run(home, "strike", "poisoned-document", code=os.EX_TEMPFAIL)
 
 
+def test_a_point_taken_under_load_is_whole_and_proven(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """P1, P4: eight stores at one cut while three processes write; no invariant is broken, and the copy behaves the same."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    assert resurgam(home, "vault", "init")[0] == 0
+    with at_work(home, "--rate", "40", "--seconds", str(PATIENCE), "--writers", "3") as load:
+        code, point = resurgam(home, "capture")
+        stopped(load)
+    assert (code, point["findings"]["broken"]) == (0, 0), point
+    code, verdict = resurgam(home, "verify", point["id"])
+    assert code == 0, verdict
+    assert run(home, "agree") == "The stores agree.\n"
+
+
 @pytest.mark.parametrize("incident", INCIDENTS)
 def test_each_incident_does_what_it_says(home: Path, golden: Any, incident: str) -> None:
     """It is told in one sentence, and some probe or check is the other for it."""
@@ -361,6 +376,14 @@ def test_a_missing_language_model_is_told(home: Path) -> None:
     edit(home / "config.yaml", "writer: composed", "writer: llm")
     (home / "llm").mkdir()
     assert "make the desk with --llm" in run(home, "ask", "How?", code=1)
+
+
+def resurgam(home: Path, *words: str) -> tuple[int, Any]:
+    """A command of Resurgam on the desk: its exit code and its JSON."""
+    command = [sys.executable, "-m", "resurgam", *words, "--json"]
+    done = subprocess.run(command, cwd=home, capture_output=True, text=True, timeout=2 * PATIENCE, check=False)
+    assert done.stdout, done.stderr
+    return done.returncode, json.loads(done.stdout)
 
 
 def eventually(held: Any) -> None:
