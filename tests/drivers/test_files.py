@@ -234,9 +234,9 @@ def _aged(
     listing: files_listing.Listing, packed: list[bytes], *, seconds: float, ctime_whole: bool
 ) -> files_listing.Listing:
     """The same listing as if its entries had changed ``seconds`` before it."""
-    entry = files_listing._entry(packed[0])
+    entry = files_listing.unpacked(packed[0])
     ctime = 1_700_000_000_000_000_000 + (0 if ctime_whole else 1)
-    fields = files_listing._LSTAT.pack(*entry._replace(ctime=ctime)[1:])
+    fields = files_listing.LSTAT.pack(*entry._replace(ctime=ctime)[1:])
     aged = files_listing.Listing(listing.root, [b".\0" + fields], ctime + int(seconds * 1e9), files_listing.Troubles())
     aged.ended = aged.began
     return aged

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
 from resurgam.capture.run import capture
 from resurgam.drivers import files_reading
-from resurgam.drivers.base import Item
+from resurgam.drivers.base import Blob, Item, K
 from resurgam.drivers.files import FilesDriver
 from resurgam.model.point import Finding, Position, Severity
 from resurgam.model.system import Component, System, VaultPlace
@@ -24,9 +24,11 @@ from tests.support import no_witness
 class GoingAway(FilesDriver):
     """The real driver over a folder in which somebody removes ``b`` just before it would be read."""
 
-    def read(self, component: Component, at: Position) -> Iterator[Item | Finding]:
-        for item in super().read(component, at):
-            if not isinstance(item, Finding) and getattr(item, "path", b"") == b"b":
+    def read_unknown(
+        self, component: Component, at: Position, known: Callable[[Sequence[bytes]], Sequence[K | None]]
+    ) -> Iterator[Item | Finding | K]:
+        for item in super().read_unknown(component, at, known):
+            if isinstance(item, Blob) and item.path == b"b":
                 os.unlink(os.path.join(component.location, "b"))
             yield item
 

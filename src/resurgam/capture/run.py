@@ -40,11 +40,11 @@ def capture(
     What fails when the point exists already is no error (P1); ``tell`` hears of it.
     """
     with host.one_capture(), repository.writer(system, host, clock, paranoid=paranoid, progress=progress) as writer:
-        facts = {c.name: drivers(c.driver).inspect(c) for c in system.components}
         before = witness(system)
         cut = take(system, drivers, clock)
         with _released(system, drivers, cut):
             seen = Witness(before=before, after=witness(system))
+            facts = {c.name: drivers(c.driver).inspect(c) for c in system.components}  # of what is held now
             snapshots = tuple(writer.snapshot(c, drivers(c.driver), cut.position(c.name)) for c in system.components)
             findings = writer.findings + _consistency(system, cut) + barriers.findings(system, cut)
             findings += hold_invariants(system, cut, drivers)

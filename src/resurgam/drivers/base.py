@@ -28,11 +28,11 @@ Rules, and what is lost if they are broken:
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, TypeVar, runtime_checkable
 
 import msgspec
 
@@ -43,6 +43,8 @@ if TYPE_CHECKING:
     from resurgam.drivers.pieces import Pieces
 
 COPY_STEP = 1 << 20  # bytes moved at a time where a source has no faster way of its own
+
+K = TypeVar("K")  # what a reader remembers of an item; its own affair
 
 
 class Equality(StrEnum):
@@ -213,6 +215,21 @@ class Queries(Protocol):
 
     def query(self, component: Component, at: Position, statement: str) -> Rows:
         """The rows of ``statement`` at the position. Raises ManifestError where the statement is wrong."""
+        ...
+
+
+@runtime_checkable
+class SkipsKnown(Protocol):
+    """An optional port: reads without making anew, one by one, the many items that the reader remembers."""
+
+    def read_unknown(
+        self, component: Component, at: Position, known: Callable[[Sequence[bytes]], Sequence[K | None]]
+    ) -> Iterator[Item | Finding | K]:
+        """As ``read``; in the place of a Blob that the reader remembers comes what it remembers.
+
+        ``known`` is asked of many keys at a time, all calls together in ascending order. A key is path, NUL and stamp of a
+        Blob that may come; here equal keys promise equal bytes *and* equal meta. Any Blob may come for all that.
+        """
         ...
 
 

@@ -25,7 +25,7 @@ import stat
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from typing import Literal, NamedTuple
@@ -34,9 +34,9 @@ import msgspec
 from blake3 import blake3
 
 from resurgam.drivers import files_writing
-from resurgam.drivers.base import Blob, Equality, Facts, Freeze, Item, Traits
+from resurgam.drivers.base import Blob, Equality, Facts, Freeze, Item, K, Traits
 from resurgam.drivers.files_listing import Entry, Listing, Troubles, excluded_by, failed, named, scan, shown
-from resurgam.drivers.files_reading import TICK, WHOLE_SECONDS, LiveSource, PrivateCopy, blobs, extended
+from resurgam.drivers.files_reading import TICK, WHOLE_SECONDS, LiveSource, PrivateCopy, blobs, extended, nothing_known
 from resurgam.errors import Busy, Denied, ManifestError, NotFound
 from resurgam.model.nearest import did_you_mean
 from resurgam.model.point import Finding, Position
@@ -60,6 +60,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 class _Held(NamedTuple):
     """What a position stands for: a listing, and for a small component its bytes."""
 
+    component: Component
     listing: Listing
     copy: PrivateCopy | None
     troubles: Troubles
@@ -80,9 +81,10 @@ class FilesDriver:
         self._held: dict[str, _Held] = {}
 
     def inspect(self, component: Component) -> Facts:
-        """Counts, sizes, the newest change and where it lies; from one listing, nothing is opened."""
+        """Counts, sizes, the newest change and where it lies; from the listing that is held, else from a new one."""
         options = _options(component)
-        listing = scan(component.location, excluded_by(options.exclude))
+        held = next((held.listing for held in self._held.values() if held.component == component), None)
+        listing = held or scan(component.location, excluded_by(options.exclude))
         kinds: Counter[int] = Counter()
         suffixes: Counter[bytes] = Counter()
         size = newest = 0
@@ -120,6 +122,12 @@ class FilesDriver:
 
     def read(self, component: Component, at: Position) -> Iterator[Item | Finding]:
         """The items in path order, then what was found on the way."""
+        return self.read_unknown(component, at, nothing_known)
+
+    def read_unknown(
+        self, component: Component, at: Position, known: Callable[[Sequence[bytes]], Sequence[K | None]]
+    ) -> Iterator[Item | Finding | K]:
+        """As ``read``, without looking at files that the reader knows by path and ``lstat``; see ``SkipsKnown``."""
         held = self._held.get(at.token)
         if held is None:
             raise NotFound(
@@ -132,7 +140,7 @@ class FilesDriver:
             yield from (Blob(b.path, b.size, b.source, dict(b.meta), b.stamp) for b in held.copy.blobs)
         else:
             troubles = Troubles()
-            yield from blobs(held.listing, troubles)
+            yield from blobs(held.listing, troubles, known)
         yield from held.listing.troubles.findings(component.name)
         yield from troubles.findings(component.name)
 
@@ -203,9 +211,9 @@ def _hold(component: Component, options: Options, limit: float) -> _Held:
         troubles = Troubles()
         if (copy := _copied(listing, troubles)) is not None:
             if scan(component.location, excluded, limit).packed == listing.packed:
-                return _Held(listing, copy, troubles)
+                return _Held(component, listing, copy, troubles)
             copy.close()
-    return _Held(listing, None, Troubles())
+    return _Held(component, listing, None, Troubles())
 
 
 def _is_small(listing: Listing) -> bool:
@@ -225,7 +233,7 @@ def _copied(listing: Listing, troubles: Troubles) -> PrivateCopy | None:
         copy = PrivateCopy()
         with ExitStack() as undo:
             undo.callback(copy.close)
-            if all(copy.add(blob) for blob in blobs(listing, troubles)):
+            if all(copy.add(blob) for blob in blobs(listing, troubles, nothing_known)):
                 undo.pop_all()
                 return copy
     except OSError as error:

@@ -23,8 +23,8 @@ from resurgam.model.point import Finding, Severity
 ROOT = b"."
 MAX_KEYS = 20  # examples in a finding
 
-_LSTAT = struct.Struct("<qqqQQIIIIQ")
-_TAIL = _LSTAT.size + 1
+LSTAT = struct.Struct("<qqqQQIIIIQ")  # the fields of an Entry after its path
+_TAIL = LSTAT.size + 1
 _SILENT = {errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN, errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ENODEV}
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
@@ -104,7 +104,7 @@ class Listing:
         return len(self.packed)
 
     def __iter__(self) -> Iterator[Entry]:
-        return map(_entry, self.packed)
+        return map(unpacked, self.packed)
 
     def where(self, path: bytes) -> bytes:
         """The absolute path of an entry."""
@@ -166,7 +166,7 @@ def scan(location: str, excluded: Excluded | None = None, limit: float | None = 
                 raise failed(error, root + b"/" + path, "Nothing was read or changed.") from error
             troubles.add(Severity.WARNING, "left out: the path is longer than the system allows", path)
     entries.sort()
-    for entry in filter(lambda entry: entry.path in closed, map(_entry, entries if closed else ())):
+    for entry in filter(lambda entry: entry.path in closed, map(unpacked, entries if closed else ())):
         troubles.unreadable(entry)
     return Listing(root, entries, began, troubles)
 
@@ -211,15 +211,16 @@ def _list_folder(where: bytes, prefix: bytes, entries: list[bytes], excluded: Ex
 def _packed(path: bytes, s: os.stat_result) -> bytes:
     return b"%b\0%b" % (
         path,
-        _LSTAT.pack(
+        LSTAT.pack(
             s.st_size, s.st_mtime_ns, s.st_ctime_ns, s.st_ino, s.st_dev,
             s.st_mode, s.st_uid, s.st_gid, s.st_nlink, s.st_blocks,
         ),
     )  # fmt: skip
 
 
-def _entry(packed: bytes) -> Entry:
-    return Entry(packed[:-_TAIL], *_LSTAT.unpack_from(packed, len(packed) - _LSTAT.size))
+def unpacked(packed: bytes) -> Entry:
+    """The entry of what ``Listing.packed`` holds."""
+    return Entry(packed[:-_TAIL], *LSTAT.unpack_from(packed, len(packed) - LSTAT.size))
 
 
 def _too_slow(root: bytes, seen: int, limit: float | None) -> LimitExceeded:

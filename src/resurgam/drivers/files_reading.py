@@ -14,16 +14,15 @@ from __future__ import annotations
 import errno
 import os
 import stat
-import struct
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from typing import IO
 
-from resurgam.drivers.base import COPY_STEP, Blob, read_fully
-from resurgam.drivers.files_listing import Entry, Listing, Troubles, failed
+from resurgam.drivers.base import COPY_STEP, Blob, K, read_fully
+from resurgam.drivers.files_listing import LSTAT, Entry, Listing, Troubles, failed, unpacked
 from resurgam.errors import NotFound
 from resurgam.model.point import Severity
 from resurgam.model.system import Json
@@ -31,33 +30,50 @@ from resurgam.model.system import Json
 TICK = 20_000_000  # ns; kernels stamp files at each timer tick, at most 10 ms apart
 WHOLE_SECONDS = 2_000_000_000  # ns; FAT keeps times to 2 s, ext3 and HFS+ to 1 s
 SAFE_AGE = 2_000_000_000  # ns; younger than this when listed, a file gets no stamp
+_WINDOW = 512  # entries about which the reader is asked at a time
 
 _OPEN = (
     os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 )  # a fifo put in a file's place must not hang the capture
-_STAMP = struct.Struct("<qqqQQ")
 _GONE = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO, errno.EINVAL}  # nothing there, or something else by now
 _HAS_EXTENDED = hasattr(os, "listxattr")
 _NOTHING_KEPT = "Nothing of it was kept."
 
 
-def blobs(listing: Listing, troubles: Troubles) -> Iterator[Blob]:
-    """The listing's entries as items, in its order. What cannot be had any more, or at all, goes to ``troubles``."""
+def blobs(
+    listing: Listing, troubles: Troubles, known: Callable[[Sequence[bytes]], Sequence[K | None]]
+) -> Iterator[Blob | K]:
+    """The listing's entries as items, in its order; see ``SkipsKnown`` for ``known``. What cannot be had any more, or at all,
+    goes to ``troubles``."""
     items = _Items(listing)
-    for entry in listing:
-        try:
-            blob = items.of(entry)
-        except PermissionError:
-            troubles.unreadable(entry)
-        except OSError as error:
-            if error.errno not in _GONE:
-                raise failed(error, listing.where(entry.path), _NOTHING_KEPT) from error
-            troubles.add(Severity.WARNING, "left out: vanished between the listing and the reading", entry.path)
-        else:
-            if blob is None:
-                troubles.add(Severity.NOTE, "left out: sockets, pipes and devices hold no state", entry.path)
-            else:
+    for start in range(0, len(listing), _WINDOW):
+        keys = listing.packed[start : start + _WINDOW]
+        for key, remembered in zip(keys, known(keys), strict=True):
+            if remembered is not None:
+                yield remembered
+            elif (blob := _blob(items, unpacked(key), listing, troubles)) is not None:
                 yield blob
+
+
+def nothing_known(keys: Sequence[bytes]) -> Sequence[None]:
+    """For a reader that remembers nothing."""
+    return [None] * len(keys)
+
+
+def _blob(items: _Items, entry: Entry, listing: Listing, troubles: Troubles) -> Blob | None:
+    try:
+        blob = items.of(entry)
+    except PermissionError:
+        troubles.unreadable(entry)
+        return None
+    except OSError as error:
+        if error.errno not in _GONE:
+            raise failed(error, listing.where(entry.path), _NOTHING_KEPT) from error
+        troubles.add(Severity.WARNING, "left out: vanished between the listing and the reading", entry.path)
+        return None
+    if blob is None:
+        troubles.add(Severity.NOTE, "left out: sockets, pipes and devices hold no state", entry.path)
+    return blob
 
 
 class _Items:
@@ -107,10 +123,15 @@ class _Items:
 
 
 def stamp_of(entry: Entry, began: int) -> bytes | None:
-    """Equal stamps promise equal bytes; None where the file is so young that its next change might leave no trace."""
+    """All that ``lstat`` says: equal stamps promise equal bytes, and equal attributes too, since the kernel sets ctime for those as
+    well. None where the file is so young that its next change might leave no trace.
+
+    One name of several says by which names the others stand, in the listing and not in its ``lstat``: its stamp is never the
+    listing's own word for it, so that it is always looked at.
+    """
     if max(entry.mtime, entry.ctime) > began - SAFE_AGE:
         return None
-    return _STAMP.pack(entry.size, entry.mtime, entry.ctime, entry.inode, entry.device)
+    return LSTAT.pack(*entry[1:]) + (b"+" if entry.links > 1 else b"")
 
 
 def extended(where: bytes) -> list[list[bytes]]:

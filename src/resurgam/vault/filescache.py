@@ -1,41 +1,65 @@
 """What a host remembers of its last capture: which blobs were unchanged need not be read again. Can be deleted any time (P3).
 
-One file per component, sorted by path, so that it is read alongside the driver's listing in constant memory. It is a sequence
-of batches, each with its length and digest: a damaged or foreign file is as good as none, from where the damage begins. A bit
-that fell over here would else become a point that restores wrongly.
+One file per component, sorted by key, so that it is read alongside the driver's listing in constant memory. A key is path, NUL
+and stamp; a path holds no NUL, which is less than any other byte, so keys sort as paths do. What is kept of a blob is its entry as
+it stands in the snapshot's page, to be put into the next one as it is.
+
+The file is a sequence of batches, each with its length and digest: a damaged or foreign one is as good as none, from where the
+damage begins. A bit that fell over here would else become a point that restores wrongly.
 """
 
 from __future__ import annotations
 
 import os
 import struct
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from typing import BinaryIO
 
 import msgspec
 from blake3 import blake3
 
+from resurgam.drivers.base import Blob
+from resurgam.model.codec import from_msgpack, to_msgpack
 from resurgam.model.point import Finding
 from resurgam.vault.host import told
-from resurgam.vault.snapshots import Extent
+from resurgam.vault.pack import ID
+from resurgam.vault.pages import Put
+from resurgam.vault.snapshots import INLINE, Entry, Extent, store_runs
 from resurgam.vault.tables import Table
 
-_MAGIC = b"RSGFILES"
+_MAGIC = b"RSGKNOWN"
 _LENGTH = struct.Struct("<I")
 _BATCH = 512
-_BATCH_EXTENTS = 1 << 14  # large blobs make a batch end early: about 3 MB in memory
+_BATCH_BYTES = 1 << 20  # of chunk ids: large blobs make a batch end early
 _CHECK = 16
 
 
-class Known(msgspec.Struct, frozen=True, array_like=True):
-    """A blob as the last capture left it, with all its extents: the host cannot read them back from the vault (P9)."""
+class Known(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """A blob as the last capture left it. ``chunks`` are the ids of all its chunks and of the pages that list them, joined;
+    ``entry`` is its Entry as MessagePack; ``ends`` says whether a leaf ends after it; ``many`` are its extents where they lie in
+    pages of their own, which the host cannot read back from the vault (P9)."""
 
-    path: bytes
-    stamp: bytes
+    key: bytes
     size: int
-    digest: bytes
-    extents: list[Extent]
+    chunks: bytes
+    entry: bytes
+    ends: bool
+    many: list[Extent] = []
     view: View | None = None
+
+    @property
+    def path(self) -> bytes:
+        """The blob's path."""
+        return self.key[: self.key.index(b"\0")]
+
+    def ids(self) -> Sequence[bytes]:
+        """Those of all its chunks and pages, nearly always one."""
+        chunks = self.chunks
+        return (chunks,) if len(chunks) == ID else [chunks[at : at + ID] for at in range(0, len(chunks), ID)]
+
+    def decoded(self) -> Entry:
+        """Its entry."""
+        return from_msgpack(self.entry, Entry, what="what this host remembers of its last capture")
 
 
 class View(msgspec.Struct, frozen=True, array_like=True):
@@ -46,31 +70,49 @@ class View(msgspec.Struct, frozen=True, array_like=True):
     findings: list[Finding]
 
 
+def key_of(blob: Blob) -> bytes:
+    """What a blob is remembered under."""
+    return blob.path + b"\0" + (blob.stamp or b"")
+
+
+def known_of(blob: Blob, digest: bytes, extents: list[Extent], ends: bool, view: View | None, put: Put) -> Known:
+    """What there is to know of a blob that was read. Long lists of chunks are ``put`` into pages."""
+    size, chunks = sum(length for _, _, length in extents), b"".join([chunk for chunk, _, _ in extents])
+    if len(extents) <= INLINE:
+        entry = Entry(blob.path, size, digest, dict(blob.meta), extents, [])
+        return Known(key_of(blob), size, chunks, to_msgpack(entry), ends, [], view)
+    runs = store_runs(extents, put)
+    entry = Entry(blob.path, size, digest, dict(blob.meta), [], runs)
+    return Known(key_of(blob), size, chunks + b"".join(runs), to_msgpack(entry), ends, extents, view)
+
+
 class FilesCache:
     """Reads the last capture's file and writes the next one's beside it; ``commit`` puts it in place."""
 
-    def __init__(self, path: str, vault: str) -> None:
+    def __init__(self, path: str, vault: str, domain: str) -> None:
         self._path = path
-        self._vault = vault.encode()
+        self._owner = f"{vault} {domain}".encode()  # whose chunks they are: those of another domain are of no use
         self._old = self._read()
-        self._next: Known | None = next(self._old, None)
+        self._near: dict[bytes, Known] = {}
+        self._until: bytes | None = b""  # the last key in ``_near``; None after the last batch
         self._new: BinaryIO | None = None
         self._batch: list[Known] = []
-        self._extents = 0
+        self._bytes = 0
 
-    def known(self, path: bytes, stamp: bytes) -> Known | None:
-        """What is remembered of ``path`` when its stamp is the same. Paths are asked in ascending order."""
-        while self._next is not None and self._next.path < path:
-            self._next = next(self._old, None)
-        if self._next is not None and self._next.path == path and self._next.stamp == stamp:
-            return self._next
-        return None
+    def known(self, keys: Sequence[bytes]) -> list[Known | None]:
+        """What is remembered of each key. They ascend, and none is below the first one of the call before."""
+        while self._until is not None and self._until < keys[-1]:
+            batch = next(self._old, None)
+            self._until = batch[-1].key if batch else None
+            self._near = {key: known for key, known in self._near.items() if key >= keys[0]}
+            self._near.update((known.key, known) for known in batch or ())
+        return list(map(self._near.get, keys))
 
     def remember(self, known: Known) -> None:
-        """Keep ``known`` for the next capture. Paths come in ascending order."""
+        """Keep ``known`` for the next capture. Keys come in ascending order."""
         self._batch.append(known)
-        self._extents += len(known.extents)
-        if len(self._batch) >= _BATCH or self._extents >= _BATCH_EXTENTS:
+        self._bytes += len(known.chunks)
+        if len(self._batch) >= _BATCH or self._bytes >= _BATCH_BYTES:
             self._write()
 
     def commit(self) -> None:
@@ -94,22 +136,24 @@ class FilesCache:
         with told(self._path):
             if self._new is None:
                 self._new = open(self._path + ".new", "wb")  # noqa: SIM115
-                self._new.write(_MAGIC + _LENGTH.pack(len(self._vault)) + self._vault)
+                self._new.write(self._head())
             self._new.write(_LENGTH.pack(len(data)) + blake3(data).digest(_CHECK))
             self._new.write(data)
-        self._batch, self._extents = [], 0
+        self._batch, self._bytes = [], 0
 
-    def _read(self) -> Generator[Known]:
+    def _head(self) -> bytes:
+        return _MAGIC + _LENGTH.pack(len(self._owner)) + self._owner
+
+    def _read(self) -> Generator[list[Known]]:
         try:
             with open(self._path, "rb") as file:
-                head = _MAGIC + _LENGTH.pack(len(self._vault)) + self._vault
-                if file.read(len(head)) != head:
+                if file.read(len(self._head())) != self._head():
                     return
                 while length := file.read(_LENGTH.size):
                     check = file.read(_CHECK)
                     data = file.read(_LENGTH.unpack(length)[0])
                     if blake3(data).digest(_CHECK) != check:
                         return
-                    yield from msgspec.msgpack.decode(data, type=list[Known])
+                    yield msgspec.msgpack.decode(data, type=list[Known])
         except (OSError, struct.error, msgspec.DecodeError, msgspec.ValidationError, UnicodeDecodeError):
             return

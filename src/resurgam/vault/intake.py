@@ -16,9 +16,10 @@ from __future__ import annotations
 
 import mmap
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 
 from blake3 import blake3
 
@@ -28,14 +29,14 @@ from resurgam.model.codec import to_msgpack
 from resurgam.model.point import Finding, Severity
 from resurgam.vault.buffers import SHARED_MAX, SPAN, WINDOW, Buffers
 from resurgam.vault.chunking import HEAD, ContentCutter, Dtype, Piece, structure_of
-from resurgam.vault.filescache import FilesCache, Known, View
+from resurgam.vault.filescache import FilesCache, Known, View, key_of, known_of
 from resurgam.vault.index import Index
 from resurgam.vault.pace import Pace
 from resurgam.vault.pack import Kind
 from resurgam.vault.rowmemory import RowMemory
 from resurgam.vault.sink import DomainKeys, Sink
 from resurgam.vault.snapshots import FORMAT as SNAPSHOT_FORMAT
-from resurgam.vault.snapshots import INLINE, ChunkList, Entry, EntryTree, Extent, SnapshotRoot, store_runs
+from resurgam.vault.snapshots import ChunkList, EntryTree, Extent, SnapshotRoot
 from resurgam.vault.tables import Table
 
 SMALL = 256 << 10
@@ -60,11 +61,11 @@ class _Shared:
 
 @dataclass(slots=True)
 class _Waiting:
-    """A blob on its way. Exactly one of ``known``, ``shared`` and ``spans`` says where its extents come from."""
+    """A blob on its way. Exactly one of ``extents``, ``shared`` and ``spans`` says where its extents come from."""
 
     blob: Blob
     digest: bytes = b""
-    known: Known | None = None
+    extents: list[Extent] | None = None
     shared: _Shared | None = None
     start: int = 0
     spans: list[Future[list[Extent]]] = field(default_factory=list)
@@ -103,10 +104,10 @@ class Intake:
         self._list = ChunkList(lambda kind, data: sink.put(keys, kind, data))
         self._tree = EntryTree(self._put_page, keys.chunk_ids[Kind.TREE])
         self._tables: list[Table] = []
-        self._waiting: deque[_Waiting] = deque()
+        self._waiting: deque[_Waiting | Known] = deque()
         self._large = 0
         self._shared = _Shared()
-        self._there = b""  # the chunk that was last found in the vault: neighbours share it
+        self._there = b""  # the chunks that were last found in the vault: neighbours share them
         self._findings: list[Finding] = []
         self._view: View | None = None  # of the blob last taken, while it is being decoded
         self._viewed: Blob | None = None  # that blob
@@ -115,10 +116,22 @@ class Intake:
         self._items = 0
         self._bytes = 0
 
-    def take(self, component: str, driver: str, items: Iterable[Item | Finding]) -> Taken:
+    def known(self, keys: Sequence[bytes]) -> list[Known | None]:
+        """What the host remembers under each key (path, NUL, stamp) and the vault still has all chunks of (P11)."""
+        if self._cache is None or self._paranoid:
+            return [None] * len(keys)
+        found = [known if known and self._is_there(known) else None for known in self._cache.known(keys)]
+        self._progress(sum(known.size for known in found if known))
+        return found
+
+    def take(self, component: str, driver: str, items: Iterable[Item | Finding | Known]) -> Taken:
         """Everything that ``items`` yields, stored. Raises what the driver or the store raised."""
         for item in items:
-            if isinstance(item, Finding):
+            if isinstance(item, Known):
+                self._view = None
+                self._items += 1
+                self._queue(item)
+            elif isinstance(item, Finding):
                 self._take_finding(item)
             elif isinstance(item, Rows):
                 self._take_rows(item)
@@ -143,16 +156,18 @@ class Intake:
             pages.append(self._put_page(kind, data))
             return pages[-1]
 
-        table = self._rows.store(rows, self._keys.row_key, put, self._extents_so_far)
+        table = self._rows.store(rows, self._keys.row_key, put, lambda: self._extents_so_far(rows.view_of))
         self._tables.append(table)
         if self._view is not None:
             self._view.tables.append(table)
             self._view.pages.extend(pages)
 
-    def _extents_so_far(self) -> list[Extent]:
-        """Those of the blob last taken, of which rows are being decoded; waits until all its chunks are known."""
-        last = self._waiting[-1]
-        return last.known.extents if last.known else [extent for span in last.spans for extent in span.result()]
+    def _extents_so_far(self, path: bytes | None) -> list[Extent]:
+        """Those of a blob of which rows are being decoded; waits until all its chunks are known. None where it is not waiting."""
+        for waiting in reversed(self._waiting):
+            if isinstance(waiting, _Waiting) and waiting.blob.path == path:
+                return waiting.extents or [extent for span in waiting.spans for extent in span.result()]
+        return []
 
     def _take_blob(self, blob: Blob) -> None:
         self._view = None
@@ -167,14 +182,21 @@ class Intake:
         self._items += 1
         if blob.view:
             self._take_view(waiting)
-        self._waiting.append(waiting)
-        self._large += bool(waiting.spans)
+        self._queue(waiting)
+
+    def _queue(self, item: _Waiting | Known) -> None:
+        """Its turn comes when its chunks are known and all before it have had theirs."""
+        if isinstance(item, Known) and not self._waiting:
+            self._keep(item)
+            return
+        self._waiting.append(item)
+        self._large += isinstance(item, _Waiting) and bool(item.spans)
         if len(self._waiting) > _MAX_WAITING or self._large > _MAX_LARGE:
             self._drain(len(self._waiting) // 2)
 
     def _take_view(self, waiting: _Waiting) -> None:
         """What was decoded from an unchanged blob need not be decoded again, when all its pages are still there."""
-        view = waiting.known.view if waiting.known is not None else None
+        view = waiting.view
         if view is None or not all(map(self._index.knows, view.pages)):
             self._view = waiting.view = View([], [], [])
             self._viewed = waiting.blob
@@ -189,33 +211,26 @@ class Intake:
             self._list.add(page)
 
     def _start(self, blob: Blob) -> _Waiting:
-        if (known := self._unchanged(blob)) is not None:
+        if blob.stamp is not None and (known := self.known([key_of(blob)])[0]) is not None:
             if not blob.view:
                 blob.source.close()
-            self._progress(blob.size)
-            return _Waiting(blob, known.digest, known=known)
+            entry = known.decoded()
+            return _Waiting(blob, entry.digest, known.many or entry.extents, view=known.view)
         if blob.size < SMALL:
             return self._start_small(blob)
         return _Waiting(blob, spans=list(self._spans(blob)))
 
-    def _unchanged(self, blob: Blob) -> Known | None:
-        if self._cache is None or self._paranoid or blob.stamp is None:
-            return None
-        known = self._cache.known(blob.path, blob.stamp)
-        if known is None:
-            return None
-        for chunk, _, _ in known.extents:
-            if chunk != self._there and not self._index.knows(chunk):
-                return None
-            self._there = chunk
-        return known
+    def _is_there(self, known: Known) -> bool:
+        if known.chunks != self._there and all(map(self._index.knows, known.ids())):
+            self._there = known.chunks
+        return known.chunks == self._there
 
     def _start_small(self, blob: Blob) -> _Waiting:
         if not blob.size:
             if _end_of(blob.source, 0) or not blob.source.settled():
                 return self._read_again(blob)
             blob.source.close()
-            return _Waiting(blob, known=Known(blob.path, b"", 0, _EMPTY_DIGEST, []), digest=_EMPTY_DIGEST)
+            return _Waiting(blob, _EMPTY_DIGEST, extents=[])
         if self._shared.length + blob.size > SHARED_MAX:
             self._close_shared()
         shared, start = self._shared, self._shared.length
@@ -317,14 +332,17 @@ class Intake:
             if self._view is not None and self._waiting[0].view is self._view:
                 return  # it is still being decoded
             waiting = self._waiting.popleft()
-            self._large -= bool(waiting.spans)
-            extents, digest = self._extents_of(waiting)
-            self._keep(waiting.blob, extents, digest, waiting.view)
+            if isinstance(waiting, Known):
+                self._keep(waiting)
+            else:
+                self._large -= bool(waiting.spans)
+                extents, digest = self._extents_of(waiting)
+                self._keep(self._made(waiting, extents, digest))
 
     def _extents_of(self, waiting: _Waiting) -> tuple[list[Extent], bytes]:
         blob = waiting.blob
-        if waiting.known is not None:
-            return waiting.known.extents, waiting.digest
+        if waiting.extents is not None:
+            return waiting.extents, waiting.digest
         if waiting.shared is not None:
             if waiting.shared.chunk is None:
                 self._close_shared()
@@ -336,20 +354,22 @@ class Intake:
         blob.source.close()
         return extents, waiting.digest or _digest_of(extents, self._keys.chunk_ids[Kind.DATA])
 
-    def _keep(self, blob: Blob, extents: list[Extent], digest: bytes, view: View | None) -> None:
-        size = extents[0][2] if len(extents) == 1 else sum(length for _, _, length in extents)
-        self._bytes += size
-        for chunk, _, _ in extents:
-            self._list.add(chunk)
-        if len(extents) <= INLINE:
-            self._tree.add(Entry(blob.path, size, digest, dict(blob.meta), extents, []))
-        else:
-            runs = store_runs(extents, self._put_page)
-            self._tree.add(Entry(blob.path, size, digest, dict(blob.meta), [], runs))
+    def _made(self, waiting: _Waiting, extents: list[Extent], digest: bytes) -> Known:
+        """What there is to know of a blob now that its chunks are."""
+        blob, ends = waiting.blob, self._tree.ends_after(waiting.blob.path)
         if blob.view:
             self._rows.image(blob.path, extents)
-        if self._cache is not None and blob.stamp is not None and extents:
-            self._cache.remember(Known(blob.path, blob.stamp, size, digest, extents, view))
+        return known_of(blob, digest, extents, ends, waiting.view, partial(self._sink.put, self._keys))
+
+    def _keep(self, known: Known) -> None:
+        """An entry into its place in the tree, its chunks into the list, and both into the host's memory."""
+        self._bytes += known.size
+        for chunk in known.ids():
+            self._list.add(chunk)
+        path, _, stamp = known.key.partition(b"\0")
+        self._tree.add_encoded(path, known.entry, known.ends)
+        if stamp and known.chunks and self._cache is not None:
+            self._cache.remember(known)
 
     def _read_again(self, blob: Blob) -> _Waiting:
         """Read a blob that did not stand still from its start to wherever it ends now, until it does, or ATTEMPTS times."""
@@ -362,7 +382,7 @@ class Intake:
         else:
             self._restless.append(_shown(blob))
         blob.source.close()
-        return _Waiting(blob, digest, known=Known(blob.path, b"", blob.size, digest, extents))
+        return _Waiting(blob, digest, extents)
 
     def _read_once(self, blob: Blob) -> tuple[list[Extent], bytes]:
         """Cut as any blob of its size, so that equal bytes have equal digests however often they had to be read."""

@@ -23,7 +23,6 @@ from resurgam.vault.tables import Table
 FORMAT = 1
 INLINE = 64  # a blob of more chunks than this has its list in pages of its own
 PAGE_BYTES = 1 << 20  # a leaf of large entries ends here at the latest
-_PLAIN_META = 3  # mode, time and the like; more may hold extended attributes of any size
 _RUN_MIN = 32  # groups of chunk ids end at an id with 8 zero bits, but never before this many
 
 Extent = tuple[bytes, int, int]  # chunk id, start in the chunk, length
@@ -92,19 +91,28 @@ class EntryTree:
         self._put = put
         self._seed = seed
         self._builder = TreeBuilder(Kind.TREE, put)
-        self._open: list[Entry] = []
+        self._open: list[bytes] = []
+        self._first = b""
         self._bytes = 0
         self._last: bytes | None = None
 
     def add(self, entry: Entry) -> None:
-        """The next entry; a driver that yields paths out of order or twice breaks its contract."""
-        assert self._last is None or entry.path > self._last, "a driver yields paths once, in ascending order"
-        self._last = entry.path
+        """The next entry."""
+        self.add_encoded(entry.path, to_msgpack(entry), self.ends_after(entry.path))
+
+    def ends_after(self, path: bytes) -> bool:
+        """Whether a leaf ends after ``path`` for the path's own sake."""
+        return ends_page(path, self._seed)
+
+    def add_encoded(self, path: bytes, entry: bytes, ends: bool) -> None:
+        """The next entry as MessagePack; a driver that yields paths out of order or twice breaks its contract."""
+        assert self._last is None or path > self._last, "a driver yields paths once, in ascending order"
+        self._last = path
+        if not self._open:
+            self._first = path
         self._open.append(entry)
-        self._bytes += 64 + len(entry.path) + 48 * len(entry.extents) + 32 * len(entry.runs)
-        if len(entry.meta) > _PLAIN_META:
-            self._bytes += len(to_msgpack(entry.meta))
-        if len(self._open) >= MAX_ENTRIES or self._bytes >= PAGE_BYTES or ends_page(entry.path, self._seed):
+        self._bytes += len(entry)
+        if ends or len(self._open) >= MAX_ENTRIES or self._bytes >= PAGE_BYTES:
             self._close()
 
     def root(self) -> Root:
@@ -114,10 +122,17 @@ class EntryTree:
         return self._builder.root()
 
     def _close(self) -> None:
-        page = self._put(Kind.TREE, to_msgpack(self._open))
-        self._builder.leaf(self._open[0].path, page, len(self._open))
+        page = self._put(Kind.TREE, _array(self._open))
+        self._builder.leaf(self._first, page, len(self._open))
         self._open = []
         self._bytes = 0
+
+
+def _array(encoded: list[bytes]) -> bytes:
+    """The MessagePack array of values that are encoded already; fewer than 65,536 of them."""
+    count = len(encoded)
+    head = bytes([0x90 | count]) if count < 16 else b"\xdc" + count.to_bytes(2, "big")
+    return b"".join([head, *encoded])
 
 
 def store_runs(extents: list[Extent], put: Put) -> list[bytes]:

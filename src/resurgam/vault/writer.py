@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from types import TracebackType
@@ -17,14 +17,14 @@ from typing import TYPE_CHECKING, Self
 
 from resurgam import __version__
 from resurgam.clock import Clock
-from resurgam.drivers.base import Driver
+from resurgam.drivers.base import Driver, Item, SkipsKnown
 from resurgam.errors import Busy, ResurgamError
 from resurgam.model.codec import to_json
 from resurgam.model.point import Finding, Particulars, PointBody, Position, Severity, Snapshot
 from resurgam.model.system import Component, System
 from resurgam.stores.base import AlreadyThere
 from resurgam.vault.buffers import Buffers
-from resurgam.vault.filescache import FilesCache
+from resurgam.vault.filescache import FilesCache, Known
 from resurgam.vault.host import HostState, LastPoint, UnderWay
 from resurgam.vault.index import Index, encode_segment
 from resurgam.vault.intake import Intake
@@ -136,10 +136,9 @@ class PointWriter(Writer):
 
     def snapshot(self, component: Component, driver: Driver, at: Position) -> Snapshot:
         """Read ``component`` at its position into the vault."""
-        cache = FilesCache(self._host.path(f"{component.name}.files"), self._repository.vault.hex())
-        rows = RowMemory(
-            self._host.path(f"{component.name}.rows"), self._repository.vault.hex(), believe=not self._paranoid
-        )
+        place, vault = self._host.path(component.name), self._repository.vault.hex()
+        cache = FilesCache(f"{place}.files", vault, component.shred_domain)
+        rows = RowMemory(f"{place}.rows", vault, believe=not self._paranoid)
         self._caches += (cache, rows)
         keys = self._domain(component.shred_domain)
         before = self._sink.stored
@@ -155,7 +154,7 @@ class PointWriter(Writer):
             self._pace,
             lambda size: self._progress(component.name, size),
         )
-        taken = intake.take(component.name, component.driver, driver.read(component, at))
+        taken = intake.take(component.name, component.driver, _items(driver, component, at, intake))
         self.findings += taken.findings
         if self._sink.miscoded and not self._miscoded_told:
             self._miscoded_told = True
@@ -244,6 +243,13 @@ class PointWriter(Writer):
         with suppress(AlreadyThere):  # it was sealed just before the process died: the point stands
             repository.put_signed(name, RecordType.REVOCATION, subject, body, self._signer, self._clock)
         self._host.end()
+
+
+def _items(driver: Driver, component: Component, at: Position, intake: Intake) -> Iterator[Item | Finding | Known]:
+    """What the driver reads, without what the host knows already where the driver can leave that out."""
+    if isinstance(driver, SkipsKnown):
+        return driver.read_unknown(component, at, intake.known)
+    return driver.read(component, at)
 
 
 def _own_index(repository: Repository, signer: SigningKey) -> Index:
