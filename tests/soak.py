@@ -6,6 +6,7 @@ Every machine runs once whole, whatever the time; then all run again with other 
     flips      one random bit in every byte of a vault; every cut, missing and exchanged object      P12
     kills      200 real processes killed at random moments                                           P1, P5
     models     a repository against a dict of its points, over long random lives                     P1, P3, P11
+    cuts       300 points of the helpdesk beside writers in all its stores, none of them torn       P1
     memory     a capture of 2 GB in a process of its own stays below 400 MB
 
 The seed is printed first, what was done last. The exit code is 0 when nothing was found; a finding is a traceback and 1.
@@ -39,10 +40,12 @@ from resurgam.vault.host import HostState
 from resurgam.vault.repository import Repository
 from tests.crash import test_capture, test_kill
 from tests.format import test_flips
+from tests.journeys import test_one_cut
 from tests.properties import test_vault
 from tests.support import no_witness
 
 KILLS = 200
+CAPTURES = 300
 MEMORY = 2_000_000_000
 LIMIT = 400 << 20
 
@@ -93,6 +96,12 @@ def models(_folder: Path, seed: int) -> dict[str, int]:
     return {"examples": budget.max_examples}
 
 
+def cuts(folder: Path, seed: int) -> dict[str, int]:
+    """P1: what belongs together is captured together; the freezes that it took."""
+    folder.mkdir()
+    return test_one_cut.under_the_barrier(folder, seed, CAPTURES, copies=10)
+
+
 def memory(folder: Path, seed: int) -> dict[str, int]:
     """The high-water mark of a process that captures MEMORY bytes: half of them random, a quarter text, a quarter holes."""
     folder.mkdir()
@@ -133,7 +142,14 @@ def _write_megabyte(descriptor: int, rng: Random, number: int) -> None:
         os.lseek(descriptor, 1_000_000, os.SEEK_CUR)
 
 
-MACHINES: dict[str, Machine] = {"sweep": sweep, "flips": flips, "models": models, "kills": kills, "memory": memory}
+MACHINES: dict[str, Machine] = {
+    "sweep": sweep,
+    "flips": flips,
+    "models": models,
+    "kills": kills,
+    "cuts": cuts,
+    "memory": memory,
+}
 
 
 def main() -> int:
