@@ -195,8 +195,8 @@ class LiveSource:
         """Open the file. Raises OSError where it is gone, closed to us, or no file any more."""
         with self._lock:
             if self._descriptor < 0:
-                self._descriptor = _open_file(self._where)
-                self._rest()
+                self._descriptor, found = _open_file(self._where)
+                self._rest(found)
                 if self._seen != self._listed:  # another file, or the same one changed, since it was listed
                     self._unsure = True
 
@@ -231,18 +231,19 @@ class LiveSource:
     def _open_again(self) -> None:
         with self._lock:
             try:
-                descriptor = _open_file(self._where)
-            except FileNotFoundError:
-                pass  # deleted by now: the open file is what there is, and nobody finds it to write to it
+                descriptor, found = _open_file(self._where)
+            except (
+                FileNotFoundError
+            ):  # deleted by now: the open file is what there is, and nobody finds it to write to it
+                found = os.fstat(self._descriptor)
             else:
                 os.close(self._descriptor)
                 self._descriptor = descriptor
-            found = self._rest()
+            found = self._rest(found)
             self._meta.update(m=stat.S_IMODE(found.st_mode), t=found.st_mtime_ns)
 
-    def _rest(self) -> os.stat_result:
-        """Note the file's state, at a moment from which on every write shows in it."""
-        found = os.fstat(self._descriptor)
+    def _rest(self, found: os.stat_result) -> os.stat_result:
+        """Note the file's state, ``found`` just now, at a moment from which on every write shows in it."""
         if abs(time.time_ns() - found.st_ctime_ns) < TICK:
             time.sleep(TICK / 1e9)
             found = os.fstat(self._descriptor)
@@ -251,15 +252,16 @@ class LiveSource:
         return found
 
 
-def _open_file(where: bytes) -> int:
+def _open_file(where: bytes) -> tuple[int, os.stat_result]:
     try:
         descriptor = os.open(where, _OPEN)
     except OSError as error:
         if error.errno in _GONE:
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), where) from error
         raise
-    if stat.S_ISREG(os.fstat(descriptor).st_mode):
-        return descriptor
+    found = os.fstat(descriptor)
+    if stat.S_ISREG(found.st_mode):
+        return descriptor, found
     os.close(descriptor)
     raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), where)
 
