@@ -38,6 +38,7 @@ from resurgam.vault.pack import (
 )
 
 META_SIZE = 8 << 20  # pages lie in packs of their own, so that reading metadata touches no data
+assert META_SIZE != PACK_SIZE, "the pools of pack memory are told apart by it, and one that is too small waits for ever"
 _ROOM = 64 << 10  # more than all else in a pack of one chunk: headers, trailer, footer, alignment
 
 
