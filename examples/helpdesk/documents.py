@@ -94,18 +94,18 @@ def chunks_of(opened: sqlite3.Connection, ids: Iterable[int]) -> dict[int, Chunk
     return {row[0]: Chunk(*row) for row in rows}
 
 
-def add_chunk(opened: sqlite3.Connection, title: str, text: str, section: str = NOTES) -> Chunk:
-    """A new document of one chunk, in a transaction of its own."""
+def add_document(opened: sqlite3.Connection, title: str, texts: Sequence[str], section: str = NOTES) -> list[Chunk]:
+    """A new document with its chunks, in a transaction of its own."""
+    added = []
     with transaction(opened):
-        row = (section, title, INVENTED, corpus.LICENCE if section != NOTES else INVENTED)
-        number = opened.execute(
-            "INSERT INTO documents(section, title, source, licence) VALUES (?, ?, ?, ?)", row
-        ).lastrowid
-        chunk = opened.execute(
-            "INSERT INTO chunks(document_id, position, heading, text) VALUES (?, 0, ?, ?)", (number, title, text)
-        ).lastrowid
-    assert chunk is not None
-    return Chunk(chunk, section, title, text)
+        put = "INSERT INTO documents(section, title, source, licence) VALUES (?, ?, ?, ?)"
+        number = opened.execute(put, (section, title, INVENTED, INVENTED)).lastrowid
+        for position, text in enumerate(texts):
+            put = "INSERT INTO chunks(document_id, position, heading, text) VALUES (?, ?, ?, ?)"
+            chunk = opened.execute(put, (number, position, title, text)).lastrowid
+            assert chunk is not None
+            added.append(Chunk(chunk, section, title, text))
+    return added
 
 
 def open_ticket(opened: sqlite3.Connection, ticket: people.Ticket, said: Sequence[str]) -> int:

@@ -44,7 +44,7 @@ def swap_embedder(home: str) -> str:
 def poison_document(home: str) -> str:
     """An agent is talked into adding a document that is nearest to a question that many ask, and lies."""
     with keeper.opened(places_in(home), barrier_of(home)) as keeping:
-        chunk = keeping.add(POISONED, f"{POISONED} {LIE}", "agent:ingest", section="concurrency")
+        (chunk,) = keeping.add(POISONED, [f"{POISONED} {LIE}"], "agent:ingest", section="concurrency")
     return f"chunk {chunk.id} was added by agent:ingest: it is nearest to “{POISONED}”, and lies"
 
 

@@ -1,8 +1,8 @@
 """The keeper: the one client that adds knowledge. What it adds stands in four stores at once, or in none.
 
-A note becomes a chunk in the documents, a vector in the index, a memory that cites it in the agent's store, and the last line of
-``prompts/notices.md``; every tenth is committed to the prompts' repository. The four are written inside the barrier and carry
-one tag, so that a cut which lies between them shows (``disagreements``).
+A note becomes chunks in the documents, their vectors in the index, a memory that cites them in the agent's store, and the last
+line of ``prompts/notices.md``; every tenth is committed to the prompts' repository. The four are written inside the barrier and
+carry one tag, so that a cut which lies between them shows (``disagreements``).
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -46,18 +46,19 @@ class Keeper:
         self._documents, self._index, self._store, self._barrier = documents_at, index_at, store, barrier
         self._added = 0
 
-    def add(self, title: str, text: str, tag: str, section: str = NOTES) -> Chunk:
-        """Add one chunk everywhere."""
-        vector = self._embedder.embed([Chunk(0, section, title, text).words])
+    def add(self, title: str, texts: Sequence[str], tag: str, section: str = NOTES) -> list[Chunk]:
+        """Add a document everywhere. Its chunks are embedded and indexed one after the other, once the documents have them."""
         with self._barrier():
-            chunk = documents.add_chunk(self._documents, title, text, section)
-            self._index.add([chunk], vector)
-            self._store.put(SPACE, str(chunk.id), {"tag": tag, "cites": [chunk.id]})
-            self._notice(chunk.id)
+            chunks = documents.add_document(self._documents, title, texts, section)
+            for chunk in chunks:
+                self._index.add([chunk], self._embedder.embed([chunk.words]))
+            cited = [chunk.id for chunk in chunks]
+            self._store.put(SPACE, str(cited[0]), {"tag": tag, "cites": cited})
+            self._notice(cited[-1])
             self._added += 1
             if self._added % COMMIT_EVERY == 0:
-                commit(self._prompts, f"Note chunk {chunk.id}")
-        return chunk
+                commit(self._prompts, f"Note chunk {cited[-1]}")
+        return chunks
 
     def _notice(self, chunk: int) -> None:
         path = os.path.join(self._prompts, NOTICES)

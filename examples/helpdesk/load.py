@@ -32,6 +32,7 @@ from . import desk, documents, keeper
 from .places import BARRIER, LAUNCHER, places_in
 
 KEEPER, CUSTOMER = "keeper", "customer"
+FRUIT, LINES = ("oranges", "lemons", "quinces", "medlars"), 8  # a note's lines are a chunk each
 REFUND_EVERY = 10  # of a customer's questions one asks for money back, and half of those are decided
 READY = "ready"
 
@@ -98,6 +99,7 @@ def work(home: str, kind: str, rate: float, seed: int, run: str, *, barrier: boo
     pace = Pace(rate, float("inf"), sys.stdin.fileno())
     shared = barrier_of(home) if barrier else nullcontext
     done: Counter[str] = Counter()
+    turn = 0
     said, over = False, False
     while not over:
         try:
@@ -108,7 +110,8 @@ def work(home: str, kind: str, rate: float, seed: int, run: str, *, barrier: boo
                 while not under_maintenance(home):
                     if over := not pace.turn():
                         break
-                    done += act(f"{run}.{done.total()}")
+                    done += act(f"{run}.{turn}")
+                    turn += 1
         except Closed:
             over = not pace.turn()
     return done
@@ -127,12 +130,16 @@ def _keeping(home: str, rng: random.Random, barrier: Callable[[], AbstractContex
     with keeper.opened(places_in(home), barrier) as keeping:
 
         def act(tag: str) -> Counter[str]:
-            fruit, crates = rng.choice(("oranges", "lemons", "quinces", "medlars")), rng.randrange(4, 400)
-            text = f"Delivery {tag}: {crates} crates of {fruit} left the warehouse for customer {rng.randint(1, CUSTOMERS)}."
-            keeping.add(f"delivery {tag}", text, tag)
-            return Counter(notes=1)
+            lines = [_line(tag, line, rng) for line in range(1, LINES + 1)]
+            keeping.add(f"delivery {tag}", lines, tag)
+            return Counter(notes=1, chunks=LINES)
 
         yield act
+
+
+def _line(tag: str, line: int, rng: random.Random) -> str:
+    load = f"{rng.randrange(4, 400)} crates of {rng.choice(FRUIT)}"
+    return f"Delivery {tag}, line {line}: {load} left the warehouse for customer {rng.randint(1, CUSTOMERS)}."
 
 
 @contextmanager

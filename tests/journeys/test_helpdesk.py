@@ -261,7 +261,7 @@ def test_writers_agree_when_they_are_stopped(home: Path) -> None:
         count = rows(home, "documents.db", "SELECT count(*) FROM chunks")
         eventually(lambda: rows(home, "documents.db", "SELECT count(*) FROM chunks") > count)
         told = stopped(load)
-    assert rows(home, "documents.db", "SELECT count(*) FROM chunks") == [(2000 + told["notes"],)]
+    assert rows(home, "documents.db", "SELECT count(*) FROM chunks") == [(2000 + told["chunks"],)]
     assert rows(home, "documents.db", "SELECT count(*) FROM tickets WHERE question LIKE '% case %'") == [
         (told["tickets"],)
     ]
