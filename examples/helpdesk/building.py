@@ -24,7 +24,6 @@ from .places import LAUNCHER, PLACES, read
 PACKAGE = os.path.dirname(os.path.abspath(__file__))
 CONTENT = os.path.join(PACKAGE, "content")
 CHUNKS = 2000
-TRAINED_ON = 20_000  # chunks; a large desk learns no more sections than a small one
 
 HISTORY = {  # message -> what the commit adds
     "Begin with a prompt and what we do not speak of": ["answer.md", "unknown.md", "notices.md", "policies/scope.md"],
@@ -81,7 +80,9 @@ def make(home: str, chunks: int = CHUNKS, isolation: str = "required", with_llm:
     _settings(places["config"], "llm" if with_llm else "composed")
     filled = documents.fill(places["documents"], chunks, building.SEED)
     index.create(places["index"], filled, embedder.Embedder.load(places["embedder"]))
-    learned = filled[:TRAINED_ON]
+    learned = filled[
+        : documents.unrepeated(places["documents"])
+    ]  # what is repeated would be held out and learned at once
     model, accuracy = router.train([chunk.words for chunk in learned], [chunk.section for chunk in learned])
     model.save(places["router"])
     waiting = _first_day(places | ({"llm": os.path.join(home, "llm")} if with_llm else {}))

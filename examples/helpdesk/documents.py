@@ -83,6 +83,14 @@ def fill(path: str, wanted: int, seed: int) -> list[Chunk]:
     return filled
 
 
+def unrepeated(path: str) -> int:
+    """How many chunks come first, before any that repeats one of them."""
+    with connected(path, read_only=True) as opened:
+        asked = "SELECT count(*) FROM chunks c JOIN documents d ON d.id = c.document_id WHERE d.title NOT LIKE '%(variation %)'"
+        count: int = opened.execute(asked).fetchone()[0]
+    return count
+
+
 def chunks_of(opened: sqlite3.Connection, ids: Iterable[int]) -> dict[int, Chunk]:
     """The chunks with these ids, those that exist."""
     wanted = list(ids)
