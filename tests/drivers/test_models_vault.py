@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,6 @@ from resurgam.drivers.models import ModelsDriver
 from resurgam.drivers.registry import driver_for
 from resurgam.drivers.tensor import Model, Window
 from resurgam.drivers.tensor_formats import read_model
-from resurgam.model.point import Severity
 from resurgam.model.system import Component, System, VaultPlace
 from resurgam.stores.local import LocalStore
 from resurgam.vault.compare import compare_points
@@ -33,7 +33,7 @@ def test_unchanged_files_are_not_decoded_and_changed_tensors_are_named(
     save_file(numbers, folder / "embedder.safetensors")
     save_file(numbers, folder / "router.safetensors")
     (folder / "broken.safetensors").write_bytes(b"no model")
-    (folder / "zz").mkdir()
+    os.mkfifo(folder / "a pipe")  # told at the end, and not part of what is remembered of the last model
     system = System(
         name="tests",
         vault=VaultPlace(path=str(tmp_path / "vault"), keys=str(tmp_path / "keys")),
@@ -68,7 +68,7 @@ def test_unchanged_files_are_not_decoded_and_changed_tensors_are_named(
         ("row", "header of router.safetensors", "~", "file.digest"),
     }
     assert not list(compare_points(two, three, repository))
-    assert [body.findings[Severity.WARNING] for body in (one, two, three)] == [1, 1, 1]
+    assert [body.findings for body in (one, two, three)] == [{"note": 1, "warning": 1, "broken": 0}] * 3
     target = system.components[0].bound_to(str(tmp_path / "restored"))
     driver = driver_for("models")
     driver.write(repository.snapshot(three, "weights").items(), target)

@@ -17,7 +17,7 @@ from __future__ import annotations
 import os
 import secrets
 from collections.abc import Iterable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 
 import msgspec
 from blake3 import blake3
@@ -70,28 +70,21 @@ class GitDriver:
 
     def __init__(self) -> None:
         self._files = FilesDriver()
-        self._held: dict[str, Held] = {}
+        self._held: dict[str, tuple[Component, Held]] = {}
         self._answers: dict[str, dict[str, list[Row]]] = {}
 
     def inspect(self, component: Component) -> Facts:
         """Facts of ``files``, and where the repository stands: branch, commit, what is under way, remotes without credentials,
-        submodules, what is changed and what is untracked."""
+        submodules, what is changed and what is untracked. Of what is held where the component is frozen."""
         options = _options(component)
         facts = self._files.inspect(_plain(component, options))
         if git_folder(component.location) is None:
             return facts | {"repository": "elsewhere"}
-        with closing(hold(component.location, options.exclude, FREEZE_LIMIT)) as held, _opened(held) as repository:
-            found = list(status(repository))
-            untracked = [file.size for _, letters, file in found if letters == "??" and file is not None]
-            return (
-                facts
-                | facts_of(repository)
-                | {
-                    "dirty": any(letters not in {"??", "!!"} for _, letters, _ in found),
-                    "untracked": len(untracked),
-                    "untracked_bytes": sum(untracked),
-                }
-            )
+        known = next((held for of, held in self._held.values() if of == component), None)
+        with ExitStack() as undo:
+            held = known or undo.enter_context(closing(hold(component.location, options.exclude, FREEZE_LIMIT)))
+            with _opened(held) as repository:
+                return facts | facts_of(repository) | _standing(repository)
 
     @contextmanager
     def freeze(self, component: Component, limit: float | None = None) -> Iterator[Position]:
@@ -100,7 +93,7 @@ class GitDriver:
         held = hold(component.location, _options(component).exclude, most)
         earned = Consistency.SNAPSHOT if held.steady else Consistency.CRASH
         position = Position(token=secrets.token_hex(16), earned=earned)
-        self._held[position.token] = held
+        self._held[position.token] = component, held
         try:
             yield position
         except BaseException:
@@ -162,7 +155,7 @@ class GitDriver:
         """Let go of copies and packs; repeatable."""
         del component
         self._answers.pop(at.token, None)
-        held = self._held.pop(at.token, None)
+        _, held = self._held.pop(at.token, (None, None))
         if held is not None:
             held.close()
 
@@ -190,7 +183,7 @@ class GitDriver:
         self._files.erase(target)
 
     def _holding(self, component: Component, at: Position) -> Held:
-        held = self._held.get(at.token)
+        _, held = self._held.get(at.token, (None, None))
         if held is None:
             raise NotFound(
                 f"The position of {component.name} is not held any more.",
@@ -220,6 +213,17 @@ def _plain(component: Component, options: Options, *left: str) -> Component:
 def _opened(held: Held) -> Iterator[Repository]:
     with closing(Repository({blob.path: blob for blob in held.blobs}, held.prefix)) as repository:
         yield repository
+
+
+def _standing(repository: Repository) -> Facts:
+    """What is not as committed, counted."""
+    found = list(status(repository))
+    untracked = [file.size for _, letters, file in found if letters == "??" and file is not None]
+    return {
+        "dirty": any(letters not in {"??", "!!"} for _, letters, _ in found),
+        "untracked": len(untracked),
+        "untracked_bytes": sum(untracked),
+    }
 
 
 def _index_entries(location: str, folder: str) -> list[tuple[bytes, int, int, bytes]] | None:

@@ -19,7 +19,7 @@ from __future__ import annotations
 import os
 import time
 from contextlib import ExitStack
-from typing import IO
+from typing import IO, Self
 
 from blake3 import blake3
 
@@ -33,7 +33,7 @@ from resurgam.errors import LimitExceeded, NotFound
 COPIED = 64 << 20  # bytes of everything but objects that are copied; what is beyond is read live
 COPIED_OBJECTS = 256 << 20
 PINNED_PACKS = 256  # files held open
-STEADY_ATTEMPTS = 4
+STEADY_ATTEMPTS = 5
 _WAIT = 0.01
 _LEAST = 0.5  # seconds that are left to a listing once it began
 
@@ -58,6 +58,12 @@ class Pinned:
     def file(self) -> IO[bytes]:
         """The same file for a library, with a position of its own; the caller closes it."""
         return open(os.dup(self._descriptor), "rb")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.let_go()
 
     def let_go(self) -> None:
         """Close it; repeatable."""
@@ -116,14 +122,18 @@ def hold(location: str, exclude: tuple[str, ...], limit: float) -> Held:
     found = git_folder(location)
     folder = ".git/" if found is None else found
     excluded = excluded_by((*exclude, *left_out(folder)))
-    for attempt in range(STEADY_ATTEMPTS, -1, -1):
+    left = STEADY_ATTEMPTS
+    while True:
         held = _attempt(location, os.fsencode(folder), excluded, deadline)
-        if held is not None and (held.steady or not attempt or time.monotonic() > deadline):
-            return held
+        late = time.monotonic() > deadline
         if held is not None:
+            left -= 1
+            if held.steady or not left or late:
+                return held
             held.close()
+        elif late:
+            raise _restless(location, limit)
         time.sleep(_WAIT)
-    raise _restless(location, limit)
 
 
 def _restless(location: str, limit: float) -> LimitExceeded:
@@ -186,22 +196,23 @@ def _kept(listing: Listing, copy: PrivateCopy, undo: ExitStack) -> tuple[list[Bl
     """The objects: packs pinned, all else copied while there is room; and whether one was gone, as after a ``git gc``."""
     troubles, packs, room, items = Troubles(), PINNED_PACKS, COPIED_OBJECTS, []
     for blob in blobs(listing, troubles, nothing_known):
+        if not blob.size:
+            items.append(blob)
+            continue
+        blob.source.close()  # it would watch whether the file stands still; objects are never written to
+        try:
+            pinned = Pinned(listing.where(blob.path))
+        except FileNotFoundError:
+            return [], True
         if packs and blob.path.endswith(b".pack"):
             packs -= 1
-            blob.source.close()
-            try:
-                pinned = Pinned(listing.where(blob.path))
-            except FileNotFoundError:
-                return [], True
             undo.callback(pinned.let_go)
             items.append(Blob(blob.path, blob.size, pinned, blob.meta, blob.stamp))
-        elif blob.size and blob.size <= room:
-            if not copy.add(blob):
-                return [], True
-            room -= blob.size
-            items.append(copy.blobs[-1])
-        else:
-            items.append(blob)
+            continue
+        with pinned:
+            whole = blob.size <= room and copy.add(Blob(blob.path, blob.size, pinned, blob.meta, blob.stamp))
+        room -= blob.size if whole else 0
+        items.append(copy.blobs[-1] if whole else blob)
     return items, troubles.incomplete
 
 
