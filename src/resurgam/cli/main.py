@@ -31,6 +31,7 @@ EPILOG = (
 _VERBS = {
     "init": ("capture", "init"),
     "preflight": ("capture", "preflight"),
+    "drivers": ("drivers", "drivers"),
     "capture": ("capture", "capture"),
     "coverage": ("environment", "coverage"),
     "points": ("points", "points"),

@@ -5,14 +5,18 @@ A package brings a driver by an entry point, and passes the exam of ``resurgam.t
     [project.entry-points."resurgam.drivers"]
     mystore = "mypackage.mydriver:MyDriver"
 
-The kinds of this package come first: no other package can put itself in the place of one of them.
+The kinds of this package come first: no other package can put itself in the place of one of them. What ``resurgam drivers``
+says of them stands here too, since a driver's own module may need a library that is not installed; tests/house/test_drivers.py
+keeps it true.
 """
 
 from __future__ import annotations
 
 import importlib
+from collections.abc import Mapping
 from functools import cache
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import Distribution, EntryPoint, entry_points
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from resurgam.drivers.base import Driver
@@ -22,28 +26,89 @@ from resurgam.model.nearest import did_you_mean
 GROUP = "resurgam.drivers"
 
 
-class _Place(NamedTuple):
-    """Where a driver's class is, and what to install where its library is missing."""
+class Place(NamedTuple):
+    """Where a driver's class is, and what to install where its library is missing. ``captures`` is for people; ``tested`` are the
+    distributions it works with, each with the versions that its exam has passed with; ``certified`` says that the exam is sat
+    on the real store whenever this package is tested."""
 
     module: str
     name: str
     install: str
+    captures: str = ""
+    tested: Mapping[str, tuple[str, ...]] = MappingProxyType({})
+    certified: bool = False
 
 
 _OURS = {
-    "chroma": _Place("resurgam.drivers.chroma", "ChromaDriver", "resurgam[chroma]"),
-    "environment": _Place("resurgam.drivers.environment", "EnvironmentDriver", "resurgam"),
-    "files": _Place("resurgam.drivers.files", "FilesDriver", "resurgam"),
-    "git": _Place("resurgam.drivers.git", "GitDriver", "resurgam[git]"),
-    "langgraph": _Place("resurgam.drivers.langgraph", "LangGraphDriver", "resurgam[langgraph]"),
-    "models": _Place("resurgam.drivers.models", "ModelsDriver", "resurgam[models]"),
-    "sqlite": _Place("resurgam.drivers.sqlite", "SqliteDriver", "resurgam"),
+    "chroma": Place(
+        "resurgam.drivers.chroma",
+        "ChromaDriver",
+        "resurgam[chroma]",
+        "the folder of a Chroma PersistentClient: collections, documents, metadata, vectors",
+        {"chromadb": ("1.5.9",)},
+        certified=True,
+    ),
+    "environment": Place(
+        "resurgam.drivers.environment",
+        "EnvironmentDriver",
+        "resurgam",
+        "a description of a Python environment: interpreter, packages, machine, code",
+        certified=True,
+    ),
+    "files": Place(
+        "resurgam.drivers.files",
+        "FilesDriver",
+        "resurgam",
+        "a folder of files, or one file",
+        certified=True,
+    ),
+    "git": Place(
+        "resurgam.drivers.git",
+        "GitDriver",
+        "resurgam[git]",
+        "a git working tree with its repository, or a bare one",
+        {"dulwich": ("1.2.21",)},
+        certified=True,
+    ),
+    "langgraph": Place(
+        "resurgam.drivers.langgraph",
+        "LangGraphDriver",
+        "resurgam[langgraph]",
+        "an agent's threads and memories in LangGraph's SQLite saver and store",
+        {"langgraph-checkpoint-sqlite": ("3.1.2",), "ormsgpack": ("1.13.1",)},
+        certified=True,
+    ),
+    "models": Place(
+        "resurgam.drivers.models",
+        "ModelsDriver",
+        "resurgam[models]",
+        "model files, seen as tensors: safetensors, ONNX, GGUF, npy, npz, torch",
+        {"gguf": ("0.19.0",), "onnx": ("1.23.2",)},
+        certified=True,
+    ),
+    "sqlite": Place(
+        "resurgam.drivers.sqlite",
+        "SqliteDriver",
+        "resurgam",
+        "an SQLite database, in every journal mode",
+        certified=True,
+    ),
 }
 
 
 def kinds() -> tuple[str, ...]:
     """The words that may stand after ``driver`` in a manifest, sorted. Nothing is imported for it."""
     return tuple(sorted({*_OURS, *_others()}))
+
+
+def places() -> dict[str, Place]:
+    """Every kind with its place, sorted by kind. Nothing is imported for it."""
+    return dict(sorted({**_others(), **_OURS}.items()))
+
+
+def providers() -> dict[str, Distribution | None]:
+    """The distribution that brings each kind which is not of this package; None where it is not known."""
+    return {point.name: point.dist for point in entry_points(group=GROUP) if point.name not in _OURS}
 
 
 @cache
@@ -67,7 +132,7 @@ def driver_for(kind: str) -> Driver:
     return driver
 
 
-def _load(kind: str, place: _Place) -> Any:
+def _load(kind: str, place: Place) -> Any:
     """The driver's class. Whatever of our own cannot be imported is a defect and stays an ImportError."""
     try:
         return getattr(importlib.import_module(place.module), place.name)
@@ -83,10 +148,10 @@ def _load(kind: str, place: _Place) -> Any:
 
 
 @cache
-def _others() -> dict[str, _Place]:
+def _others() -> dict[str, Place]:
     return {point.name: _place_of(point) for point in entry_points(group=GROUP)}
 
 
-def _place_of(point: EntryPoint) -> _Place:
+def _place_of(point: EntryPoint) -> Place:
     package = point.dist.name if point.dist else point.module.split(".")[0]
-    return _Place(point.module, point.attr, package)
+    return Place(point.module, point.attr, package)
