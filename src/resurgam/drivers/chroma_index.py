@@ -44,12 +44,17 @@ Rows = npt.NDArray[np.int64]
 
 
 class Header(NamedTuple):
-    """What of ``header.bin`` is needed to find vectors; sizes in bytes."""
+    """What of ``header.bin`` is needed to find vectors and to walk the graph; sizes in bytes. ``upper_links`` and ``ground_links``
+    are the most neighbours that an element has above level 0, and on it."""
 
     elements: int
     stride: int
     label_offset: int
     data_offset: int
+    top: int
+    entry: int
+    upper_links: int
+    ground_links: int
 
     @property
     def dimension(self) -> int:
@@ -61,13 +66,15 @@ def read_header(data: bytes | memoryview) -> Header:
     """Raises IntegrityError where it is torn, of another version, or contradicts itself."""
     if len(data) < _HEADER.size:
         raise broken(f"{HEADER} has {len(data)} bytes instead of {_HEADER.size}")
-    version, level0, capacity, elements, stride, label_at, data_at, _, _, _, neighbours, *_ = _HEADER.unpack_from(data)
+    version, level0, capacity, elements, stride, label_at, data_at, top, entry, upper, ground, *_ = _HEADER.unpack_from(
+        data
+    )
     if version != VERSION:
         raise broken(f"{HEADER} is of version {version}; this release reads version {VERSION}")
-    sound = level0 == 0 and elements <= capacity and data_at == 4 * neighbours + 4
+    sound = level0 == 0 and elements <= capacity and data_at == 4 * ground + 4 and 0 < upper <= ground
     if not sound or not data_at < label_at or (label_at - data_at) % 4 or stride != label_at + 8:
         raise broken(f"{HEADER} contradicts itself")
-    return Header(elements, stride, label_at, data_at)
+    return Header(elements, stride, label_at, data_at, top, entry, upper, ground)
 
 
 class Index:
@@ -85,10 +92,12 @@ class Index:
             raise broken(f"{LEVEL0} ends before its {header.elements} elements do")
         if len(files[LENGTHS]) < 4 * header.elements:
             raise broken(f"{LENGTHS} ends before its {header.elements} elements do")
+        self.header = header
         self.dimension = header.dimension
         labels = read_label_map(files[LABELS]).labels if LABELS in files else {}
         table = np.frombuffer(files[LEVEL0], np.uint8, header.elements * header.stride)
-        table = table.reshape(header.elements, header.stride)
+        self.table = table = table.reshape(header.elements, header.stride)
+        self.links = files[LINKS]
         self._vectors = table[:, header.data_offset : header.label_offset].view("<f4")
         self._lengths = np.frombuffer(files[LENGTHS], "<f4", header.elements) if cosine else None
         alive = (table[:, :4].view("<u4")[:, 0] & _DELETED) == 0

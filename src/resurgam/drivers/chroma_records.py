@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 
+from resurgam.drivers.chroma_graph import damage
 from resurgam.drivers.chroma_index import Index
 from resurgam.drivers.chroma_store import (
     ADD,
@@ -83,6 +84,9 @@ class Records:
     def findings(self, component: str) -> Iterator[Finding]:
         """Where the two halves disagree, and vectors that cannot be searched. Every vector is looked at. Raises sqlite3.Error."""
         name, ids = self._collection.name, self._ids()
+        if self._index is not None and (wrong := damage(self._index.header, self._index.table, self._index.links)):
+            what = f"Collection {name} has an index that a search can hang in or crash on: {wrong}."
+            yield Finding(severity=Severity.BROKEN, what=what, component=component)
         broken, warning, note = Severity.BROKEN, Severity.WARNING, Severity.NOTE
         told = [
             (broken, "has lost vectors: ids without one", sorted(ids - self._vectors.keys())),
