@@ -131,7 +131,7 @@ def test_a_diff_tells_rows_by_key_and_files_by_path(world: World) -> None:
         ("prompts", "", "+", "second.txt"),
         ("config", "", "~", "app.json"),
     }
-    shown = world.run("diff", a, b)
+    shown = world.run("diff", a, b, "--stat")
     assert (shown.code, shown.err) == (0, "")
     assert shown.out.splitlines() == [
         "config",

@@ -74,3 +74,30 @@ def found_in_file(text: str) -> str | None:
         if says_secret(match[1]) and is_literal(match[2]) and match[2] not in {"null", "true", "false", "None"}:
             return f"a literal value under '{match[1]}'"
     return None
+
+
+def masked(text: str, under: str = "") -> str:
+    """``text`` for people's eyes: whatever in it has one of the signs is ``***``, and all of it where ``under``, the name that it
+    stands under, says secret."""
+    if under and says_secret(under) and is_literal(text):
+        return MASK
+    text = _KEY_BLOCK.sub(MASK, _PASSWORD_IN_URL.sub(rf"\1{MASK}@", text))
+    text = _TOKEN.sub(MASK, text)
+    return _ASSIGNED.sub(_masked_value, text)
+
+
+def _masked_value(match: re.Match[str]) -> str:
+    key, between, value = match.groups()
+    if not says_secret(key):
+        return f"{key}{between}{_ASSIGNED.sub(_masked_value, value)}"  # a query in an address, JSON in a text
+    return match[0] if REFERENCE.fullmatch(value.strip("\"' ")) or value in _NOTHING else f"{key}{between}{MASK}"
+
+
+MASK = "***"
+_NOTHING = {"", "null", "true", "false", "None", '""', "''"}
+_PASSWORD_IN_URL = re.compile(r"\b([a-z][a-z0-9+.-]*://[^\s/:@]*:)(?!\$\{)[^\s/@]+@", re.IGNORECASE)
+_KEY_BLOCK = re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)", re.DOTALL)
+_TOKEN = re.compile(rf"(?:{_BEGINNINGS.pattern})[^\s\"',;)]*|(?<=Bearer )[^\s\"',;]+")
+_ASSIGNED = re.compile(
+    r"""([A-Za-z][\w.-]*)(["']?[ \t]*[:=][ \t]*)("[^"\n]*"|'[^'\n]*'|\$\{\w+\}|[^\s"',}\]{\[][^\n,}\]]*)"""
+)

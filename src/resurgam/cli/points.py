@@ -1,12 +1,8 @@
-"""points, show, diff: what is in the vault."""
+"""points, show: what is in the vault."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from itertools import groupby, islice
-from typing import Annotated
-
-import typer
 
 from resurgam.cli import output
 from resurgam.cli.context import (
@@ -20,7 +16,6 @@ from resurgam.cli.context import (
 )
 from resurgam.model.codec import to_plain
 from resurgam.model.point import Finding, PointBody, Severity
-from resurgam.vault.compare import Difference, compare_points
 from resurgam.vault.repository import Sealed
 
 
@@ -124,41 +119,6 @@ def show(
     return 0
 
 
-def diff(
-    a: PointArgument,
-    b: PointArgument,
-    manifest: ManifestOption = DEFAULT_MANIFEST,
-    vault: VaultOption = None,
-    keys: KeysOption = None,
-    limit: Annotated[int, typer.Option(help="At most this many lines per table or component; 0 for all.")] = 50,
-    json: JsonOption = False,
-) -> int:
-    """Show what differs between two points.
-
-    Rows by key, files by path.
-
-    Examples:
-
-        resurgam diff 3fa9 latest
-
-        resurgam diff 2026-11-20T00:00 latest --json
-    """
-    context = Context(manifest, vault, keys)
-    if not context.repository.keyring.can_read:
-        _ = context.repository.keyring.identities  # says which key is missing
-    left, right = context.point(a).body, context.point(b).body
-    differences = compare_points(left, right, context.repository)
-    if json:
-        output.as_json([difference._asdict() for difference in differences])
-        return 0
-    total = 0
-    for (component, kind, where), group in groupby(differences, key=lambda d: (d.component, d.kind, d.where)):
-        total += _show_group(component, kind, where, group, limit)
-    between = f"difference{'' if total == 1 else 's'} between {left.id} and {right.id}"
-    output.line(f"{total} {between}" if total else "no difference")
-    return 0
-
-
 def summary(context: Context, sealed: Sealed) -> dict[str, object]:
     """A point as JSON: its record's body, its state, and when the vault received it."""
     plain: dict[str, object] = to_plain(sealed.body)
@@ -186,19 +146,6 @@ def findings(found: Iterable[Finding]) -> None:
         output.line(f"  {finding.severity.value}: {where}{finding.what}", style=style[finding.severity])
         if finding.keys:
             output.line(f"    {', '.join(finding.keys)}")
-
-
-def _show_group(component: str, kind: str, where: str, group: Iterable[Difference], limit: int) -> int:
-    output.line(f"{component}{' / ' + where if where else ''}" + (" (rows)" if kind == "row" else ""), style="bold")
-    total = 0
-    shown = group if not limit else islice(group, limit)
-    for difference in shown:
-        total += 1
-        output.line(f"  {difference.sign} {difference.key}")
-    rest = sum(1 for _ in group)
-    if rest:
-        output.line(f"  ... and {rest} more (--limit 0 shows all)")
-    return total + rest
 
 
 def _counts(counts: dict[str, int]) -> str:

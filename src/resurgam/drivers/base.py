@@ -32,7 +32,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING, Protocol, TypeVar, runtime_checkable
+from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import msgspec
 
@@ -65,13 +65,15 @@ class Freeze(StrEnum):
 class Traits(msgspec.Struct, frozen=True, kw_only=True):
     """Differences between drivers as data. ``consistency`` is the best it can earn, ``freeze_limit`` the seconds after
     which its freeze must have let go. Where it ``describes``, a restore says what was there and cannot become it: the live
-    one is neither hidden from a judged copy nor exchanged by a promotion."""
+    one is neither hidden from a judged copy nor exchanged by a promotion. ``look`` is a command for people who want to see what
+    a restored copy at ``{place}`` holds."""
 
     consistency: Consistency
     equality: Equality
     freeze: Freeze
     freeze_limit: float
     describes: bool = False
+    look: str = "ls -lR {place}"
 
 
 class Source(Protocol):
@@ -239,6 +241,24 @@ class LeavesOut(Protocol):
 
     def left_out(self, component: Component) -> list[bytes]:
         """The topmost paths, relative to the location and sorted, that the options leave out; all of them, or Denied."""
+        ...
+
+
+class Told(NamedTuple):
+    """How a row of a table differs, in words: its table, the values of its key, and what there is to say."""
+
+    table: str
+    key: tuple[Json, ...]
+    said: str
+
+
+@runtime_checkable
+class Tells(Protocol):
+    """An optional port: tells how two versions of a Blob differ in the rows that are decoded from it, from their bytes alone and
+    with what no comparison of values shows (the norm of a tensor's difference). Without it, copies are restored and read."""
+
+    def tell(self, component: Component, before: Blob, after: Blob) -> Iterator[Told]:
+        """Every row that both versions have and that differs. Raises what reading raises."""
         ...
 
 

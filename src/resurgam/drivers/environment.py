@@ -107,6 +107,7 @@ class EnvironmentDriver:
         freeze=Freeze.COPY,
         freeze_limit=FREEZE_LIMIT,
         describes=True,
+        look="cat {place}/environment.json",
     )
 
     def __init__(self) -> None:

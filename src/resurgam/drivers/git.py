@@ -66,6 +66,7 @@ class GitDriver:
         equality=Equality.BYTES,
         freeze=Freeze.COPY,
         freeze_limit=FREEZE_LIMIT,
+        look="git -C {place} log --stat",
     )
 
     def __init__(self) -> None:

@@ -70,6 +70,7 @@ class LangGraphDriver:
         equality=Equality.BYTES,
         freeze=Freeze.PIN,
         freeze_limit=SqliteDriver.traits.freeze_limit,
+        look="sqlite3 -readonly {place}",
     )
 
     def __init__(self, clock: Clock | None = None) -> None:

@@ -23,10 +23,11 @@ import msgspec
 
 from resurgam.drivers import models_rows as said
 from resurgam.drivers.asked import ask
-from resurgam.drivers.base import Blob, Facts, Item, Rows, Source
+from resurgam.drivers.base import Blob, Facts, Item, Rows, Source, Told
 from resurgam.drivers.files import FilesDriver
 from resurgam.drivers.files_listing import excluded_by, scan, shown
 from resurgam.drivers.models_rows import FILES, METADATA, TENSORS, OpenFile, Row, name_of, place_of, state_of
+from resurgam.drivers.models_telling import told
 from resurgam.drivers.tensor import Malformed, Model, Window
 from resurgam.drivers.tensor_formats import read_model
 from resurgam.errors import Busy, ManifestError
@@ -109,6 +110,10 @@ class ModelsDriver:
             if isinstance(item, Blob) and item.meta.get("y", "f") == "f":
                 yield item
                 item.source.close()
+
+    def tell(self, component: Component, before: Blob, after: Blob) -> Iterator[Told]:
+        """How tensors moved: norms, and the norm of the difference."""
+        return told(shown(after.path), name_of(component, after.path), before, after)
 
     def release(self, component: Component, at: Position) -> None:
         """Let go of what ``files`` holds and of what was decoded."""

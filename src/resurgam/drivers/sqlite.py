@@ -66,6 +66,7 @@ class SqliteDriver:
         equality=Equality.BYTES,
         freeze=Freeze.PIN,
         freeze_limit=Options().freeze_limit,
+        look="sqlite3 -readonly {place}",
     )
 
     def __init__(self) -> None:

@@ -39,8 +39,10 @@ def restore(
     *,
     components: tuple[str, ...] = (),
     progress: Progress | None = None,
+    furnish: Callable[[str, Restored], None] | None = None,
 ) -> Restored:
     """Build copies of ``components`` (all where none is named) of a point in ``target``, which must not exist or be empty.
+    ``furnish`` may add to the whole folder just before it gets its name.
 
     Raises TargetRefused, NotFound, IntegrityError, StoreFull, Denied. Whatever stops it, ``target`` is whole or not there;
     what was half built is removed, or by the next restore into the same target if the process was killed.
@@ -64,6 +66,8 @@ def restore(
             id=restored.id, point=body.id, system=system.name, copies=copies, state=restored.state, seconds=seconds
         ).after(Event.FINISH)
         save(partial, done)
+        if furnish is not None:
+            furnish(partial, done)
         _become(partial, target)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)

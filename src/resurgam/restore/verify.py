@@ -90,7 +90,7 @@ def verify(
     """
     body = sealed.body
     particulars = repository.particulars(body)
-    system = _as_accepted_here(particulars.system, own)
+    system = as_accepted_here(particulars.system, own)
     live = [*replaceable(own, drivers).locations().values(), own.vault.path, own.vault.keys] if own else []
     hidden = [os.path.abspath(path) for path in (*live, *hide)]
     _ = repository.keyring.signer(Role.VERIFIER)  # a missing key is told before the work, not after it
@@ -208,7 +208,7 @@ def _is_yardstick(verdict: Verdict) -> bool:
     return verdict.first_proof and verdict.judgement is not Judgement.DIFFERENT
 
 
-def _as_accepted_here(system: System, own: System | None) -> System:
+def as_accepted_here(system: System, own: System | None) -> System:
     """P6, P9: a point that says ``best-effort`` does not decide what its commands may do here; this host's manifest must too."""
     accepted = own is not None and own.isolation is Isolation.BEST_EFFORT
     return system if accepted else msgspec.structs.replace(system, isolation=Isolation.REQUIRED)

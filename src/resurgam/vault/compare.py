@@ -1,16 +1,22 @@
-"""What differs between two points: files by path and digest, rows by key. Reads only the pages that differ (P11)."""
+"""What differs between two points: files by path and digest, rows by key. Reads only the pages that differ (P11).
+
+Two readings of the same walk: :func:`compare_points` is for whoever wants names; :class:`Compared` hands out what the names stand
+for (entries of files, digests of rows), for whoever goes on to fetch the values.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from resurgam.model.point import PointBody
 from resurgam.vault.pack import Kind
 from resurgam.vault.pages import EMPTY, Child, Get, Root, differing
+from resurgam.vault.reader import SnapshotReader
 from resurgam.vault.repository import Repository
-from resurgam.vault.snapshots import Entry, SnapshotRoot, read_entries
-from resurgam.vault.tables import Table, decode_key, differing_keys
+from resurgam.vault.snapshots import Entry, read_entries
+from resurgam.vault.tables import Pair, Table, decode_key, differing_pairs, keys_of
 
 
 class Difference(NamedTuple):
@@ -24,38 +30,115 @@ class Difference(NamedTuple):
     key: str
 
 
+class FileChange(NamedTuple):
+    """A file that differs; None where a side has none."""
+
+    path: bytes
+    before: Entry | None
+    after: Entry | None
+
+    @property
+    def sign(self) -> str:
+        """See ``Difference``."""
+        return "-" if self.after is None else "+" if self.before is None else "~"
+
+
+class RowChange(NamedTuple):
+    """A row that differs, as each side's key and digest; None where a side has none."""
+
+    sign: str
+    key: bytes
+    before: Pair | None
+    after: Pair | None
+
+
+class TableChange(NamedTuple):
+    """A table that differs: its description (of the second point where both have it), and the rows that one side alone has."""
+
+    table: Table
+    removed: Counter[Pair]
+    added: Counter[Pair]
+
+    def rows(self) -> Iterator[RowChange]:
+        """Removed rows, added ones, changed ones; each by key."""
+        gone, new, changed = keys_of(self.removed, self.added)
+        before, after = _by_key(self.removed), _by_key(self.added)
+        for key in gone:
+            yield RowChange("-", key, before[key].pop(), None)
+        for key in new:
+            yield RowChange("+", key, None, after[key].pop())
+        for key in changed:
+            yield RowChange("~", key, before[key].pop(), after[key].pop())
+
+
+class Compared:
+    """One component in two points. Raises Denied without an identity."""
+
+    def __init__(self, name: str, before: SnapshotReader, after: SnapshotReader) -> None:
+        self.name, self.before, self.after = name, before, after
+        tables = (*before.root.tables, *after.root.tables)
+        self._images = {table.view_of for table in tables if table.view_of is not None}
+
+    def files(self) -> Iterator[FileChange]:
+        """Files that differ, by path. An image whose rows are known is told by its rows."""
+        return (change for change in self._all_files() if change.path not in self._images)
+
+    def images(self) -> Iterator[FileChange]:
+        """The other ones: files from which tables are decoded."""
+        return (change for change in self._all_files() if change.path in self._images)
+
+    def tables(self) -> Iterator[TableChange]:
+        """Tables of which rows differ, by name."""
+        before, after = ({table.name: table for table in side.root.tables} for side in (self.before, self.after))
+        for name in sorted(before.keys() | after.keys()):
+            left, right = (side[name].root if name in side else EMPTY for side in (before, after))
+            removed, added = differing_pairs(left, right, self.after.get)
+            if removed or added:
+                yield TableChange(after.get(name) or before[name], removed, added)
+
+    def _all_files(self) -> Iterator[FileChange]:
+        return _files(self.before.root.blobs, self.after.root.blobs, self.after.get)
+
+
 def compare_points(a: PointBody, b: PointBody, repository: Repository) -> Iterable[Difference]:
     """All differences, component by component. Raises Denied without an identity."""
+    for name, sign in components_of(a, b):
+        if sign:
+            yield Difference(name, "component", "", sign, name)
+            continue
+        compared = Compared(name, repository.snapshot(a, name), repository.snapshot(b, name))
+        for file in compared.files():
+            yield Difference(name, "file", "", file.sign, shown_path(file.path))
+        for table in compared.tables():
+            for row in table.rows():
+                yield Difference(name, "row", table.table.name, row.sign, shown_key(row.key))
+
+
+def components_of(a: PointBody, b: PointBody) -> Iterator[tuple[str, str]]:
+    """Names of the components of both points, sorted, each with the sign of one that only one point has, else empty."""
     first, second = {s.component for s in a.snapshots}, {s.component for s in b.snapshots}
     for name in sorted(first | second):
-        if name not in second:
-            yield Difference(name, "component", "", "-", name)
-        elif name not in first:
-            yield Difference(name, "component", "", "+", name)
-        else:
-            left, right = repository.snapshot(a, name), repository.snapshot(b, name)
-            yield from _components(name, left.root, right.root, right.get)
+        yield name, "-" if name not in second else "+" if name not in first else ""
 
 
-def _components(name: str, a: SnapshotRoot, b: SnapshotRoot, get: Get) -> Iterable[Difference]:
-    views = {table.view_of for table in (*a.tables, *b.tables) if table.view_of is not None}
-    for sign, path in _files(a.blobs, b.blobs, get):
-        if path not in views:  # an image whose rows are known is told by its rows
-            yield Difference(name, "file", "", sign, path.decode("utf-8", "backslashreplace"))
-    tables_a, tables_b = ({table.name: table for table in root.tables} for root in (a, b))
-    for table in sorted(tables_a.keys() | tables_b.keys()):
-        yield from _tables(name, table, tables_a.get(table), tables_b.get(table), get)
+def shown_path(path: bytes) -> str:
+    """A path for people."""
+    return path.decode("utf-8", "backslashreplace")
 
 
-def _files(a: Root, b: Root, get: Get) -> Iterable[tuple[str, bytes]]:
+def shown_key(key: bytes) -> str:
+    """A row's key for people."""
+    if not key:
+        return "(a row of a table without key)"
+    return ", ".join(repr(value) if isinstance(value, bytes) else str(value) for value in decode_key(key))
+
+
+def _files(a: Root, b: Root, get: Get) -> Iterator[FileChange]:
     left, right = (_entries(children, get) for children in differing(a, b, Kind.TREE, get))
     for path in sorted(left.keys() | right.keys()):
-        if path not in right:
-            yield "-", path
-        elif path not in left:
-            yield "+", path
-        elif (left[path].digest, _kept(left[path])) != (right[path].digest, _kept(right[path])):
-            yield "~", path
+        before, after = left.get(path), right.get(path)
+        if before is None or after is None or (before.digest, _kept(before)) != (after.digest, _kept(after)):
+            yield FileChange(path, before, after)
 
 
 def _entries(children: Iterable[Child], get: Get) -> dict[bytes, Entry]:
@@ -67,14 +150,8 @@ def _kept(entry: Entry) -> dict[str, object]:
     return {word: value for word, value in entry.meta.items() if word != "t"}
 
 
-def _tables(component: str, name: str, a: Table | None, b: Table | None, get: Get) -> Iterable[Difference]:
-    gone, new, changed = differing_keys(a.root if a else EMPTY, b.root if b else EMPTY, get)
-    for sign, keys in (("-", gone), ("+", new), ("~", changed)):
-        for key in keys:
-            yield Difference(component, "row", name, sign, _shown(key))
-
-
-def _shown(key: bytes) -> str:
-    if not key:
-        return "(a row of a table without key)"
-    return ", ".join(repr(value) if isinstance(value, bytes) else str(value) for value in decode_key(key))
+def _by_key(pairs: Counter[Pair]) -> dict[bytes, list[Pair]]:
+    found: dict[bytes, list[Pair]] = {}
+    for pair in sorted(pairs.elements()):
+        found.setdefault(pair[0], []).append(pair)
+    return found

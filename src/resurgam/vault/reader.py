@@ -187,10 +187,13 @@ class SnapshotReader:
         """All entries in path order."""
         return entries(self.root.blobs, self._reader.get)
 
+    def blob(self, entry: Entry) -> Blob:
+        """One entry of this snapshot, to be read."""
+        return Blob(entry.path, entry.size, VaultSource(self._reader, entry), entry.meta)
+
     def items(self) -> Iterator[Item]:
         """What a driver writes back. Tables that are views come with no rows: their image holds them."""
-        for entry in self.entries():
-            yield Blob(entry.path, entry.size, VaultSource(self._reader, entry), entry.meta)
+        yield from map(self.blob, self.entries())
         for table in self.root.tables:
             yield Rows(table.name, tuple(table.columns), tuple(table.key), (), table.view_of)
 

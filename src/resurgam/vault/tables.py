@@ -85,6 +85,11 @@ def encode_key(values: Iterable[Json]) -> bytes:
     return b"".join(map(_encode_value, values))
 
 
+def key_of(values: Iterable[Json], row_key: bytes) -> bytes:
+    """The key of a row as its table holds it: cut where it is long."""
+    return _bounded(encode_key(values), row_key)
+
+
 def decode_key(key: bytes) -> tuple[Json, ...]:
     """The values of a key; of one that was cut, what is left of them and an ellipsis. Raises IntegrityError where it is none."""
     values, end = _decode_values(key)
@@ -140,11 +145,20 @@ def keys_and_digests(
         yield keys, digests
 
 
-def differing_keys(a: Root, b: Root, get: Get) -> tuple[list[bytes], list[bytes], list[bytes]]:
-    """Keys that were removed, added and changed between two trees of rows, reading only pages that differ."""
+def differing_pairs(a: Root, b: Root, get: Get) -> tuple[Counter[Pair], Counter[Pair]]:
+    """Keys with digests that only one of two trees of rows has, reading only pages that differ."""
     left, right = differing(a, b, Kind.ROWS, get)
     gone, new = Counter(_read(left, get)), Counter(_read(right, get))
-    removed, added = gone - new, new - gone
+    return gone - new, new - gone
+
+
+def differing_keys(a: Root, b: Root, get: Get) -> tuple[list[bytes], list[bytes], list[bytes]]:
+    """Keys that were removed, added and changed between two trees of rows, reading only pages that differ."""
+    return keys_of(*differing_pairs(a, b, get))
+
+
+def keys_of(removed: Counter[Pair], added: Counter[Pair]) -> tuple[list[bytes], list[bytes], list[bytes]]:
+    """The keys of ``differing_pairs``: removed, added, changed. A row without a key is never changed."""
     before, after = {key for key, _ in removed}, {key for key, _ in added}
     changed = (before & after) - {b""}
     return (
