@@ -92,7 +92,7 @@ def test_a_service_is_understood_as_a_system(service: Path) -> None:
     where = {c.name: (c.driver, os.path.relpath(c.location, service)) for c in system.components}
     assert where == {
         "handbook": ("sqlite", "data/handbook.db"),
-        "models": ("files", "models"),
+        "models": ("models", "models"),
         "prompts": ("files", "prompts"),
         "config": ("files", "config"),
     }

@@ -1,57 +1,29 @@
 """A first manifest for a folder: the text of a ``resurgam.yaml`` that loads as it is, made from what lies there.
 
-    survey -> names -> relations, invariants, probes -> text
+    survey -> parts -> links -> components, barrier, invariants, probes -> text
 
-The owner's knowledge is not guessed. A relation between components is proposed only where a file says so, and a comment names
-the file; keys that must exist are the foreign keys that a database declares; the only probes are counts, which are necessary and
-never sufficient (P4), so a comment says what is still unprobed.
+The owner's knowledge is not guessed. A relation between components is proposed where a file says so or the data of two stores
+show it, and a comment says why; keys that must exist are the foreign keys that a database declares, and inclusions that were
+checked on the data before they were proposed. What was inferred is called so. The only probes are counts and rows that should
+stay, which are necessary and never sufficient (P4), so a comment says what is still unprobed.
 """
 
 from __future__ import annotations
 
 import os
-import re
-import sqlite3
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 
-import yaml
-
-from resurgam.capture.discover_sqlite import Database, ForeignKey, look_into, quoted
+from resurgam.capture.discover_kinds import DRIVERS, STORES, Kind
+from resurgam.capture.discover_links import Builder, Link, builders, links_between
+from resurgam.capture.discover_parts import LOOKED, Part, Role, parts_of
+from resurgam.capture.discover_probes import probes
+from resurgam.capture.discover_sqlite import ForeignKey, quoted
+from resurgam.capture.discover_text import Names, in_brackets, listed, scalar, shown, size
 from resurgam.capture.manifest import FORMAT
-from resurgam.capture.survey import Found, Kind, Survey, survey, writable
+from resurgam.capture.survey import Survey, survey, writable
 
-MAX_COUNTS = 12  # probes of counts per database; more tables share them, since each probe costs a process
-
-_NOT_NAME = re.compile(r"[^a-z0-9_]+")
-
-
-@dataclass(slots=True)
-class _Part:
-    """A component to be: what was found, under which name, and what is known of it."""
-
-    name: str
-    found: Found
-    database: Database | None = None
-    relations: list[tuple[str, str, str]] = field(default_factory=list)  # word, component, the file that says so
-    notes: list[str] = field(default_factory=list)
-
-
-class _Names:
-    """Names of the manifest, each given once."""
-
-    def __init__(self) -> None:
-        self._given: set[str] = set()
-
-    def give(self, *words: str) -> str:
-        """``words`` as one name that was not given before."""
-        base = _NOT_NAME.sub("-", "-".join(words).lower()).strip("-_")[:56] or "part"
-        name = next(
-            name
-            for number in range(1, 10_000)
-            if (name := base if number == 1 else f"{base}-{number}") not in self._given
-        )
-        self._given.add(name)
-        return name
+_COMPUTED = {Kind.MODEL, Kind.DATASET, Kind.VECTORS}
+_CONSISTENCY = {Kind.DATABASE: "transaction", Kind.AGENT: "transaction", Kind.VECTORS: "snapshot"}
 
 
 def propose(folder: str) -> str:
@@ -60,75 +32,147 @@ def propose(folder: str) -> str:
     Nothing is written, also not by SQLite. Raises UsageError where ``folder`` is none, NotFound where nothing fits.
     """
     seen = survey(folder)
-    parts = _parts(seen)
-    system = _Names().give(os.path.basename(seen.root))
+    parts = parts_of(seen)
+    links, built = links_between(parts), builders(parts)
+    _relate(seen, parts, links, built)
+    system = Names().give(os.path.basename(seen.root))
     lines = [
         "# Proposed by `resurgam init` from what lies in this folder. Read it, correct it, and run `resurgam preflight`.",
         "# Every field is explained in docs/manifest.md.",
         f"resurgam: {FORMAT}",
-        f"system: {_yaml(system)}",
+        f"system: {scalar(system)}",
         "",
         "# Where recovery points go (better on another disk), and where this host's keys are. No secret stands in this file.",
         "vault:",
-        f"  path: {_yaml(f'../{system}-vault')}",
-        f"  keys: {_yaml(f'~/.config/resurgam/{system}')}",
+        f"  path: {scalar(f'../{system}-vault')}",
+        f"  keys: {scalar(f'~/.config/resurgam/{system}')}",
         "",
         "components:",
         *(line for part in parts for line in _component(part)),
-        *_invariants(parts),
-        *_probes(parts),
+        *_environment(seen, parts),
+        *_barrier(parts),
+        *_invariants(parts, links, built),
+        *probes(parts, links, seen.questions),
         *_rest(seen),
     ]
     return "\n".join(lines) + "\n"
 
 
-def _parts(seen: Survey) -> list[_Part]:
-    names = _Names()
-    parts = [_Part(names.give(_stem(found)), found) for found in seen.found]
-    databases = [part for part in parts if part.found.kind is Kind.DATABASE]
-    for part in databases:
-        try:
-            part.database = look_into(os.path.join(seen.root, part.found.path))
-        except (sqlite3.Error, OSError) as error:
-            part.notes.append(f"could not be looked into: {_shown(str(error))}")
+def _relate(seen: Survey, parts: list[Part], links: list[Link], built: list[Builder]) -> None:
+    """Fill in what each part is derived from, or reads: databases come first, then models, then indexes, so there are no cycles."""
+    by_name = {part.name: part for part in parts}
     for part in parts:
-        word = "derived_from" if part.found.kind in {Kind.MODEL, Kind.DATASET} else "reads"
-        for database in databases:
-            if part is not database and (said := seen.mentions(part.found, os.path.basename(database.found.path))):
-                part.relations.append((word, database.name, said))
-    return parts
+        word = "derived_from" if part.kind in _COMPUTED else "reads"
+        for store in parts:
+            name = os.path.basename(store.found.path)
+            if (
+                store.kind in {Kind.DATABASE, Kind.AGENT}
+                and part is not store
+                and (said := seen.mentions(part.found, name))
+            ):
+                part.relations.append((word, store.name, f"{said} names the file of {store.name}"))
+    for link in links:
+        if link.there != link.field.component:
+            part = by_name[link.field.component]
+            word = "derived_from" if link.field.role in {Role.IDS, Role.METADATA} else "reads"
+            part.relations.append((word, link.there, _reason(link)))
+    for made in built:
+        why = f"the {'digest' if made.path else 'name'} of {made.model} stands in the metadata of collection {made.collection}"
+        by_name[made.vectors].relations.append(("derived_from", made.model, why))
 
 
-def _component(part: _Part) -> list[str]:
+def _component(part: Part) -> list[str]:
     found = part.found
-    is_database = found.kind is Kind.DATABASE
-    tables = f", tables: {len(part.database.tables)}" if part.database else ""
-    lines = [f"  # {found.kind.value}, {_size(found.size)}{tables}", *(f"  # {note}" for note in part.notes)]
+    inside = f", tables: {len(part.database.tables)}" if part.database else ""
+    inside += f", collections: {len(part.collections)}" if part.collections else ""
+    lines = [f"  # {found.kind.value}, {size(found.size)}{inside}", *(f"  # {note}" for note in part.notes)]
     lines += [
-        f"  {_yaml(part.name)}:",
-        f"    driver: {'sqlite' if is_database else 'files'}",
-        f"    location: {_yaml(found.path)}",
+        f"  {scalar(part.name)}:",
+        f"    driver: {DRIVERS.get(part.kind, 'files')}",
+        f"    location: {scalar(found.path)}",
     ]
-    if is_database:
-        lines.append("    consistency: transaction")
+    if part.kind in _CONSISTENCY:
+        lines.append(f"    consistency: {_CONSISTENCY[part.kind]}")
     for word in ("derived_from", "reads"):
-        if relations := [relation for relation in part.relations if relation[0] == word]:
-            lines += [f"    # inferred: {_shown(said)} names the file of {name}" for _, name, said in relations]
-            lines.append(f"    {word}: [{', '.join(_yaml(name) for _, name, _ in relations)}]")
+        relations = [(name, why) for said, name, why in part.relations if said == word]
+        if relations:
+            lines += [f"    # inferred: {shown(why)}" for _, why in relations]
+            lines.append(f"    {word}: {listed(list(dict.fromkeys(name for name, _ in relations)))}")
     if left_out := [path for path in found.left_out if writable(path)]:
-        lines.append(f"    options: {{exclude: [{', '.join(_flow(f'/{path}') for path in left_out)}]}}")
+        lines.append(f"    options: {{exclude: [{', '.join(in_brackets(f'/{path}') for path in left_out)}]}}")
     return lines
 
 
-def _invariants(parts: list[_Part]) -> list[str]:
-    names = _Names()
+def _environment(seen: Survey, parts: list[Part]) -> Iterator[str]:
+    """How to have the environment captured, where what the application needs was seen, and no environment."""
+    if any(part.kind is Kind.ENVIRONMENT for part in parts) or not (seen.requirements or seen.code):
+        return
+    why = f"{seen.requirements[0]} says what the application needs" if seen.requirements else "there is code to run"
+    yield f"  # No Python environment lies here, though {shown(why)}. To capture which versions answer:"
+    yield "  # environment: {driver: environment, location: /path/of/the/venv}"
+
+
+def _barrier(parts: list[Part]) -> list[str]:
+    stores = [part.name for part in parts if part.kind in STORES]
+    if len(stores) < 2:
+        return []
+    return [
+        "",
+        f"# Are {', '.join(stores)} written together? Then a freeze may fall between two writes, unless your application",
+        "# puts `with resurgam.sdk.barrier():` around them (docs/sdk.md; the folder of this file must exist). Or two commands:",
+        "# barrier: {file: run/barrier.lock, timeout: 2s}",
+        "# barrier: {hold: [./pause.sh], release: [./resume.sh], timeout: 10s}",
+    ]
+
+
+def _invariants(parts: list[Part], links: list[Link], built: list[Builder]) -> list[str]:
+    names = Names()
     lines: list[str] = []
     for part in parts:
         for key in part.database.foreign_keys if part.database else ():
             if "".join((key.table, *key.columns, key.parent, *key.parent_columns)).isprintable():
                 lines += [f"  {names.give(part.name, key.table, *key.columns)}:"]
-                lines += [f"    {word}: {_yaml(f'{part.name}: {query}')}" for word, query in _inclusion(key)]
-    return ["", "# Declared foreign keys, checked at every cut.", "invariants:", *lines] if lines else []
+                lines += [f"    {word}: {scalar(f'{part.name}: {query}')}" for word, query in _inclusion(key)]
+    declared = ["", "# Foreign keys as declared, checked at every cut.", "invariants:", *lines] if lines else []
+    lines = [line for link in links for line in _linked(link, names)]
+    lines += [line for made in built if made.path for line in _built(made, names)]
+    if not lines:
+        return declared
+    head = ["  # Inferred from the data, and true when this was proposed. Keep those that are meant to be true."]
+    return [*(declared or ["", "invariants:"]), *head, *lines]
+
+
+def _linked(link: Link, names: Names) -> list[str]:
+    there = f"{link.there}: {link.exists_in}"
+    here = f"{link.field.component}: {link.field.query}"
+    lines = [
+        f"  # {shown(_reason(link))}",
+        f"  {names.give(link.field.component, link.field.name, 'in', link.column.table)}:",
+        f"    every: {scalar(here)}",
+        f"    exists_in: {scalar(there)}",
+    ]
+    if link.same:
+        lines.append(
+            f"    # Both have the same keys now. If they always must: equal: [{in_brackets(here)}, {in_brackets(there)}]"
+        )
+    return lines
+
+
+def _reason(link: Link) -> str:
+    number = len(link.field.values)
+    count = f"all {number:,}" if link.field.whole else f"{number:,} in the first {LOOKED:,} rows of the"
+    return f"{count} {link.field.what} are keys of {link.column.table} in {link.there}"
+
+
+def _built(made: Builder, names: Names) -> list[str]:
+    collection, path = made.collection.replace("'", "''"), made.path.replace("'", "''")
+    here = f"{made.vectors}: SELECT json_extract(metadata, '$.{made.key}') FROM collections WHERE name = '{collection}'"  # noqa: S608
+    there = f"{made.model}: SELECT sha256 FROM files WHERE path = '{path}'"  # noqa: S608 - quoted; for the owner to read
+    return [
+        f"  # {shown(made.collection)} names the model that built it by the digest of its file.",
+        f"  {names.give(made.vectors, 'built-by', made.model)}:",
+        f"    equal: [{in_brackets(here)}, {in_brackets(there)}]",
+    ]
 
 
 def _inclusion(key: ForeignKey) -> tuple[tuple[str, str], tuple[str, str]]:
@@ -139,34 +183,6 @@ def _inclusion(key: ForeignKey) -> tuple[tuple[str, str], tuple[str, str]]:
         ("every", f"SELECT {columns} FROM {quoted(key.table)} WHERE {present}"),  # noqa: S608 - identifiers are quoted
         ("exists_in", f"SELECT {there} FROM {quoted(key.parent)}"),  # noqa: S608 - identifiers are quoted
     )
-
-
-def _probes(parts: list[_Part]) -> list[str]:
-    names = _Names()
-    lines: list[str] = []
-    for part in parts:
-        tables = [table for table in (part.database.tables if part.database else ()) if table.isprintable()]
-        for group in (tables[first::MAX_COUNTS] for first in range(min(MAX_COUNTS, len(tables)))):
-            query = " UNION ALL ".join(_count(table) for table in group)
-            name = names.give("count", part.name, group[0])
-            lines += [f"  {name}:", "    kind: sql", f"    component: {_yaml(part.name)}", f"    sql: {_yaml(query)}"]
-            lines += [f"    reads: [{_yaml(part.name)}]", "    witness: true"]
-    probed = {part.name for part in parts if part.database and part.database.tables}
-    unprobed = [part.name for part in parts if part.name not in probed]
-    advice = [
-        "",
-        "# Counts tell little: add a command that asks the system itself, so that a restore is judged by how it behaves.",
-        "#   golden:",
-        "#     kind: command",
-        f'#     run: [python, -m, my_system, answer, --data, "{{{parts[0].name}}}"]',
-        "#     ask: {file: golden.json}",
-        f"#     reads: [{', '.join(part.name for part in parts)}]",
-    ]
-    if unprobed:
-        advice.append(
-            f"# Until then nothing asks {', '.join(unprobed)}: a restore of it is judged inconclusive (unprobed)."
-        )
-    return [*advice, *(["probes:", *lines] if lines else [])]
 
 
 def _rest(seen: Survey) -> list[str]:
@@ -183,42 +199,7 @@ def _rest(seen: Survey) -> list[str]:
             "",
             "# WARNING: these hold secrets and are NOT captured. Keep them in a secret store and refer to them (${NAME}):",
         ]
-        lines += [f"#   {_shown(path)}: {_shown(why)}" for path, why in seen.secrets.items()]
+        lines += [f"#   {shown(path)}: {shown(why)}" for path, why in seen.secrets.items()]
     if seen.notes:
-        lines += ["", "# Seen, and not proposed:", *(f"#   {_shown(note)}" for note in seen.notes)]
+        lines += ["", "# Seen, and not proposed:", *(f"#   {shown(note)}" for note in seen.notes)]
     return lines
-
-
-def _stem(found: Found) -> str:
-    name = os.path.basename(found.path)
-    return os.path.splitext(name)[0] if found.kind is Kind.DATABASE or "." in name else name
-
-
-def _yaml(text: str) -> str:
-    """``text`` as a YAML scalar, in quotes where it needs them."""
-    dumped: str = yaml.safe_dump(text, allow_unicode=True, width=float("inf"))
-    return dumped.removesuffix("\n").removesuffix("\n...")
-
-
-def _flow(text: str) -> str:
-    """``text`` as a scalar inside brackets, always in quotes."""
-    dumped: str = yaml.safe_dump(text, allow_unicode=True, width=float("inf"), default_style="'")
-    return dumped.removesuffix("\n")
-
-
-def _count(table: str) -> str:
-    name = table.replace("'", "''")
-    return f"SELECT '{name}', count(*) FROM {quoted(table)}"  # noqa: S608 - both are quoted
-
-
-def _shown(text: str) -> str:
-    """``text`` for a comment: one line, and nothing that could end it."""
-    return "".join(char if char.isprintable() else "?" for char in text)
-
-
-def _size(size: float) -> str:
-    for unit in ("bytes", "kB", "MB", "GB"):
-        if size < 1000:
-            return f"{size:.0f} {unit}" if unit == "bytes" else f"{size:.1f} {unit}"
-        size /= 1000
-    return f"{size:.1f} TB"

@@ -21,6 +21,9 @@ _BEGINNINGS = re.compile(
     r"|\bgithub_pat_|\bsk-[A-Za-z0-9_-]{20}|\bxox[abprs]-[A-Za-z0-9-]{10}|\bhf_[A-Za-z0-9]{20}|\bAIza[A-Za-z0-9_-]{35}"
 )
 _OPTION = re.compile(r"--?([A-Za-z][A-Za-z0-9_-]*)(?:=(.*))?", re.DOTALL)
+_OF_MODELS = re.compile(
+    r"(^|[_.\- ])(unk|bos|eos|pad|cls|sep|mask|image|special)_token$", re.IGNORECASE
+)  # of tokenizers
 _CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 _LINE = re.compile(
     r"""(?:^|[,{])\s*(?:export\s+)?["']?([A-Za-z][\w.-]*)["']?\s*[:=]\s*["']?(\$\{\w+\}|[^"'\s#,}\]{\[]+)""",
@@ -29,8 +32,8 @@ _LINE = re.compile(
 
 
 def says_secret(key: str) -> bool:
-    """Whether what stands under ``key`` is a secret by its name: ``api_key`` is, ``max_tokens`` is not."""
-    return _SAYS_SO.search(_CAMEL.sub("_", key)) is not None
+    """Whether what stands under ``key`` is a secret by its name: ``api_key`` is, ``max_tokens`` and ``pad_token`` are not."""
+    return _SAYS_SO.search(_CAMEL.sub("_", key)) is not None and not _OF_MODELS.search(key)
 
 
 def is_literal(value: object) -> bool:

@@ -2,86 +2,54 @@
 
     scan (each file gets one kind) -> choose (whole folders where they hold nothing else, single files elsewhere)
 
-SQLite databases are known by their first bytes, everything else by its name. What holds a secret is kept out and told; so is
-source code, which its version control keeps; what is not understood is told too. ``discover`` makes a manifest of it.
+SQLite databases are known by their first bytes, LangGraph's and Chroma's among them by their tables, environments and git
+working trees by what stands in their folders, everything else by name and text (``discover_kinds``). No library of a store is
+needed. What holds a secret is kept out and told; so is source code, which its version control keeps; what is not understood is
+told too. ``discover`` makes a manifest of it.
 """
 
 from __future__ import annotations
 
 import os
+import sqlite3
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from enum import StrEnum
 
 from resurgam.capture import secrets
-from resurgam.capture.discover_sqlite import is_database
+from resurgam.capture.discover_kinds import FILES, TEXTS, Kind, is_tools, kind_of_name, tells_requirements
+from resurgam.capture.discover_sqlite import is_database, kind_of_database
 from resurgam.drivers.sqlite_open import SIDE_FILES
 from resurgam.errors import NotFound, UsageError
 
-
-class Kind(StrEnum):
-    """What a file is taken for."""
-
-    DATABASE = "SQLite database"
-    MODEL = "model file"
-    PROMPT = "prompt or policy"
-    CONFIG = "configuration"
-    DATASET = "data set"
-    CODE = "source code"
-    PROSE = "about the project"
-    SECRET = "secret"  # noqa: S105 - a kind of file
-    LINK = "symbolic link"
-    UNKNOWN = "not understood"
-
-
-CAPTURED = {Kind.MODEL, Kind.PROMPT, Kind.CONFIG, Kind.DATASET}
 MAX_LOOSE = 8  # more files than this beside other things want a folder of their own, not a component each
 MAX_TEXT = 256 << 10  # bytes of a configuration file that are searched for secrets and for the names of databases
+MANIFEST = "resurgam.yaml"
 
-_SUFFIXES = {
-    Kind.MODEL: ".safetensors .onnx .gguf .npy .npz .pt .pth .bin .joblib .faiss",
-    Kind.PROMPT: ".prompt .j2 .jinja .jinja2 .md .txt",
-    Kind.CONFIG: ".yaml .yml .toml .json .ini .cfg .conf",
-    Kind.DATASET: ".jsonl .ndjson .parquet .arrow .csv .tsv",
-    Kind.CODE: ".py .pyi .ipynb .sh .js .mjs .ts .tsx .go .rs .java .c .h .cc .cpp .sql .html .css",
-    Kind.SECRET: ".pem .key .p12 .pfx .jks .agekey",
-}
-_KIND_OF = {suffix: kind for kind, suffixes in _SUFFIXES.items() for suffix in suffixes.split()}
-_PROSE = {
-    "readme",
-    "license",
-    "licence",
-    "copying",
-    "changelog",
-    "contributing",
-    "authors",
-    "notice",
-    "requirements",
-    "security",
-}
-_BUILD = {"pyproject.toml", "setup.cfg", "package.json", "package-lock.json", "tsconfig.json", "tox.ini", "pytest.ini",
-          "docker-compose.yml", "docker-compose.yaml", "makefile", "dockerfile", "constraints.txt", "pipfile"}  # fmt: skip
-_SECRET_NAMES = {".env", ".netrc", ".pgpass", ".npmrc", ".pypirc", "id_rsa", "id_ed25519", "id_ecdsa", "credentials.json",
-                 "credentials", "client_secret.json", "service-account.json", "trust.json"}  # fmt: skip
+_APART = {Kind.DATABASE, Kind.AGENT, Kind.VECTORS, Kind.REPOSITORY, Kind.ENVIRONMENT}  # always a component of their own
 _SKIPPED = {"node_modules", "__pycache__", "site-packages", "venv", "env", "target", "dist", "build"}
+_CACHE = "a cache, a build or a tool's own folder"
 
 
 @dataclass(slots=True)
 class Folder:
-    """One scanned folder. ``path`` is relative to the scanned one (empty for itself)."""
+    """One scanned folder. ``path`` is relative to the scanned one (empty for itself); ``kind``: all of it is one thing."""
 
     path: str
+    kind: Kind | None = None
     files: dict[str, Kind] = field(default_factory=dict)
     folders: list[Folder] = field(default_factory=list)
     skipped: dict[str, str] = field(default_factory=dict)
 
     def below(self) -> Iterator[tuple[str, Kind]]:
-        """Every file under this folder with its path, in order."""
+        """Every file under this folder with its path, in order; a folder that is one thing comes as such."""
         for name, kind in self.files.items():
             yield os.path.join(self.path, name), kind
         for folder in self.folders:
-            yield from folder.below()
+            if folder.kind is not None:
+                yield folder.path, folder.kind
+            else:
+                yield from folder.below()
 
     def left_out(self) -> list[str]:
         """What must stay out where the folder is captured whole: secrets and skipped folders, relative to it."""
@@ -90,15 +58,21 @@ class Folder:
 
     def whole(self) -> Kind | None:
         """What it is, where all of it can be one component. What lies beside a model's weights belongs to the model."""
+        if self.kind is not None:
+            return self.kind
         kinds = Counter(kind for _, kind in self.below())
-        captured = Counter({kind: count for kind, count in kinds.items() if kind in CAPTURED})
-        foreign = kinds[Kind.DATABASE] + kinds[Kind.CODE]
-        if not self.path or foreign or not captured or kinds[Kind.UNKNOWN] > captured.total() or self._holds_vault():
+        captured = Counter({kind: count for kind, count in kinds.items() if kind in FILES})
+        foreign = kinds[Kind.CODE] + sum(kinds[kind] for kind in _APART)
+        if not self.path or foreign or not captured or kinds[Kind.UNKNOWN] > captured.total() or self.holds_vault():
             return None
-        return Kind.MODEL if captured[Kind.MODEL] else captured.most_common(1)[0][0]
+        for first in (Kind.MODEL, Kind.TOOLS):
+            if captured[first]:
+                return first
+        return captured.most_common(1)[0][0]
 
-    def _holds_vault(self) -> bool:
-        return "a vault" in self.skipped.values() or any(folder._holds_vault() for folder in self.folders)
+    def holds_vault(self) -> bool:
+        """Whether a vault lies in it."""
+        return "a vault" in self.skipped.values() or any(folder.holds_vault() for folder in self.folders)
 
 
 @dataclass(slots=True)
@@ -120,6 +94,13 @@ class Survey:
     secrets: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     texts: dict[str, str] = field(default_factory=dict)  # of configuration and of models' headers
+    questions: list[str] = field(default_factory=list)
+    requirements: list[str] = field(default_factory=list)
+    code: list[str] = field(default_factory=list)  # folders that hold source code
+
+    def place(self, found: Found) -> str:
+        """Where it is."""
+        return os.path.join(self.root, found.path)
 
     def mentions(self, found: Found, name: str) -> str | None:
         """The path of a text of ``found`` in which ``name`` stands."""
@@ -159,6 +140,10 @@ def _scan(path: str, seen: Survey) -> Folder:
     except OSError as error:
         seen.notes.append(f"{path}: cannot be listed ({error.strerror})")
         return folder
+    names = {entry.name for entry in entries}
+    folder.kind = _kind_of_folder(os.path.join(seen.root, path), names) if path else None
+    if folder.kind is not None:
+        return folder
     for entry in entries:
         where = os.path.join(path, entry.name)
         if entry.is_dir(follow_symlinks=False):
@@ -166,55 +151,87 @@ def _scan(path: str, seen: Survey) -> Folder:
                 folder.skipped[entry.name] = why
             else:
                 folder.folders.append(_scan(where, seen))
-        elif where != "resurgam.yaml" and not _is_beside(entry, entries):
+        elif entry.name != MANIFEST and not _is_beside(entry.name, names):
             folder.files[entry.name] = _kind_of(entry, where, seen)
+    if ".git" in names:
+        _as_repository(folder, seen)
     return folder
 
 
+def _kind_of_folder(place: str, names: set[str]) -> Kind | None:
+    """A folder that is one thing, whatever else lies in it."""
+    if "pyvenv.cfg" in names:
+        return Kind.ENVIRONMENT
+    database = os.path.join(place, "chroma.sqlite3")
+    try:
+        if "chroma.sqlite3" in names and is_database(database, os.path.getsize(database)):
+            return Kind.VECTORS if kind_of_database(database) is Kind.VECTORS else None
+    except sqlite3.Error:
+        return Kind.VECTORS  # torn or locked, which is told where it is looked into
+    except OSError:
+        return None  # looked at like any other folder, where its error is told
+    return None
+
+
+def _as_repository(folder: Folder, seen: Survey) -> None:
+    """A git working tree is captured as one, unless parts of the system that are no files of it lie in it."""
+    apart = sum(kind in _APART for _, kind in folder.below())
+    if folder.path and not apart and not folder.holds_vault():
+        folder.kind = Kind.REPOSITORY
+        folder.skipped.pop(".git", None)
+        folder.files.pop(".git", None)  # of a linked working tree
+    else:
+        holds = ", and holds parts of its own" if apart else ""
+        seen.notes.append(
+            f"{folder.path or 'this folder'}: a git working tree{holds}; its own remote keeps its history"
+        )
+        folder.skipped[".git"] = "the history of the working tree"
+        folder.files.pop(".git", None)
+
+
 def _why_skipped(entry: os.DirEntry[str]) -> str | None:
-    if entry.name.startswith(".") or entry.name.lower() in _SKIPPED or entry.name.endswith(("cache", ".egg-info")):
-        return "a cache, a build or a tool's own folder"
     if os.path.exists(os.path.join(entry.path, "pyvenv.cfg")):
-        return "a Python environment"
+        return None  # an environment, whatever its name
+    if entry.name.startswith(".") or entry.name.lower() in _SKIPPED or entry.name.endswith(("cache", ".egg-info")):
+        return _CACHE
     if all(os.path.isdir(os.path.join(entry.path, part)) for part in ("keys", "roles")):
         return "a vault"
     return None
 
 
-def _is_beside(entry: os.DirEntry[str], entries: list[os.DirEntry[str]]) -> bool:
+def _is_beside(name: str, names: set[str]) -> bool:
     """SQLite's own files belong to the database beside them, and its driver takes care of them."""
-    names = {other.name for other in entries}
-    return any(entry.name.endswith(end) and entry.name.removesuffix(end) in names for end in SIDE_FILES)
+    return any(name.endswith(end) and name.removesuffix(end) in names for end in SIDE_FILES)
 
 
 def _kind_of(entry: os.DirEntry[str], where: str, seen: Survey) -> Kind:
     if entry.is_symlink():
         return Kind.LINK
-    name = entry.name.lower()
-    stem, suffix = os.path.splitext(name)
     try:
         if entry.is_file() and is_database(entry.path, entry.stat().st_size):
-            return Kind.DATABASE
-        sample = name.startswith(".env") and name.endswith((".example", ".sample", ".template"))
-        if (
-            name in _SECRET_NAMES
-            or suffix in _SUFFIXES[Kind.SECRET].split()
-            or (name.startswith(".env.") and not sample)
-        ):
+            return _kind_of_database(entry.path)
+        kind = kind_of_name(where)
+        if kind is Kind.SECRET:
             seen.secrets[where] = "a file for secrets, by its name"
-            return Kind.SECRET
-        if stem in _PROSE or name in _BUILD or sample or name.startswith(".git"):
-            return Kind.PROSE
-        kind = _KIND_OF.get(suffix, Kind.UNKNOWN)
-        if kind in {Kind.CONFIG, Kind.PROMPT} and (why := secrets.found_in_file(_text(entry.path, where, seen))):
+        if kind in TEXTS and (why := secrets.found_in_file(_text(entry.path, where, seen))):
             seen.secrets[where] = why
             return Kind.SECRET
-        if suffix == ".safetensors":
+        if kind is Kind.CONFIG and is_tools(entry.name.lower(), seen.texts[where]):
+            return Kind.TOOLS
+        if entry.name.endswith(".safetensors"):
             _text(entry.path, where, seen)  # its header may tell what it was trained on
         return kind
     except OSError as error:
         seen.notes.append(f"{where}: cannot be read ({error.strerror})")
         return Kind.UNKNOWN
+
+
+def _kind_of_database(path: str) -> Kind:
+    try:
+        kind = kind_of_database(path)
+    except sqlite3.Error:
+        return Kind.DATABASE  # damaged or locked: that is told where it is looked into
+    return Kind.DATABASE if kind is Kind.VECTORS else kind  # Chroma's is a folder, under its own name
 
 
 def _text(path: str, where: str, seen: Survey) -> str:
@@ -226,29 +243,36 @@ def _text(path: str, where: str, seen: Survey) -> str:
 def _choose(folder: Folder, seen: Survey) -> None:
     """Components from the top down: a whole folder where it can be, else its files and what lies below."""
     if (kind := folder.whole()) and writable(folder.path):
-        size = sum(_size(seen, path) for path, _ in folder.below())
-        seen.found.append(Found(folder.path, kind, size, folder.left_out()))
+        seen.found.append(Found(folder.path, kind, _size_of_all(seen, folder.path), folder.left_out()))
         return
-    loose = [name for name, kind in folder.files.items() if kind in CAPTURED - {Kind.PROMPT}]
+    loose = [name for name, kind in folder.files.items() if kind in FILES - {Kind.PROMPT}]
     crowd = len(loose) > MAX_LOOSE
     for name, kind in folder.files.items():
         path = os.path.join(folder.path, name)
-        if (kind is Kind.DATABASE or (name in loose and not crowd)) and writable(path):
+        if tells_requirements(name.lower()):
+            seen.requirements.append(path)
+        if kind is Kind.QUESTIONS and writable(path):
+            seen.questions.append(path)
+        elif (kind in _APART or (name in loose and not crowd)) and writable(path):
             seen.found.append(Found(path, kind, _size(seen, path)))
         elif kind not in {Kind.SECRET, Kind.CODE, Kind.PROSE} and not (crowd and name in loose):
-            seen.notes.append(
-                f"{path}: {kind.value}{'' if writable(path) else ', and its name cannot stand in a manifest'}"
-            )
-    where = folder.path or "this folder"
+            unnamed = "" if writable(path) else ", and its name cannot stand in a manifest"
+            seen.notes.append(f"{path}: {kind.value}{unnamed}")
     if crowd:
+        where = folder.path or "this folder"
         seen.notes.append(
             f"{where}: {len(loose)} files beside other things; give them a folder of their own to capture them"
         )
-    if code := sum(kind is Kind.CODE for kind in folder.files.values()):
-        seen.notes.append(f"{where}: {code} files of source code; version control keeps them")
+    _note_code(folder, seen)
     seen.notes.extend(f"{os.path.join(folder.path, name)}: {why}" for name, why in folder.skipped.items())
     for below in folder.folders:
         _choose(below, seen)
+
+
+def _note_code(folder: Folder, seen: Survey) -> None:
+    if code := sum(kind is Kind.CODE for kind in folder.files.values()):
+        seen.code.append(folder.path)
+        seen.notes.append(f"{folder.path or 'this folder'}: {code} files of source code; version control keeps them")
 
 
 def _size(seen: Survey, path: str) -> int:
@@ -256,3 +280,8 @@ def _size(seen: Survey, path: str) -> int:
         return os.lstat(os.path.join(seen.root, path)).st_size
     except OSError:  # gone since the scan: a size in a comment is not worth an error
         return 0
+
+
+def _size_of_all(seen: Survey, path: str) -> int:
+    below = os.walk(os.path.join(seen.root, path))
+    return sum(_size(seen, os.path.join(where, name)) for where, _, names in below for name in names)
