@@ -20,7 +20,8 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 SHOWN = "/srv"  # stands for the temporary folder
 WIDTH = 120
-_DETAIL = "    "  # what begins so depends on the texts in the handbook, which are those of the Python at hand
+# What begins so depends on the texts in the handbook, which are those of the Python at hand; lines of a text diff do not.
+_DETAIL = re.compile(r"    (?! *[-+@])")
 _BLOCK = re.compile(r"^```console\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _ID = re.compile(r"\b[0-9a-f]{16}\b")
 _VARIES = ((_ID, "<id>"), (re.compile(r"[0-9][0-9.,:-]*( (ms|s|min|B|kB|MB|GB))?"), "<n>"), (re.compile(r" +"), " "))
@@ -56,7 +57,7 @@ def tell(stories: list[str]) -> list[str]:
 
 def shape(story: str) -> list[str]:
     """The lines of ``story`` without what differs from run to run: ids, numbers, times, widths and details."""
-    lines = [line for line in story.splitlines() if not line.startswith(_DETAIL)]
+    lines = [line for line in story.splitlines() if not _DETAIL.match(line)]
     for pattern, stands in _VARIES:
         lines = [pattern.sub(stands, line) for line in lines]
     return [line.rstrip() for line in lines]
@@ -78,7 +79,7 @@ def _shortened(printed: str) -> str:
     """Long lines cut, and a run of details down to its first."""
     lines: list[str] = []
     for line in printed.splitlines():
-        if line.startswith(_DETAIL) and lines and lines[-1].startswith(_DETAIL):
+        if _DETAIL.match(line) and lines and _DETAIL.match(lines[-1]):
             continue
         lines.append(line if len(line) <= WIDTH else f"{line[: WIDTH - 1]}…")
     return "".join(f"{line}\n" for line in lines)

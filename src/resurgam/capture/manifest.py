@@ -55,7 +55,7 @@ from resurgam.model.system import (
     VaultPlace,
 )
 from resurgam.probes import registry as probes
-from resurgam.proof.compare import check_tolerance
+from resurgam.proof.claims import check_tolerance
 
 FORMAT = 1
 
@@ -112,7 +112,7 @@ class Template:
 
 @dataclass(frozen=True, slots=True)
 class Tolerance:
-    """What ``proof.compare`` accepts as a tolerance."""
+    """What ``proof.claims`` and ``proof.compare`` accept as a tolerance."""
 
     what: str = "a tolerance"
 

@@ -257,8 +257,8 @@ class Tells(Protocol):
     """An optional port: tells how two versions of a Blob differ in the rows that are decoded from it, from their bytes alone and
     with what no comparison of values shows (the norm of a tensor's difference). Without it, copies are restored and read."""
 
-    def tell(self, component: Component, before: Blob, after: Blob) -> Iterator[Told]:
-        """Every row that both versions have and that differs. Raises what reading raises."""
+    def tell(self, component: Component, before: Blob | None, after: Blob | None) -> Iterator[Told]:
+        """Every row that differs; rows that do not may be among them. One version may be missing. Raises what reading raises."""
         ...
 
 

@@ -111,9 +111,11 @@ class ModelsDriver:
                 yield item
                 item.source.close()
 
-    def tell(self, component: Component, before: Blob, after: Blob) -> Iterator[Told]:
+    def tell(self, component: Component, before: Blob | None, after: Blob | None) -> Iterator[Told]:
         """How tensors moved: norms, and the norm of the difference."""
-        return told(shown(after.path), name_of(component, after.path), before, after)
+        blob = after or before
+        assert blob is not None, "what differs stands on one side at least"
+        return told(shown(blob.path), name_of(component, blob.path), before, after)
 
     def release(self, component: Component, at: Position) -> None:
         """Let go of what ``files`` holds and of what was decoded."""

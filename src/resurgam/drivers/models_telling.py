@@ -9,39 +9,59 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from resurgam.drivers.base import Blob, Told
-from resurgam.drivers.tensor import Change, Malformed, Model, Tensor, Window, changes
+from resurgam.drivers.tensor import Change, Malformed, Measure, Model, Tensor, Window, changes
 from resurgam.drivers.tensor_formats import read_model
 
 
-def told(path: str, name: bytes, before: Blob, after: Blob) -> Iterator[Told]:
-    """Every tensor and every word of the header that both versions have and that differs."""
+def told(path: str, name: bytes, before: Blob | None, after: Blob | None) -> Iterator[Told]:
+    """Every tensor that differs, and every word of the header."""
     try:
-        old, new = (read_model(name, Window(side.source, side.size)) for side in (before, after))
-        if old is None or new is None:
-            return
-        differing = [change for change in changes(old, new) if change.sign == "~"]
+        old, new = _model(name, before), _model(name, after)
+        differing = list(changes(old, new))
     except Malformed:
         return  # each capture has a finding that says what is wrong with it
     left, right = _tensors(old), _tensors(new)
     for change in differing:
-        said = _said(change, left[change.name], right[change.name])
+        said = _said(change, left.get(change.name), right.get(change.name))
         yield Told(f"tensors of {path}", (change.name,), said)
-    for key in sorted(old.metadata.keys() & new.metadata.keys()):
-        if old.metadata[key] != new.metadata[key]:
-            yield Told(f"header of {path}", (key,), f"{old.metadata[key]} -> {new.metadata[key]}")
+    for key, words in _header(old, before, new, after):
+        yield Told(f"header of {path}", (key,), words)
+
+
+def _model(name: bytes, blob: Blob | None) -> Model:
+    found = read_model(name, Window(blob.source, blob.size)) if blob is not None else None
+    return Model("") if found is None else found
 
 
 def _tensors(model: Model) -> dict[str, Tensor]:
     return {tensor.name: tensor for tensor in model.tensors}
 
 
-def _said(change: Change, before: Tensor, after: Tensor) -> str:
-    old, new = (f"{each.dtype} {list(each.shape)}" for each in (before, after))
-    words = [old if old == new else f"{old} -> {new}"]
-    if change.before is not None and change.after is not None and None not in (change.before.norm, change.after.norm):
-        words.append(f"norm {change.before.norm:.6g} -> {change.after.norm:.6g}")
+def _said(change: Change, before: Tensor | None, after: Tensor | None) -> str:
+    words = [_arrow(_form(before), _form(after)), _norms(change.before, change.after)]
     if change.distance is not None:
         norm = change.before.norm if change.before is not None else None
         relative = f" ({change.distance / norm:.3g} of its norm)" if norm else ""
         words.append(f"norm of the difference {change.distance:.6g}{relative}")
-    return ", ".join(words)
+    return ", ".join(filter(None, words))
+
+
+def _form(tensor: Tensor | None) -> str:
+    return f"{tensor.dtype} {list(tensor.shape)}" if tensor is not None else ""
+
+
+def _norms(before: Measure | None, after: Measure | None) -> str:
+    norms = [f"{side.norm:.6g}" if side is not None and side.norm is not None else "" for side in (before, after)]
+    return f"norm {' -> '.join(filter(None, norms))}" if any(norms) else ""
+
+
+def _arrow(before: str, after: str) -> str:
+    return after if before == after else " -> ".join(filter(None, (before, after)))
+
+
+def _header(old: Model, before: Blob | None, new: Model, after: Blob | None) -> Iterator[tuple[str, str]]:
+    sizes = [f"{blob.size:,} bytes" if blob is not None else "" for blob in (before, after)]
+    yield "file.digest", _arrow(*sizes)
+    yield "file.format", _arrow(old.format, new.format)
+    for key in sorted(old.metadata.keys() | new.metadata.keys()):
+        yield key, _arrow(old.metadata.get(key, ""), new.metadata.get(key, ""))

@@ -38,8 +38,43 @@ class Deviation(msgspec.Struct, frozen=True, kw_only=True):
     why: str
 
 
+class Statistics(msgspec.Struct, frozen=True, kw_only=True):
+    """What a test over all cases of a probe found (``proof.statistics``); every loss is 0 where both sides are the same.
+
+    ``estimate`` is the loss of the copy, ``interval`` of confidence 1 - 2 ``alpha``, ``margin`` the loss that is allowed.
+    ``p`` is of the claim *the same within the margin*, ``difference`` of the opposite one, ``adjusted`` the latter after Holm
+    over the ``family`` of all tests of the verdict. ``decided`` says what the judgement rests on: ``margin``, ``difference``,
+    ``floor`` (of the worst cases), ``noise``, or ``data`` where that was too little. ``power`` is the chance that a copy
+    that is the same is shown to be, ``needed`` the ``n`` that gives it 0.8, ``noise`` the loss among the yardstick's own
+    runs. ``worst`` and ``floor`` are of the worst cases' mean score. ``seed`` is of what was permuted. ``scores`` has, by case,
+    the copy's figure beside the yardstick's own.
+    """
+
+    test: str
+    measure: str
+    n: int
+    estimate: float
+    interval: tuple[float, float]
+    margin: float
+    alpha: float
+    p: float
+    difference: float
+    decided: str
+    adjusted: float | None = None
+    family: int = 1
+    power: float | None = None
+    detects: float | None = None
+    needed: int | None = None
+    noise: float | None = None
+    worst: float | None = None
+    floor: float | None = None
+    seed: int | None = None
+    scores: dict[str, tuple[float, float]] = {}
+
+
 class Part(msgspec.Struct, frozen=True, kw_only=True):
-    """One probe (or one component that no probe read), judged by one yardstick: witness, baseline or reference."""
+    """One probe (or one component that no probe read), judged by one yardstick: witness, baseline or reference. ``flaky`` names
+    the cases whose own runs disagree; ``statistics`` is there where all cases were judged together."""
 
     name: str
     yardstick: str
@@ -47,6 +82,8 @@ class Part(msgspec.Struct, frozen=True, kw_only=True):
     reason: str
     cases: int = 0
     deviations: tuple[Deviation, ...] = ()
+    flaky: tuple[str, ...] = ()
+    statistics: Statistics | None = None
 
 
 class IsolationReport(msgspec.Struct, frozen=True, kw_only=True):

@@ -13,7 +13,8 @@ when the tolerance allows it, else DIFFERENT; INCONCLUSIVE when the tolerance fo
                                                the order among them; ``by`` names the member (or, as a number, the place)
                                                that identifies an item, else the whole item does
 
-The share in ``overlap`` is of the longer of the two heads, so a list that grew or shrank below k loses by it.
+The share in ``overlap`` is of the longer of the two heads, so a list that grew or shrank below k loses by it. The
+tolerances that judge all cases of a probe together are in ``proof.claims``.
 """
 
 from __future__ import annotations
@@ -30,6 +31,8 @@ from resurgam.model.system import Json
 from resurgam.model.verdict import Judgement
 from resurgam.proof.patterns import safe_pattern
 from resurgam.proof.places import canonical, first_difference, is_number, parse_path, select, show_place, show_value
+
+OVER_ALL_CASES = ("equivalent", "passes", "ratio", "text")  # the words of proof.claims
 
 
 class Match(NamedTuple):
@@ -62,10 +65,15 @@ def _rule(tolerance: Json) -> Rule:
     if tolerance == "exact":
         return _exact
     if not isinstance(tolerance, dict) or len(tolerance) != 1:
-        raise _malformed("A tolerance", tolerance, "the word exact, or one of " + ", ".join(_RULES))
+        raise malformed("A tolerance", tolerance, "the word exact, or one of " + ", ".join(_RULES))
     ((word, given),) = tolerance.items()
+    if word in OVER_ALL_CASES:
+        raise malformed(
+            "A tolerance", tolerance, f"one that judges each case; {word} judges all together, and stands alone"
+        )
     if word not in _RULES:
-        raise ManifestError(f"{word!r} is no tolerance.", next_step=did_you_mean(str(word), ["exact", *_RULES]))
+        known = ["exact", *_RULES, *OVER_ALL_CASES]
+        raise ManifestError(f"{word!r} is no tolerance.", next_step=did_you_mean(str(word), known))
     return _RULES[word](given)
 
 
@@ -74,9 +82,9 @@ def _exact(expected: Json, got: Json) -> Match:
 
 
 def _numeric(given: Json) -> Rule:
-    fields = _fields("numeric", given, {"abs", "rel"})
-    if not fields or not all(_is_finite(margin) and margin >= 0 for margin in fields.values()):
-        raise _malformed("`numeric`", given, "abs, rel or both, as numbers of at least 0")
+    fields = members_of("numeric", given, {"abs", "rel"})
+    if not fields or not all(is_finite(margin) and margin >= 0 for margin in fields.values()):
+        raise malformed("`numeric`", given, "abs, rel or both, as numbers of at least 0")
     absolute, relative = fields.get("abs", 0), fields.get("rel", 0)
 
     def close(a: float, b: float) -> bool:
@@ -95,11 +103,11 @@ def _numeric(given: Json) -> Rule:
 
 def _range(given: Json) -> Rule:
     ends = given if isinstance(given, list | tuple) and len(given) == 2 else None
-    if ends is None or not all(end is None or _is_finite(end) for end in ends) or ends[0] is ends[1] is None:
-        raise _malformed("`range`", given, "[lo, hi], one of which may be null")
+    if ends is None or not all(end is None or is_finite(end) for end in ends) or ends[0] is ends[1] is None:
+        raise malformed("`range`", given, "[lo, hi], one of which may be null")
     low, high = (-math.inf if ends[0] is None else ends[0]), (math.inf if ends[1] is None else ends[1])
     if low > high:
-        raise _malformed("`range`", given, "the lower end first")
+        raise malformed("`range`", given, "the lower end first")
 
     def rule(_expected: Json, got: Json) -> Match:
         if is_number(got) and low <= got <= high:
@@ -111,7 +119,7 @@ def _range(given: Json) -> Rule:
 
 def _regex(given: Json) -> Rule:
     if not isinstance(given, str):
-        raise _malformed("`regex`", given, "a pattern")
+        raise malformed("`regex`", given, "a pattern")
     pattern = safe_pattern(given)
 
     def rule(_expected: Json, got: Json) -> Match:
@@ -129,7 +137,7 @@ def _regex(given: Json) -> Rule:
 
 def _jsonpath(given: Json) -> Rule:
     if not isinstance(given, dict) or not given or not all(isinstance(path, str) for path in given):
-        raise _malformed("`jsonpath`", given, "{path: tolerance, …}")
+        raise malformed("`jsonpath`", given, "{path: tolerance, …}")
     rules = [(path, parse_path(path), _rule(tolerance)) for path, tolerance in given.items()]
 
     def rule(expected: Json, got: Json) -> Match:
@@ -155,23 +163,23 @@ def _jsonpath(given: Json) -> Rule:
 
 
 def _overlap(given: Json) -> Rule:
-    fields = _fields("overlap", given, {"k", "at_least", "by"})
+    fields = members_of("overlap", given, {"k", "at_least", "by"})
     k, share, by = fields.get("k"), fields.get("at_least"), fields.get("by")
     if not isinstance(k, int) or isinstance(k, bool) or k < 1:
-        raise _malformed("`overlap`", given, "k, a whole number of at least 1")
-    if share is None or not _is_finite(share) or not 0 < share <= 1:
-        raise _malformed("`overlap`", given, "at_least, a share above 0 and up to 1")
+        raise malformed("`overlap`", given, "k, a whole number of at least 1")
+    if share is None or not is_finite(share) or not 0 < share <= 1:
+        raise malformed("`overlap`", given, "at_least, a share above 0 and up to 1")
     if isinstance(by, bool) or not (by is None or isinstance(by, str) or (isinstance(by, int) and by >= 0)):
-        raise _malformed("`overlap`", given, "by, the name or the place of the identifying member")
+        raise malformed("`overlap`", given, "by, the name or the place of the identifying member")
 
     def rule(expected: Json, got: Json) -> Match:
         heads = []
         for answer in (expected, got):
-            head = _head(answer, k, by)
-            if head is None:
+            items = head(answer, k, by)
+            if items is None:
                 wanted = "a list" if by is None else f"a list of items with {by!r}"
                 return Match(Judgement.DIFFERENT, f"{show_value(answer)} is not {wanted}")
-            heads.append(head)
+            heads.append(Counter(items))
         size = max(heads[0].total(), heads[1].total())
         common = (heads[0] & heads[1]).total()
         why = f"{common} of the first {size} in common, {share:g} wanted"
@@ -180,7 +188,7 @@ def _overlap(given: Json) -> Rule:
     return rule
 
 
-def _head(answer: Json, k: int, by: str | int | None) -> Counter[str] | None:
+def head(answer: Json, k: int, by: str | int | None) -> list[str] | None:
     """What identifies the first ``k`` items, or None where the answer is not such a list."""
     if not isinstance(answer, list):
         return None
@@ -190,7 +198,7 @@ def _head(answer: Json, k: int, by: str | int | None) -> Counter[str] | None:
         if not all(found):
             return None
         items = [values[0] for values in found]
-    return Counter(canonical(item) for item in items)
+    return [canonical(item) for item in items]
 
 
 _RULES: dict[str, Callable[[Json], Rule]] = {
@@ -206,20 +214,23 @@ def _equivalent(why: str) -> Match:
     return Match(Judgement.EQUIVALENT, why)
 
 
-def _fields(word: str, given: Json, known: AbstractSet[str]) -> dict[str, Json]:
+def members_of(word: str, given: Json, known: AbstractSet[str]) -> dict[str, Json]:
+    """The members of a tolerance's object. Raises ManifestError where it is none, or has one that is not ``known``."""
     if not isinstance(given, dict):
-        raise _malformed(f"`{word}`", given, "members " + ", ".join(sorted(known)))
+        raise malformed(f"`{word}`", given, "members " + ", ".join(sorted(known)))
     for name in given:
         if name not in known:
             raise ManifestError(f"`{word}` has no member {name!r}.", next_step=did_you_mean(str(name), known))
     return given
 
 
-def _is_finite(value: Json) -> bool:
+def is_finite(value: Json) -> bool:
+    """Whether ``value`` is a number that can be a margin."""
     return is_number(value) and math.isfinite(value)
 
 
-def _malformed(what: str, given: Json, wanted: str) -> ManifestError:
+def malformed(what: str, given: Json, wanted: str) -> ManifestError:
+    """The error for a tolerance that is not as ``wanted``."""
     return ManifestError(
         f"{what} is not as expected: {show_value(given)}; expected {wanted}.",
         next_step="The tolerances are described in docs/probes.md.",

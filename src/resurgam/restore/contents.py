@@ -24,6 +24,7 @@ from resurgam.vault.compare import (
     Compared,
     Difference,
     FileChange,
+    RowChange,
     TableChange,
     components_of,
     shown_key,
@@ -50,10 +51,8 @@ class Change(NamedTuple):
 class _Line(NamedTuple):
     """A row that differs, as it is told: two versions of one thing are one line, though their keys differ."""
 
-    sign: str
+    row: RowChange
     shown: str
-    before: Pair | None
-    after: Pair | None
 
 
 class Contents:
@@ -106,7 +105,7 @@ class Contents:
         old, new = self._text(compared.before, before), self._text(compared.after, after)
         if old is None or new is None:
             sizes = " -> ".join(f"{entry.size:,} bytes" for entry in (before, after) if entry)
-            yield Value(name="content", said=f"no text, or too much of it: {sizes}")
+            yield Value(name="content", said=f"not shown as text: {sizes}")
         elif old != new:
             yield Value(name="content", lines=differences.unified(old, new))
         elif before and after:
@@ -150,10 +149,10 @@ class Contents:
         for change, lines in tables:
             name = change.table.name
             for number, line in enumerate(lines):
-                difference = Difference(compared.name, "row", name, line.sign, line.shown)
+                difference = Difference(compared.name, "row", name, line.row.sign, line.shown)
                 if self._limit is not None and number >= self._limit:
                     yield Change(difference)
-                elif (said := told.get((name, line.after))) is not None:
+                elif (said := told.get((name, line.row.pair))) is not None:
                     yield Change(difference, (Value(name="", said=said),))
                 elif unread:
                     yield Change(difference, (), unread)
@@ -162,8 +161,11 @@ class Contents:
 
     def _row(self, difference: Difference, change: TableChange, line: _Line, found: tuple[Found, Found]) -> Change:
         name, mask = change.table.name, self._mask
-        old, new = (side.get((name, pair)) if pair else None for side, pair in zip(found, line[2:], strict=True))
-        if (line.before and old is None) or (line.after and new is None):
+        old, new = (
+            side.get((name, pair)) if pair else None
+            for side, pair in zip(found, (line.row.before, line.row.after), strict=True)
+        )
+        if (line.row.before and old is None) or (line.row.after and new is None):
             return Change(difference, (), "a restored copy does not hold this row as it was captured")
         if old is not None and new is not None:
             columns = dict.fromkeys([*old, *new])
@@ -176,8 +178,8 @@ class Contents:
 
     def _told(
         self, compared: Compared, tables: list[TableChange], before: Side, after: Side
-    ) -> dict[tuple[str, Pair | None], str]:
-        """What the driver itself says of rows that both points have, by table and the row's pair in the second."""
+    ) -> dict[tuple[str, Pair], str]:
+        """What the driver itself says of rows that differ, by table and pair."""
         try:
             driver = self._drivers(after.component.driver)
         except MissingExtra:
@@ -186,22 +188,18 @@ class Contents:
             return {}
         words: dict[tuple[str, bytes], str] = {}
         for image in compared.images():
-            if image.before and image.after:
-                blobs = compared.before.blob(image.before), compared.after.blob(image.after)
-                self.cost.bytes += image.before.size + image.after.size
-                for said in driver.tell(after.component, *blobs):
-                    words[said.table, key_of(said.key, after.row_key)] = self._mask(said.said, str(said.key[-1]))
-        return {
-            (change.table.name, row.after): words[change.table.name, row.key]
-            for change in tables
-            for row in change.rows()
-            if row.sign == "~" and (change.table.name, row.key) in words
-        }
+            old = compared.before.blob(image.before) if image.before else None
+            new = compared.after.blob(image.after) if image.after else None
+            self.cost.bytes += sum(blob.size for blob in (old, new) if blob is not None)
+            for said in driver.tell(after.component, old, new):
+                words[said.table, key_of(said.key, after.row_key)] = self._mask(said.said, str(said.key[-1]))
+        rows = ((change.table.name, row) for change in tables for row in change.rows())
+        return {(name, row.pair): words[name, row.key] for name, row in rows if (name, row.key) in words}
 
     def _fetched(
         self,
         asked: list[tuple[TableChange, list[_Line]]],
-        told: dict[tuple[str, Pair | None], str],
+        told: dict[tuple[str, Pair], str],
         before: Side,
         after: Side,
     ) -> tuple[Found, Found]:
@@ -209,9 +207,9 @@ class Contents:
         wanted: tuple[dict[str, set[Pair]], dict[str, set[Pair]]] = ({}, {})
         for change, lines in asked:
             name = change.table.name
-            rest = [line for line in lines if (name, line.after) not in told]
-            wanted[0][name] = {line.before for line in rest if line.before}
-            wanted[1][name] = {line.after for line in rest if line.after}
+            rest = [line for line in lines if (name, line.row.pair) not in told]
+            wanted[0][name] = {line.row.before for line in rest if line.row.before}
+            wanted[1][name] = {line.row.after for line in rest if line.row.after}
         cost = sum(
             side.snapshot.bytes for side, rows in zip((before, after), wanted, strict=True) if any(rows.values())
         )
@@ -246,18 +244,17 @@ def require_components(points: tuple[PointBody, PointBody], named: Sequence[str]
 def _lines(change: TableChange) -> list[_Line]:
     """The rows of a table that differ. Where the last column of the key is a version (packages), a version that went and the only
     one that came are one line."""
-    rows = [_Line(row.sign, shown_key(row.key), row.before, row.after) for row in change.rows()]
+    rows = list(change.rows())
     if len(change.table.key) < 2 or change.table.key[-1] != "version":
-        return rows
-    sides: dict[tuple[Json, ...], list[_Line]] = {}
+        return [_Line(row, shown_key(row.key)) for row in rows]
+    sides: dict[tuple[Json, ...], list[RowChange]] = {}
     for row in rows:
-        pair = row.after or row.before
-        assert pair is not None, "a row that differs stands on one side at least"
-        sides.setdefault(decode_key(pair[0])[:-1], []).append(row)
+        sides.setdefault(decode_key(row.key)[:-1], []).append(row)
     lines: list[_Line] = []
     for key, found in sides.items():
-        if [line.sign for line in found] == ["-", "+"]:
-            lines.append(_Line("~", ", ".join(map(str, key)), found[0].before, found[1].after))
+        if [row.sign for row in found] == ["-", "+"]:
+            upgraded = RowChange("~", found[1].key, found[0].before, found[1].after)
+            lines.append(_Line(upgraded, ", ".join(map(str, key))))
         else:
-            lines += found
-    return sorted(lines, key=lambda line: ("-+~".index(line.sign), line.shown))
+            lines += [_Line(row, shown_key(row.key)) for row in found]
+    return sorted(lines, key=lambda line: ("-+~".index(line.row.sign), line.shown))

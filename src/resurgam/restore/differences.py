@@ -31,7 +31,7 @@ AROUND = 24  # characters before and after the stretch that differs
 LINES = 40  # of a unified diff
 MEMBERS = 40  # of a JSON value
 TEXT_MOST = 256 << 10  # characters that are compared line by line
-_CONTEXT = 2
+_CONTEXT = 1
 _VECTOR = re.compile(r"vector|embedding", re.IGNORECASE)
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 _MISSING: Any = object()
@@ -52,14 +52,17 @@ class Value(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 def changed(name: str, before: Json, after: Json, mask: Mask) -> Iterator[Value]:
     """How ``after`` differs from ``before``: nothing where they are equal."""
-    if type(before) is type(after) and before == after:
-        return
+    if type(before) is type(after) and before == after and not isinstance(before, dict | list):
+        return  # in a structure 1 and true are equal to Python, and different here
     if isinstance(before, bytes) and isinstance(after, bytes):
         yield _moved(name, before, after) if _VECTOR.search(name) else _bytes(name, before, after)
         return
     old, new = _structure(before), _structure(after)
     if isinstance(old, dict | list) and type(old) is type(new):
-        yield from _members(name, old, new, mask)
+        values = list(_members(name, old, new, mask))
+        if not values and isinstance(before, str):
+            values.append(Value(name=name, said="the same JSON value, written otherwise"))
+        yield from values
     elif isinstance(before, str) and isinstance(after, str):
         yield text(name, mask(before, name), mask(after, name))
     else:
@@ -152,8 +155,6 @@ def _members(name: str, before: Json, after: Json, mask: Mask) -> Iterator[Value
     yield from found[:MEMBERS]
     if len(found) > MEMBERS:
         yield Value(name=name, said="more members differ")
-    if not found:
-        yield Value(name=name, said="the same JSON value, written otherwise")
 
 
 def _walk(path: str, before: Json, after: Json, mask: Mask) -> Iterator[Value]:

@@ -51,6 +51,13 @@ class RowChange(NamedTuple):
     before: Pair | None
     after: Pair | None
 
+    @property
+    def pair(self) -> Pair:
+        """That of the second point, where it has the row."""
+        pair = self.after or self.before
+        assert pair is not None, "a row that differs stands on one side at least"
+        return pair
+
 
 class TableChange(NamedTuple):
     """A table that differs: its description (of the second point where both have it), and the rows that one side alone has."""
