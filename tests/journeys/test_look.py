@@ -263,6 +263,22 @@ def test_what_is_not_ours_stays(tmp_path: Path) -> None:
     assert world.run("detach", "--yes").code == 0
 
 
+def test_temporary_folders_of_dead_processes_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of ours, those that nobody has used for a day; nobody else's, and none that may be in use."""
+    world = with_barrier(tmp_path)
+    temporary = tmp_path / "temporary"
+    monkeypatch.setattr("tempfile.tempdir", os.fspath(temporary))
+    old, young, other = (
+        temporary / name for name in ("resurgam-probe-abcd_123", "resurgam-abcd1234", "resurgam-of-mine")
+    )
+    for folder in (old, young, other):
+        folder.mkdir(parents=True)
+    for folder in (old, other):
+        os.utime(folder, (0, 0))
+    assert world.run("detach", "--yes").code == 0
+    assert sorted(temporary.iterdir()) == sorted([young, other])
+
+
 def test_nobody_is_detached_in_the_middle_of_a_write(tmp_path: Path) -> None:
     """A writer inside the barrier keeps it; nothing is removed, and the same command works when it has left."""
     world = with_barrier(tmp_path)

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
@@ -128,11 +129,13 @@ def _beside(system: System) -> Iterator[tuple[str, str]]:
 def _abandoned(clock: Clock) -> Iterator[str]:
     """Our own temporary folders that nobody has used for a day."""
     old = clock.now().timestamp() - _DAY
-    for entry in os.scandir(tempfile.gettempdir()):
-        if _TEMPORARY.fullmatch(entry.name) and entry.is_dir(follow_symlinks=False):
-            status = entry.stat(follow_symlinks=False)
-            if status.st_uid == os.geteuid() and status.st_mtime < old:
-                yield entry.path
+    home = tempfile.gettempdir()
+    for name in filter(_TEMPORARY.fullmatch, sorted(os.listdir(home))):
+        path = os.path.join(home, name)
+        with suppress(FileNotFoundError):  # its owner was just done with it
+            status = os.lstat(path)
+            if stat.S_ISDIR(status.st_mode) and status.st_uid == os.geteuid() and status.st_mtime < old:
+                yield path
 
 
 def _remove_empty(*folders: str) -> None:
@@ -144,7 +147,9 @@ def _remove_empty(*folders: str) -> None:
 
 
 def _size(path: str) -> int:
-    total = os.lstat(path).st_size
+    total = 0
     for folder, _, names in os.walk(path):
-        total += sum(os.lstat(os.path.join(folder, name)).st_size for name in names)
-    return total
+        for name in names:
+            with suppress(FileNotFoundError):  # notes come and go while they are counted
+                total += os.lstat(os.path.join(folder, name)).st_size
+    return total if os.path.isdir(path) else os.lstat(path).st_size
