@@ -80,7 +80,7 @@ def test_a_runner_that_is_refused_is_an_observation(system: System) -> None:
 
 
 def test_kinds_of_probe(system: System) -> None:
-    assert kinds() == ("command", "sql")
+    assert {"command", "predict", "retrieval", "sql"} <= set(kinds())
     assert probe_for("sql").kind == "sql"
     with pytest.raises(ManifestError, match="Did you mean 'command'"):
         probe_for("comand")

@@ -55,6 +55,8 @@ from resurgam.model.system import (
     VaultPlace,
 )
 from resurgam.probes import registry as probes
+from resurgam.probes.predict import LOADERS
+from resurgam.probes.retrieval import MODES
 from resurgam.proof.claims import check_tolerance
 
 FORMAT = 1
@@ -178,14 +180,30 @@ PROBE = Record("a probe", {
     "witness": Field(Flag(), "Cheap and read-only: also asked of the live system just before and after the cut."),
     "timeout": Field(Duration(), "After this long the command is killed with all its children; `60s` unless said."),
     "tolerance": Field(Tolerance(), "What makes two answers the same; `exact` unless said."),
-    "component": Field(_component, "The component that is asked (sql)."),
+    "component": Field(_component, "The component that is asked (sql, retrieval, predict)."),
     "sql": Field(_select, "The question (sql)."),
     "run": Field(ListOf(Template("an argument"), filled=True),
                  "The command, an argument a part, run in this file's folder; {name} is the location of a component (command)."),
-    "ask": Field(Anything(from_file=True), "What the command is asked: JSON on its standard input (command)."),
+    "ask": Field(Anything(from_file=True), "What is asked: JSON, or {file: path} of JSON or .npy (command, retrieval, predict)."),
     "env": Field(Named("variables", Template("the value of a variable", or_reference=True), name=r"[A-Za-z_][A-Za-z0-9_]*"),
-                 "Variables added to its environment (command)."),
-}, rule=ByKind({"command": ("run",), "sql": ("component", "sql")}, may={"command": ("ask", "env")}))  # fmt: skip
+                 "Variables added to the environment of its command."),
+    "collection": Field(Text("the name of a collection"), "The collection that is searched (retrieval)."),
+    "k": Field(Number("a whole number from 1 to 1000", whole=True, least=1, most=1000),
+               "How many neighbours are asked for; 10 unless said (retrieval)."),
+    "mode": Field(Choice("a mode", MODES),
+                  "`exact`: our own search; `approximate`: the store's; `recall`: what that finds of the exact (retrieval)."),
+    "canaries": Field(Flag(), "Also search for each record whose id begins with `canary:` (retrieval)."),
+    "loader": Field(Choice("a loader", LOADERS), "How the model is loaded (predict)."),
+    "model": Field(Text("a path in the component"), "The model's file, where the component is a folder (predict)."),
+    "trusted": Field(ListOf(Text("the name of a type"), distinct=True), "Types that a skops file may hold too (predict)."),
+    "encode": Field(ListOf(Template("an argument"), filled=True),
+                    "The command that turns texts into numbers; like `run`, it answers {case: numbers} (retrieval, predict)."),
+}, rule=ByKind(
+    {"command": ("run",), "sql": ("component", "sql"), "retrieval": ("component", "collection"),
+     "predict": ("component", "loader", "ask")},
+    may={"command": ("ask", "env"), "retrieval": ("ask", "env", "k", "mode", "canaries", "encode"),
+         "predict": ("env", "model", "trusted", "encode", "run")},
+))  # fmt: skip
 
 SYSTEM = Record("the manifest", {
     "resurgam": Field(Number(f"the manifest's format, {FORMAT}", whole=True, least=1, most=FORMAT),

@@ -7,10 +7,13 @@ secret may lie in one.
 
 from __future__ import annotations
 
+import io
 import json
 import re
 from dataclasses import dataclass
 from typing import Any
+
+import numpy as np
 
 from resurgam.capture.manifest_form import WRONG, Field, Reading, Record, Text
 from resurgam.capture.manifest_yaml import Node
@@ -57,7 +60,8 @@ class Path:
 
 @dataclass(frozen=True, slots=True)
 class Anything:
-    """Any value, kept as written; with ``from_file``, ``{file: path}`` stands for the JSON in that file."""
+    """Any value, kept as written; with ``from_file``, ``{file: path}`` stands for the JSON in that file, or for the rows of the
+    array in a ``.npy`` file, each under its number (``"0"``, ``"1"``, …)."""
 
     what: str = "any value"
     from_file: bool = False
@@ -65,6 +69,8 @@ class Anything:
     def read(self, node: Node, reading: Reading) -> Any:
         if not (self.from_file and set(node.entries()) == {"file"}):
             return node.plain()
+        if str(node.entries()["file"].value).endswith(".npy"):
+            return _rows_of(node.entries()["file"], reading)
         text = _file_of(node, reading)
         if text is WRONG:
             return WRONG
@@ -120,6 +126,23 @@ def _file_of(node: Node, reading: Reading) -> Any:
         )
     except UnicodeDecodeError:
         return reading.wrong(at, "expected a file of text in UTF-8.")
+
+
+def _rows_of(node: Node, reading: Reading) -> Any:
+    """The rows of the array in a ``.npy`` file, which never holds anything but numbers here."""
+    if (text := _expanded(str(node.value), node, reading)) is WRONG:
+        return WRONG
+    try:
+        with open(reading.place(text), "rb") as file:
+            data = file.read(MAX_FILE + 1)
+        array = np.load(io.BytesIO(data), allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        return reading.wrong(node, f"expected a file of a numpy array, which this is not: {type(error).__name__}.")
+    if len(data) > MAX_FILE or array.ndim < 2 or array.dtype.kind not in "fiu" or not np.isfinite(array).all():
+        return reading.wrong(
+            node, f"expected a file of at most {MAX_FILE >> 20} MiB with an array of numbers, one row a question."
+        )
+    return {str(number): row.tolist() for number, row in enumerate(array)}
 
 
 def _no_json(word: str) -> None:

@@ -26,12 +26,13 @@ from importlib.metadata import PackageNotFoundError, version
 import msgspec
 from blake3 import blake3
 
-from resurgam.drivers import chroma_store, chroma_writing, files_writing
+from resurgam.drivers import chroma_search, chroma_store, chroma_writing, files_writing
 from resurgam.drivers.asked import ask
 from resurgam.drivers.base import Blob, Equality, Facts, Freeze, Item, Rows, Traits
 from resurgam.drivers.chroma_pin import DATABASE_FILE, SETTLED, ChromaPin, Status, left_out, list_segments, take_pin
 from resurgam.drivers.chroma_view import DATABASE, View, digest, folder_findings
 from resurgam.drivers.chroma_writing import PREFIX
+from resurgam.drivers.searching import Floats, Hit, Vectors
 from resurgam.drivers.sqlite_checks import check_virtual_tables, quick_check
 from resurgam.drivers.sqlite_open import explain, explain_os, reading, require_database
 from resurgam.errors import IntegrityError, ManifestError, NotFound
@@ -134,6 +135,19 @@ class ChromaDriver:
     def query(self, component: Component, at: Position, statement: str) -> Rows:
         """The rows of one SELECT over the collections at the position. Raises ManifestError where it is wrong."""
         return ask(View(self._pin(at)).tables(statement), statement, component.location)
+
+    def vectors(self, component: Component, at: Position, collection: str) -> Vectors:
+        """See ``searching.Searches``. Raises NotFound, IntegrityError."""
+        view = View(self._pin(at))
+        return chroma_search.vectors_of(view, chroma_search.collection_of(view, collection, component.location))
+
+    def search(
+        self, component: Component, at: Position, collection: str, queries: Floats, k: int
+    ) -> tuple[list[list[Hit]], dict[str, str]]:
+        """See ``searching.Searches``: what the library finds in a private copy. Raises NotFound, MissingExtra, IntegrityError."""
+        pin = self._pin(at)
+        found = chroma_search.collection_of(View(pin), collection, component.location)
+        return chroma_search.search(pin, found, queries, k)
 
     def write(self, items: Iterable[Item], target: Component) -> Component:
         """Build the folder beside ``target.location``; it becomes the target by one rename, last (P5).

@@ -21,6 +21,7 @@ from operator import itemgetter
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from resurgam.drivers.chroma_graph import damage
 from resurgam.drivers.chroma_index import Index
@@ -41,6 +42,7 @@ from resurgam.model.system import Json
 
 COLUMNS = ("id", "document", "metadata", "vector")
 _BATCH = 500
+_VECTORS = 4096  # of them together
 _EXAMPLES = 20  # Finding.keys holds no more
 _VALUES = "key, string_value, int_value, float_value, bool_value"
 
@@ -81,6 +83,15 @@ class Records:
         while batch := list(islice(records, _BATCH)):
             yield [(key, document, canonical(metadata), vector) for key, document, metadata, vector in batch]
 
+    def vectors(self) -> Iterator[tuple[list[str], npt.NDArray[np.float32]]]:
+        """Ids with their vectors, some at a time, by id; only those that have a record, are of the collection's dimension and
+        consist of numbers. Raises sqlite3.Error."""
+        left_out = self._unusable().union(self._of_other_size())
+        ids = sorted((self._ids() & self._vectors.keys()) - left_out)
+        for start in range(0, len(ids), _VECTORS):
+            part = ids[start : start + _VECTORS]
+            yield part, np.frombuffer(b"".join(map(self._vector, part)), "<f4").reshape(len(part), -1)
+
     def findings(self, component: str) -> Iterator[Finding]:
         """Where the two halves disagree, and vectors that cannot be searched. Every vector is looked at. Raises sqlite3.Error."""
         name, ids = self._collection.name, self._ids()
@@ -107,12 +118,15 @@ class Records:
                 yield Finding(severity=severity, what=text, component=component, keys=tuple(keys[:_EXAMPLES]))
 
     def _record(self, key: str, metadata: Metadata) -> Record:
-        vector = self._vectors.get(key)
+        document = metadata.pop(DOCUMENT, None)
+        return key, document, metadata, self._vector(key) if key in self._vectors else None
+
+    def _vector(self, key: str) -> bytes:
+        vector = self._vectors[key]
         if isinstance(vector, int):
             assert self._index is not None, "rows come from an index"
-            vector = self._index.vector(vector)
-        document = metadata.pop(DOCUMENT, None)
-        return key, document, metadata, vector
+            return self._index.vector(vector)
+        return vector
 
     def _stored(self) -> Iterator[tuple[str, Metadata]]:
         """What the tables hold, by id: SQLite walks along the index of (segment, id)."""

@@ -99,13 +99,15 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
 
 class Observation(msgspec.Struct, frozen=True, kw_only=True):
     """What one probe answered: ``answers`` maps a case to its answer; ``error`` tells why there is none. Where ``asked`` is
-    false the question could not be put at all, so the error says nothing about the system."""
+    false the question could not be put at all, so the error says nothing about the system. ``by`` says what answered, as far
+    as the probe tells: libraries with their versions, settings."""
 
     probe: str
     answers: dict[str, Json] = {}
     error: str | None = None
     asked: bool = True
     seconds: float = 0.0
+    by: dict[str, str] = {}
 
 
 class Witness(msgspec.Struct, frozen=True, kw_only=True):

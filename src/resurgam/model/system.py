@@ -103,6 +103,10 @@ class Probe(msgspec.Struct, frozen=True, kw_only=True):
     ``witness`` marks a cheap, read-only probe that is also asked of the live system around the cut.
     ``ask`` is handed to a command on standard input as JSON (one case per entry); ``run`` is its argument list, in
     which ``{name}`` stands for the location of component *name*. ``tolerance`` is documented in ``proof.compare``.
+
+    ``collection``, ``k`` (how many neighbours), ``mode`` (exact, approximate, recall) and ``canaries`` belong to retrieval;
+    ``loader``, ``model`` (a path in the component) and ``trusted`` (names of types) to predict; ``encode`` to both: the
+    command that turns the texts among what is asked into numbers. docs/probes.md explains them.
     """
 
     name: str
@@ -116,6 +120,14 @@ class Probe(msgspec.Struct, frozen=True, kw_only=True):
     env: dict[str, str] = {}
     timeout: float = 60.0
     tolerance: Json = "exact"
+    collection: str | None = None
+    k: int = 10
+    mode: str = "exact"
+    canaries: bool = False
+    loader: str | None = None
+    model: str = ""
+    trusted: tuple[str, ...] = ()
+    encode: tuple[str, ...] = ()
 
 
 class Objectives(msgspec.Struct, frozen=True, kw_only=True):

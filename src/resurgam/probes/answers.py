@@ -1,8 +1,9 @@
 """What a probe's command must print, and what is said when it does not.
 
-One JSON object in UTF-8 on standard output: ``{"answers": {case: value, ...}}``; other members are ignored. Anything
-else is an error of the probe, told in one sentence with the command's own last words, and never an exception: a copy that
-cannot answer is a finding about the copy (P4).
+One JSON object in UTF-8 on standard output: ``{"answers": {case: value, ...}}``. A member ``by``, an object of texts, says what
+answered (libraries and their versions) and is not judged; other members are ignored. Anything else is an error of the
+probe, told in one sentence with the command's own last words, and never an exception: a copy that cannot answer is a finding
+about the copy (P4).
 
 Values are JSON (RFC 8259), a little narrower so that equal answers have one form: no duplicate names, at most
 ``MAX_DEPTH`` deep, integers of at most 64 bits, no unpaired surrogates. NaN and the infinities, which some encoders write
@@ -30,7 +31,8 @@ def observation_of(spec: ProbeSpec, done: Completed, seconds: float) -> Observat
     error = _failure(spec, done)
     if error is None:
         try:
-            return Observation(probe=spec.name, answers=read_answers(done.output), seconds=seconds)
+            printed = _printed(done.output)
+            return Observation(probe=spec.name, answers=_answers(printed), seconds=seconds, by=_by(printed))
         except ValueError as rubbish:
             error = f"its output is no answer: {rubbish}"
     return Observation(probe=spec.name, error=error + _last_words(done.errors), seconds=seconds)
@@ -38,6 +40,15 @@ def observation_of(spec: ProbeSpec, done: Completed, seconds: float) -> Observat
 
 def read_answers(output: bytes) -> dict[str, Json]:
     """The answers in ``output``. Raises ValueError where it is not of the form above."""
+    return _answers(_printed(output))
+
+
+def printable(text: str) -> str:
+    """``text`` without what could steer a terminal: words of a probed system are shown to people."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def _printed(output: bytes) -> Json:
     try:
         text = output.decode()
     except UnicodeDecodeError as error:
@@ -45,21 +56,24 @@ def read_answers(output: bytes) -> dict[str, Json]:
     if not text.strip():
         raise ValueError("nothing was printed")
     try:
-        found = json.loads(text, object_pairs_hook=_without_duplicates)
+        return json.loads(text, object_pairs_hook=_without_duplicates)
     except json.JSONDecodeError as error:
         raise ValueError(f"not one JSON object: {error}") from error
     except RecursionError as error:
         raise ValueError(f"nested deeper than {MAX_DEPTH}") from error
-    answers = found.get("answers") if isinstance(found, dict) else None
+
+
+def _answers(printed: Json) -> dict[str, Json]:
+    answers = printed.get("answers") if isinstance(printed, dict) else None
     if not isinstance(answers, dict):
         raise ValueError('expected an object {"answers": {case: value, ...}}')  # noqa: TRY004 - a wrong value, not a wrong call
     narrowed: dict[str, Json] = _narrowed(answers, MAX_DEPTH)
     return narrowed
 
 
-def printable(text: str) -> str:
-    """``text`` without what could steer a terminal: words of a probed system are shown to people."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+def _by(printed: Json) -> dict[str, str]:
+    by = printed.get("by")
+    return {name: printable(text) for name, text in by.items() if isinstance(text, str)} if isinstance(by, dict) else {}
 
 
 def _failure(spec: ProbeSpec, done: Completed) -> str | None:

@@ -8,10 +8,14 @@ from resurgam.model.system import Probe as ProbeSpec
 from resurgam.model.system import System
 from resurgam.probes.base import Probe
 from resurgam.probes.command import CommandProbe
+from resurgam.probes.predict import PredictProbe
+from resurgam.probes.retrieval import RetrievalProbe
 from resurgam.probes.sql import SqlProbe
 
 _PROBES: dict[str, Probe] = {
     "command": CommandProbe(),
+    "predict": PredictProbe(),
+    "retrieval": RetrievalProbe(),
     "sql": SqlProbe(),
 }
 

@@ -1,7 +1,8 @@
 """The probe ``sql``: one SELECT of one component. Its single case is ``rows``: a list of rows, each a list of values.
 
 The question is asked in a child process, through the Runner, so that on a copy it is asked inside the sandbox, where only
-the copy is visible (P6). The child, ``probes.sql_child``, needs nothing but the interpreter.
+the copy is visible (P6). For an SQLite database the child is ``probes.sql_child``, which needs nothing but the interpreter; any
+other kind is asked through its driver, which knows the tables that its content means.
 """
 
 from __future__ import annotations
@@ -17,9 +18,10 @@ from resurgam.model.system import Probe as ProbeSpec
 from resurgam.model.system import System
 from resurgam.probes import sql_child
 from resurgam.probes.answers import observation_of
-from resurgam.probes.base import Runner
+from resurgam.probes.base import Completed, Runner
+from resurgam.probes.through_driver import ask_driver
 
-DRIVERS = ("sqlite",)  # kinds of component that can be asked
+DRIVERS = ("sqlite", "chroma", "git", "langgraph", "models")  # kinds of component that can be asked
 
 
 class SqlProbe:
@@ -45,12 +47,20 @@ class SqlProbe:
         """Ask the component at its bound location. Raises ManifestError as ``check`` does."""
         self.check(spec, system)
         assert spec.component is not None
-        request = {"path": system.component(spec.component).location, "sql": spec.sql}
+        assert spec.sql is not None
+        component = system.component(spec.component)
         started = self._clock.monotonic()
-        # -I and -S: neither the environment nor installed packages have a say in what is asked.
-        argv = [sys.executable, "-I", "-S", sql_child.__file__]
-        done = runner.run(argv, input=json.dumps(request).encode(), timeout=spec.timeout)
+        if component.driver == "sqlite":
+            done = _directly(component.location, spec.sql, runner, spec.timeout)
+        else:
+            done = ask_driver(component, {"query": spec.sql}, runner, spec.timeout)
         return observation_of(spec, done, self._clock.monotonic() - started)
+
+
+def _directly(path: str, sql: str, runner: Runner, timeout: float) -> Completed:
+    # -I and -S: neither the environment nor installed packages have a say in what is asked.
+    argv = [sys.executable, "-I", "-S", sql_child.__file__]
+    return runner.run(argv, input=json.dumps({"path": path, "sql": sql}).encode(), timeout=timeout)
 
 
 def _wrong(spec: ProbeSpec, what: str, next_step: str) -> ManifestError:

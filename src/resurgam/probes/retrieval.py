@@ -1,0 +1,103 @@
+"""The probe ``retrieval``: the nearest neighbours of frozen queries in one collection of a vector store.
+
+``ask`` names each query: a vector, ``{like: id}`` (the vector of a stored record), or a text, which ``encode`` turns into a vector.
+A query is a case, and what it answers depends on ``mode``:
+
+    exact        ids of the k nearest, by our own search over all vectors as our driver decodes them; equals in order of ids
+    approximate  ids of the k nearest, as the store itself finds them, over a private copy
+    recall       the share, 0 to 1, of the exact ones that the store finds
+
+So a wrong decoding, a lost vector, a damaged graph and another embedder each show somewhere else. Exact answers are judged exactly;
+approximate ones and recall want a tolerance (``proof.compare``), since a graph that is built anew is another graph.
+"""
+
+from __future__ import annotations
+
+import math
+
+from resurgam.clock import Clock, SystemClock
+from resurgam.errors import ManifestError
+from resurgam.model.nearest import did_you_mean
+from resurgam.model.point import Observation
+from resurgam.model.system import Json, System
+from resurgam.model.system import Probe as ProbeSpec
+from resurgam.probes.answers import observation_of
+from resurgam.probes.base import Runner
+from resurgam.probes.encoding import check_encoder, encode
+from resurgam.probes.through_driver import ask_driver
+
+DRIVERS = ("chroma",)  # kinds of component that can be searched
+MODES = ("exact", "approximate", "recall")
+
+
+class RetrievalProbe:
+    """See the module's docstring."""
+
+    kind = "retrieval"
+
+    def __init__(self, clock: Clock | None = None) -> None:
+        self._clock = clock or SystemClock()
+
+    def check(self, spec: ProbeSpec, system: System) -> None:
+        """Raises ManifestError where there is nothing to search for, or nothing to search in."""
+        searchable = {component.name for component in system.components if component.driver in DRIVERS}
+        if spec.component not in searchable:
+            given = spec.component or ""
+            raise _wrong(spec, f"{given!r} is no component that can be searched", did_you_mean(given, searchable))
+        if not spec.collection:
+            raise _wrong(spec, "`collection` is missing", "Name the collection to search.")
+        if spec.mode not in MODES or not 1 <= spec.k <= 1000:
+            raise _wrong(spec, "`mode` or `k` is out of range", f"Modes are {', '.join(MODES)}; k goes from 1 to 1000.")
+        if not spec.ask and not spec.canaries:
+            raise _wrong(spec, "nothing is asked", "Give queries under `ask`, or `canaries: true`.")
+        queries = spec.ask if spec.ask is not None else {}
+        if not isinstance(queries, dict):
+            raise _wrong(spec, "`ask` is no mapping", "Name each query: {name: vector, text or {like: id}}.")
+        for name, query in queries.items():
+            if not (_is_vector(query) or _is_like(query) or isinstance(query, str)):
+                raise _wrong(spec, f"query {name!r} is none", "A query is a list of numbers, a text, or {like: id}.")
+        if _texts(queries):
+            check_encoder(spec, system)
+
+    def ask(self, spec: ProbeSpec, system: System, runner: Runner) -> Observation:
+        """Search the component at its bound location. Raises ManifestError as ``check`` does."""
+        self.check(spec, system)
+        assert spec.component is not None
+        started = self._clock.monotonic()
+        queries = dict(spec.ask or {})
+        if texts := _texts(queries):
+            vectors = encode(spec, texts, system, runner)
+            if isinstance(vectors, Observation):
+                return vectors
+            if wrong := [case for case, vector in vectors.items() if not _is_vector(vector)]:
+                return Observation(probe=spec.name, error=f"`encode` made no vector of {wrong[0]!r}")
+            queries |= vectors
+        search = {
+            "collection": spec.collection,
+            "queries": queries,
+            "k": spec.k,
+            "mode": spec.mode,
+            "canaries": spec.canaries,
+        }
+        done = ask_driver(system.component(spec.component), {"search": search}, runner, spec.timeout)
+        return observation_of(spec, done, self._clock.monotonic() - started)
+
+
+def _texts(queries: dict[str, Json]) -> dict[str, str]:
+    return {name: query for name, query in queries.items() if isinstance(query, str)}
+
+
+def _is_vector(query: Json) -> bool:
+    return (
+        isinstance(query, list)
+        and bool(query)
+        and all(isinstance(n, int | float) and not isinstance(n, bool) and math.isfinite(n) for n in query)
+    )
+
+
+def _is_like(query: Json) -> bool:
+    return isinstance(query, dict) and set(query) == {"like"} and isinstance(query["like"], str)
+
+
+def _wrong(spec: ProbeSpec, what: str, next_step: str) -> ManifestError:
+    return ManifestError(f"Probe {spec.name}: {what}.", untouched="Nothing was asked.", next_step=next_step)
