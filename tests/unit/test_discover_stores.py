@@ -19,6 +19,7 @@ import yaml
 from resurgam.capture.discover import propose
 from resurgam.capture.preflight import preflight
 from resurgam.drivers.registry import driver_for
+from resurgam.errors import UsageError
 from resurgam.model.system import System
 from tests.unit.test_discover import database, proposed, write
 
@@ -245,6 +246,27 @@ def test_a_damaged_or_foreign_chroma_folder_is_told(tmp_path: Path) -> None:
     assert "#   other/chroma.sqlite3: not understood" in text
 
 
+def test_a_store_itself_is_no_system(desk: Path) -> None:
+    """P12: a manifest in a store's folder would be captured with it, and torn out of it by a restore."""
+    with pytest.raises(UsageError, match="Chroma folder") as refused:
+        propose(str(desk / "index"))
+    assert "lies in" in refused.value.next_step
+
+
+def test_columns_that_no_manifest_can_name_are_left_out(tmp_path: Path) -> None:
+    """Names and texts that are no UTF-8 stop nothing."""
+    database(
+        tmp_path / "a.db",
+        "CREATE TABLE pages(id TEXT PRIMARY KEY); INSERT INTO pages VALUES (CAST(x'ff' AS TEXT)), ('b');",
+    )
+    with closing(sqlite3.connect(tmp_path / "a.db")) as db:
+        db.execute('CREATE TABLE odd("new\nline_id" TEXT, page_id TEXT)')
+        db.execute("INSERT INTO odd VALUES ('b', 'b'), ('b', CAST(x'ff' AS TEXT))")
+        db.commit()
+    _, system = proposed(tmp_path)
+    assert len(system.components) == 1
+
+
 def test_a_working_tree_with_a_database_in_it_is_taken_apart(tmp_path: Path) -> None:
     """Two components may not lie inside one another; the root itself is never one."""
     database(tmp_path / "repo/state.db", "CREATE TABLE t(a);")
@@ -277,7 +299,8 @@ def test_an_environment_is_found_whatever_it_is_called(tmp_path: Path) -> None:
         ("plain.json", '{"tools": "hammer", "name": "x"}', False),
         ("empty.json", '{"tools": []}', False),
         ("torn.json", '{"tools": [', False),
-        ("deep.json", "[" * 100_000, False),
+        ("deep.json", '{"tools": ' + "[" * 100_000, False),
+        ("deep.yaml", "tools: " + "[" * 10_000, False),
         ("odd.yaml", "a: !!python/object:os.system {}\n", False),
     ],
 )

@@ -94,6 +94,8 @@ def tells_requirements(name: str) -> bool:
 
 def is_tools(name: str, text: str) -> bool:
     """Whether a configuration file holds tool schemas or agent wiring."""
+    if not any(word in text.lower() for word in (*_WIRING, "tools", "description", *_INPUTS)):
+        return False  # reading YAML takes long, and most configuration is about other things
     try:
         found = msgspec.json.decode(text) if name.endswith(".json") else yaml.safe_load(text)
     except (msgspec.DecodeError, yaml.YAMLError, ValueError, RecursionError):

@@ -104,7 +104,8 @@ def _fields_of_database(part: Part, database: Database) -> Iterator[Field]:
         if part.kind is Kind.AGENT:
             yield from _memories(part, db)
         for column in database.columns:
-            if column.is_key or (column.table, column.name) in declared or not _REFERS.search(column.name):
+            known = column.is_key or (column.table, column.name) in declared
+            if known or not _REFERS.search(column.name) or not (column.table + column.name).isprintable():
                 continue
             there = f"{quoted(column.name)} FROM {quoted(column.table)}"
             rows = db.execute(f"SELECT {there} LIMIT {LOOKED + 1}")

@@ -111,11 +111,17 @@ class Survey:
 def survey(root: str) -> Survey:
     """Look at all of ``root``. Nothing is written, and no link is followed.
 
-    Raises UsageError where ``root`` is no folder, NotFound where nothing in it can be captured.
+    Raises UsageError where ``root`` is no folder or is itself a part, NotFound where nothing in it can be captured.
     """
     if not os.path.isdir(root):
         raise UsageError(f"{root} is not a folder.", next_step="Name the folder in which the system's files lie.")
     seen = Survey(os.path.abspath(root))
+    if (kind := _kind_of_folder(seen.root, _names(root))) is not None:
+        raise UsageError(
+            f"{root} is itself a part of a system: {kind.value}.",
+            untouched="Nothing was written.",
+            next_step="Name the folder that it lies in: the manifest stands beside the parts, not in one.",
+        )
     _choose(_scan("", seen), seen)
     if not seen.found:
         raise NotFound(
@@ -125,6 +131,13 @@ def survey(root: str) -> Survey:
             + "".join(f"\nSeen: {note}" for note in seen.notes),
         )
     return seen
+
+
+def _names(root: str) -> set[str]:
+    try:
+        return set(os.listdir(root))
+    except OSError:  # noted when it is scanned
+        return set()
 
 
 def writable(path: str) -> bool:

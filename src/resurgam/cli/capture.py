@@ -8,6 +8,7 @@ import sys
 from typing import Annotated
 
 import typer
+import yaml
 
 from resurgam.capture.discover import propose
 from resurgam.capture.preflight import ComponentReport, Report, Trouble
@@ -32,8 +33,10 @@ def init(
 ) -> int:
     """Write a manifest for what is found in a folder.
 
-    Looks at files only by reading; databases are opened read-only. Edit the result: owners, objectives and probes are
-    yours to name.
+    Finds databases, Chroma folders, LangGraph's threads and memories, models, prompts, tools, git working trees and
+    environments. Looks at files only by reading; databases are opened read-only. What is inferred from the data was
+    checked on it, and is called inferred; what was seen and not understood is listed. Edit the result: owners,
+    objectives and probes are yours to name.
 
     Examples:
 
@@ -50,6 +53,8 @@ def init(
     elif stdout:
         sys.stdout.write(text)
     else:
+        for name, component in yaml.safe_load(text)["components"].items():
+            output.line(f"{name}: {component['driver']} at {component['location']}")
         output.line(f"Wrote {path}. Next: read it, then `resurgam vault init` and `resurgam preflight`.")
     return 0
 
