@@ -180,17 +180,20 @@ def test_a_component_that_neither_point_has_is_not_found(world: World) -> None:
         assert "documents" in result.err
 
 
-def test_tensors_are_told_by_norms_and_nothing_is_restored(tmp_path: Path) -> None:
+def test_tensors_are_told_by_norms_and_nothing_is_restored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The norm of the difference is that of the arrays, computed without Resurgam."""
     np = pytest.importorskip("numpy")
     save_file = pytest.importorskip("safetensors.numpy").save_file
     world = with_component(tmp_path, "weights: {driver: models, location: weights}")
     os.mkdir(world.system.path("weights"))
-    layers = {name: np.random.default_rng(7).normal(size=(32, 8)).astype("f4") for name in ("kept", "moved", "grown")}
-    save_file(layers, world.system.path("weights/m.safetensors"))
+    layers = {
+        name: np.random.default_rng(7).normal(size=(32, 8)).astype("f4") for name in ("kept", "moved", "grown", "token")
+    }
+    save_file(layers, world.system.path("weights/m.safetensors"), {"api_key": "hunter2"})
     a = captured(world)
     after = layers | {"moved": layers["moved"] + np.float32(0.25), "grown": np.zeros((40, 8), "f4")}
-    save_file(after, world.system.path("weights/m.safetensors"))
+    after["token"] = -layers["token"]  # no secret, whatever it is called
+    save_file(after, world.system.path("weights/m.safetensors"), {"api_key": "hunter3"})
     b = captured(world)
     values = told(world, a, b)
     table = "tensors of m.safetensors"
@@ -198,8 +201,13 @@ def test_tensors_are_told_by_norms_and_nothing_is_restored(tmp_path: Path) -> No
     distance = float(np.linalg.norm(after["moved"].astype("f8") - layers["moved"].astype("f8")))
     assert f"norm of the difference {distance:.6g}" in moved
     assert values[table, "~", "grown"][0]["said"].startswith("F32 [32, 8] -> F32 [40, 8]")
+    assert "norm of the difference" in values[table, "~", "token"][0]["said"]
+    assert "hunter" not in repr(values)
     assert (table, "~", "kept") not in values
     assert "private cop" not in world.run("diff", a, b).out
+    monkeypatch.setattr(contents, "AT_MOST", 1000)
+    assert {"values" in change for change in world.run("diff", a, b, "--json").json} == {False}
+    assert told(world, a, b, "--component", "weights")[table, "~", "moved"][0]["said"] == moved
 
 
 def test_memories_of_an_agent_are_told(tmp_path: Path) -> None:

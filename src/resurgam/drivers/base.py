@@ -245,11 +245,13 @@ class LeavesOut(Protocol):
 
 
 class Told(NamedTuple):
-    """How a row of a table differs, in words: its table, the values of its key, and what there is to say."""
+    """How a row of a table differs, in words: its table, the values of its key, and what there is to say. Where values of the store
+    are among the words, ``under`` is the name that they stand under."""
 
     table: str
     key: tuple[Json, ...]
     said: str
+    under: str = ""
 
 
 @runtime_checkable

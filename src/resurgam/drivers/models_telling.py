@@ -25,7 +25,7 @@ def told(path: str, name: bytes, before: Blob | None, after: Blob | None) -> Ite
         said = _said(change, left.get(change.name), right.get(change.name))
         yield Told(f"tensors of {path}", (change.name,), said)
     for key, words in _header(old, before, new, after):
-        yield Told(f"header of {path}", (key,), words)
+        yield Told(f"header of {path}", (key,), words, under=key)
 
 
 def _model(name: bytes, blob: Blob | None) -> Model:

@@ -139,10 +139,11 @@ class Contents:
     def _rows(self, compared: Compared, before: Side, after: Side) -> Iterator[Change]:
         tables = [(change, _lines(change)) for change in compared.tables()]
         asked = [(change, lines[: self._limit]) for change, lines in tables]
-        told = self._told(compared, [change for change, _ in tables], before, after)
-        unread = ""
+        told: dict[tuple[str, Pair], str] = {}
         found: tuple[Found, Found] = {}, {}
+        unread = ""
         try:
+            told = self._told(compared, [change for change, _ in tables], before, after)
             found = self._fetched(asked, told, before, after)
         except _Unread as why:
             unread = str(why)
@@ -179,7 +180,7 @@ class Contents:
     def _told(
         self, compared: Compared, tables: list[TableChange], before: Side, after: Side
     ) -> dict[tuple[str, Pair], str]:
-        """What the driver itself says of rows that differ, by table and pair."""
+        """What the driver itself says of rows that differ, by table and pair. Raises _Unread."""
         try:
             driver = self._drivers(after.component.driver)
         except MissingExtra:
@@ -187,12 +188,14 @@ class Contents:
         if not isinstance(driver, Tells) or before.component.driver != after.component.driver:
             return {}
         words: dict[tuple[str, bytes], str] = {}
-        for image in compared.images():
+        images = list(compared.images()) if tables else []
+        self._require_asked(after.name, sum(entry.size for image in images for entry in image[1:] if entry))
+        for image in images:
             old = compared.before.blob(image.before) if image.before else None
             new = compared.after.blob(image.after) if image.after else None
             self.cost.bytes += sum(blob.size for blob in (old, new) if blob is not None)
             for said in driver.tell(after.component, old, new):
-                words[said.table, key_of(said.key, after.row_key)] = self._mask(said.said, str(said.key[-1]))
+                words[said.table, key_of(said.key, after.row_key)] = self._mask(said.said, said.under)
         rows = ((change.table.name, row) for change in tables for row in change.rows())
         return {(name, row.pair): words[name, row.key] for name, row in rows if (name, row.key) in words}
 
@@ -213,10 +216,7 @@ class Contents:
         cost = sum(
             side.snapshot.bytes for side, rows in zip((before, after), wanted, strict=True) if any(rows.values())
         )
-        if cost > AT_MOST and after.name not in self._named:
-            raise _Unread(
-                f"values would be read from private copies of {cost:,} bytes: ask for --component {after.name}"
-            )
+        self._require_asked(after.name, cost)
         try:
             left, right = (
                 fetch(side, rows, self._drivers, self.cost) for side, rows in zip((before, after), wanted, strict=True)
@@ -224,6 +224,11 @@ class Contents:
         except MissingExtra as error:
             raise _Unread(f"values were not read: {error.message} {error.next_step}") from error
         return left, right
+
+    def _require_asked(self, name: str, cost: int) -> None:
+        """P11: nobody pays for more than a diff is worth without having asked. Raises _Unread."""
+        if cost > AT_MOST and name not in self._named:
+            raise _Unread(f"values would be read from copies of {cost:,} bytes: ask for them with --component {name}")
 
 
 class _Unread(Exception):
