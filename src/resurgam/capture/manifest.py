@@ -240,6 +240,9 @@ SYSTEM = Record("the manifest", {
         "fence": Field(ListOf(_argument, filled=True), "The command that keeps clients out."),
         "reload": Field(ListOf(_argument, filled=True), "The command that lets them in to the new state."),
         "timeout": Field(Duration(), "How long each may take; `60s` unless said."),
+        "watch": Field(Duration(), "How long live is asked its probes afterwards; where it deviates, what was live comes back."),
+        "watch_probes": Field(ListOf(Choice("a probe", among="asked"), distinct=True, filled=True),
+                              "The probes asked then: those whose answers clients do not change by working. All unless said."),
     }), "The owner's commands around a switch of the live system."),
     "isolation": Field(Choice("an isolation", tuple(Isolation)),
                        "`required` (the default): what was not isolated is inconclusive. `best-effort` accepts it by name."),
@@ -258,6 +261,7 @@ def load_manifest(path: str, *, environ: Mapping[str, str] | None = None) -> Sys
     folder = os.path.dirname(os.path.abspath(path))
     words = {
         "components": list(_declared(root)),
+        "asked": list(_declared(root, "probes")),
         "drivers": sorted(drivers.kinds()),
         "probes": sorted(probes.kinds()),
     }
@@ -322,9 +326,9 @@ def _bytes_of(path: str) -> bytes:
         ) from error
 
 
-def _declared(root: Node) -> dict[str, Node]:
-    components = root.child("components")
-    return components.entries() if components else {}
+def _declared(root: Node, what: str = "components") -> dict[str, Node]:
+    named = root.child(what)
+    return named.entries() if named else {}
 
 
 def _require_known_format(root: Node, path: str) -> None:

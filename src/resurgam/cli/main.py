@@ -43,6 +43,7 @@ _VERBS = {
     "rebuild-env": ("environment", "rebuild_env"),
     "verify": ("restore", "verify"),
     "promote": ("restore", "promote"),
+    "recover": ("recover", "recover"),
     "status": ("status", "status"),
     "detach": ("look", "detach"),
     "demo": ("demo", "demo"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping, Sequence
 from typing import Annotated
 
 import typer
@@ -17,6 +18,7 @@ from resurgam.cli.context import (
     PointArgument,
     VaultOption,
 )
+from resurgam.cli.report import HtmlOption, JunitOption, write
 from resurgam.drivers.base import Facts
 from resurgam.drivers.registry import driver_for
 from resurgam.errors import EXIT_DIFFERENT, EXIT_INCONCLUSIVE, UsageError
@@ -24,14 +26,18 @@ from resurgam.model.plan import Plan
 from resurgam.model.verdict import Judgement, Verdict
 from resurgam.probes.runner import LiveRunner
 from resurgam.proof.judge import explain
+from resurgam.proof.report_values import Report
+from resurgam.restore.evidence import report_of, report_on_live
 from resurgam.restore.intent import Kind
 from resurgam.restore.plan import plan_restore
 from resurgam.restore.promote import Outcome, Promoter
+from resurgam.restore.recover_estimate import remember, run_of
 from resurgam.restore.run import require_target
 from resurgam.restore.run import restore as run_restore
 from resurgam.restore.verify import approve_reference, judge_live
 from resurgam.restore.verify import verify as run_verify
-from resurgam.vault.records import RecordType
+from resurgam.restore.watch import Watcher
+from resurgam.vault.records import RecordType, timestamp
 from resurgam.vault.signing import Role
 
 reference_app = typer.Typer(
@@ -99,6 +105,8 @@ def verify(
     live: Annotated[
         bool, typer.Option("--live", help="Restore nothing: ask the live system, and judge it by the point.")
     ] = False,
+    html: HtmlOption = None,
+    junit: JunitOption = None,
     manifest: ManifestOption = DEFAULT_MANIFEST,
     vault: VaultOption = None,
     keys: KeysOption = None,
@@ -118,6 +126,8 @@ def verify(
 
         resurgam verify latest --into /srv/recovered && resurgam promote /srv/recovered
 
+        resurgam verify latest --html verdict.html --junit verdict.xml
+
         resurgam verify latest --live
     """
     context = Context(manifest, vault, keys)
@@ -131,7 +141,10 @@ def verify(
             )
         runner = LiveRunner(context.system.root)
         verdict = judge_live(context.repository, sealed, context.system, runner, context.clock)
-        _show_verdict(verdict, json)
+        show_verdict(verdict, json)
+        if html is not None or junit is not None:
+            made = timestamp(context.clock.now())
+            _written(report_on_live(context.repository, sealed, context.system, verdict, made), html, junit, json)
         return _EXIT.get(verdict.judgement, 0)
     with output.progress(f"verify {sealed.body.id}", sum(s.bytes for s in sealed.body.snapshots), json) as advance:
         proof = run_verify(
@@ -144,16 +157,21 @@ def verify(
             into=into,
             progress=(lambda _component, size: advance(size)) if advance else None,
         )
+    if context.system_name:
+        remember(context.host.folder, run_of(proof.restored))  # for the next recovery's estimate
     if json:
         output.as_json({"verdict": proof.verdict, "restored": proof.restored, "directory": proof.directory})
     else:
-        _show_verdict(proof.verdict, json)
+        show_verdict(proof.verdict, json)
         if proof.verdict.judgement is Judgement.INCONCLUSIVE and context.repository.state(sealed).baseline:
             output.line(
                 f"  its answers were kept as a baseline: another `resurgam verify {sealed.body.id}` is judged by it"
             )
         if proof.directory and proof.verdict.judgement.passes:
             output.line(f"  the copies are in {proof.directory}; `resurgam promote {proof.directory}` brings them live")
+    if html is not None or junit is not None:
+        afresh = Context(manifest, vault, keys).repository  # which finds what was stored just now
+        _written(report_of(afresh, sealed), html, junit, json)
     return _EXIT.get(proof.verdict.judgement, 0)
 
 
@@ -167,6 +185,14 @@ def promote(
             "--undo", help="Bring back what was live before this promotion: the beginning of its id, or `latest`."
         ),
     ] = None,
+    component: Annotated[list[str] | None, typer.Option(help="Switch only this component; may be given again.")] = None,
+    unverified: Annotated[
+        bool,
+        typer.Option(
+            "--promote-unverified",
+            help="Ask for no passing verdict. It is recorded, and shown ever after with the point.",
+        ),
+    ] = False,
     resume: Annotated[bool, typer.Option("--resume", help="End what was cut off: finish it, or take it back.")] = False,
     manifest: ManifestOption = DEFAULT_MANIFEST,
     keys: KeysOption = None,
@@ -177,7 +203,8 @@ def promote(
     What was live before is kept beside it.
 
     Needs a passing verdict over exactly these copies. Runs the manifest's fence, refuses while any process holds the live
-    paths open, exchanges every component by one rename each, runs reload. `--undo` swaps back.
+    paths open, exchanges every component by one rename each, runs reload. For `promotion: watch` live is then asked the probes;
+    where it deviates, what was live comes back, and the exit code is 20. `--undo` swaps back.
 
     Examples:
 
@@ -193,6 +220,12 @@ def promote(
             untouched="Nothing was changed.",
             next_step="See `resurgam promote --help`.",
         )
+    if directory is None and (component or unverified):
+        raise UsageError(
+            "--component and --promote-unverified say how a folder is promoted.",
+            untouched="Nothing was changed.",
+            next_step="Name the folder too.",
+        )
     if directory is not None and json and not (yes or dry_run):
         raise UsageError(  # P10: nobody agrees to a plan that was not shown
             "--json asks nothing.",
@@ -200,23 +233,25 @@ def promote(
             next_step="Give --dry-run to get the plan, or --yes to agree to it.",
         )
     context = Context(manifest, keys=keys)
-    promoter = _promoter(context, json)
+    promoter = promoter_of(context, json)
     if undo is not None:
-        _show_outcomes([promoter.undo(undo)], json)
+        outcomes = [promoter.undo(undo)]
     elif resume:
-        _show_outcomes(promoter.resume_or_undo(), json)
+        outcomes = promoter.resume_or_undo()
     else:
         assert directory is not None
-        plan = promoter.plan(directory)
+        only = tuple(component or ())
+        plan = promoter.plan(directory, only=only, unverified=unverified)
         if dry_run or not yes:
             _show_plan(plan, json)
         if dry_run:
             return 0
-        if not yes and not _agreed():
+        if not yes and not agreed():
             output.line("nothing was changed")
             return UsageError.exit_code
-        _show_outcomes([promoter.promote(directory, agreed=plan)], json)
-    return 0
+        outcomes = [promoter.promote(directory, agreed=plan, only=only, unverified=unverified)]
+    show_outcomes(outcomes, json)
+    return EXIT_DIFFERENT if any(outcome.withdrawn for outcome in outcomes) else 0
 
 
 @reference_app.command("approve")
@@ -242,7 +277,8 @@ def approve(
     return 0
 
 
-def _promoter(context: Context, json: bool) -> Promoter:
+def promoter_of(context: Context, json: bool) -> Promoter:
+    """Who promotes into the manifest's system. Raises Denied without an approver's key."""
     repository = context.repository
     role = repository.keyring.signer(Role.APPROVER).role  # told before anything is switched
 
@@ -250,19 +286,36 @@ def _promoter(context: Context, json: bool) -> Promoter:
         kind = RecordType.UNDO if word == "undone" else RecordType.PROMOTION
         repository.put_record(kind, str(facts["point"]), facts, Role(role), context.clock)
 
+    runner = LiveRunner(context.system.root)
+    tell = output.note if output.watched() and not json else (lambda _step: None)
     return Promoter(
         system=context.system,
         repository=repository,
         folder=context.host.folder,
         driver_for=driver_for,
-        runner=LiveRunner(context.system.root),
+        runner=runner,
         record=record,
-        tell=output.note if output.watched() and not json else (lambda _step: None),
+        tell=tell,
         clock=context.clock,
+        watcher=Watcher(context.system, repository, runner, context.clock, tell),
     )
 
 
-def _show_verdict(verdict: Verdict, json: bool) -> None:
+def _written(found: Report, html: str | None, junit: str | None, json: bool) -> None:
+    for path in write(found, html, junit):
+        if not json:
+            output.line(f"  written: {path}")
+
+
+def show_pending(pending: Mapping[str, Sequence[str]]) -> None:
+    """What goes on, or ends, by itself once a point is live."""
+    for name, lines in pending.items():
+        for text in lines:
+            output.line(f"  pending in {name}: {text}", style="yellow")
+
+
+def show_verdict(verdict: Verdict, json: bool) -> None:
+    """A verdict with its reasons."""
     if json:
         output.as_json({"verdict": verdict})
         return
@@ -280,21 +333,21 @@ def _show_plan(plan: Plan, json: bool) -> None:
     for number, step in enumerate(plan.steps, 1):
         size = f"  {output.size(step.bytes)}" if step.bytes else ""
         output.line(f"  {number}. {step.verb}: {step.what}{size}")
+    show_pending(plan.pending)
     if plan.seconds is not None:
         output.line(f"  about {output.seconds(plan.seconds)}")
 
 
-def _show_outcomes(outcomes: list[Outcome], json: bool) -> None:
+def show_outcomes(outcomes: list[Outcome], json: bool) -> None:
+    """What promotions and undos did."""
     if json:
-        output.as_json(
-            [
-                {"id": o.id, "kind": o.kind.value, "live": o.live, "kept": dict(o.kept), "outage": o.outage}
-                for o in outcomes
-            ]
-        )
+        output.as_json(outcomes)
         return
     for outcome in outcomes:
+        if outcome.withdrawn:
+            output.line(f"WITHDRAWN: live deviated: {outcome.withdrawn}", style="bold red")
         output.line(f"live: {outcome.live}; clients waited {output.seconds(outcome.outage)}", style="bold")
+        show_pending(outcome.pending)
         for name, path in outcome.kept.items():
             output.line(f"  {name}: the other one is kept at {path}")
         if outcome.kind is Kind.PROMOTE:
@@ -303,5 +356,6 @@ def _show_outcomes(outcomes: list[Outcome], json: bool) -> None:
         output.line("nothing was left to finish; what was begun has been taken back")
 
 
-def _agreed() -> bool:
+def agreed() -> bool:
+    """The one question before what a plan says is done."""
     return typer.confirm("Do this now?", default=False, err=True)

@@ -32,6 +32,7 @@ class PromotionStatus(msgspec.Struct, frozen=True):
     id: str
     point: str
     started: str
+    unverified: str = ""  # how it had been judged, where no passing verdict was asked for
 
 
 class Standing(msgspec.Struct, frozen=True, kw_only=True):
@@ -78,7 +79,7 @@ def standing(context: Context, max_age: float | None) -> Standing:
         promotions=tuple(
             f"{i.kind.value} {i.id} of point {i.point}: {i.phase.value} since {i.started}" for i in pending(host.folder)
         ),
-        undoable=tuple(PromotionStatus(i.id, i.point, i.started) for i in undoable(host.folder, system.name)),
+        undoable=tuple(PromotionStatus(i.id, i.point, i.started, i.unverified) for i in undoable(host.folder, system.name)),
         host_state=host.folder,
         rpo=system.objectives.rpo,
         max_age=limit,
@@ -157,8 +158,10 @@ def _show(found: Standing) -> None:
         output.line(f"  unfinished     {promotion}; run `resurgam promote --resume`")
     for done in found.undoable:
         since = done.started[:19].replace("T", " ")
+        word = f"UNVERIFIED ({done.unverified}): " if done.unverified else ""
         output.line(
-            f"  promoted       point {done.point} at {since}; to take it back: resurgam promote --undo {done.id}"
+            f"  promoted       {word}point {done.point} at {since}; to take it back: resurgam promote --undo {done.id}",
+            style="bold red" if done.unverified else None,
         )
     output.line(f"  this host's notes: {found.host_state} (can be deleted, but then no promotion can be undone)")
     if not found.fresh:

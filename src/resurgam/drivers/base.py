@@ -31,6 +31,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from datetime import datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeVar, runtime_checkable
 
@@ -241,6 +242,15 @@ class LeavesOut(Protocol):
 
     def left_out(self, component: Component) -> list[bytes]:
         """The topmost paths, relative to the location and sorted, that the options leave out; all of them, or Denied."""
+        ...
+
+
+@runtime_checkable
+class HoldsWork(Protocol):
+    """An optional port: tells what in a component would go on, or end, once an application runs on it again."""
+
+    def pending(self, component: Component, now: datetime) -> list[str]:
+        """One line for each thread that waits, run that was cut off, date that passes; no contents. Read-only."""
         ...
 
 

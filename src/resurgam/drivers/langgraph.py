@@ -33,6 +33,7 @@ from resurgam.drivers.base import Blob, Equality, Facts, Freeze, Item, Rows, Tra
 from resurgam.drivers.langgraph_checks import check_memories, check_threads
 from resurgam.drivers.langgraph_facts import graph_digest, library_facts, stored_facts
 from resurgam.drivers.langgraph_layout import check_layout, read_layout
+from resurgam.drivers.langgraph_pending import pending_work
 from resurgam.drivers.langgraph_ttl import Ttl, apply, veil
 from resurgam.drivers.langgraph_views import hidden, lay_views
 from resurgam.drivers.sqlite import SqliteDriver
@@ -161,6 +162,15 @@ class LangGraphDriver:
     def erase(self, target: Component) -> None:
         """Remove the file, what SQLite keeps beside it, and what a broken-off write left; repeatable."""
         self._sqlite.erase(target)
+
+    def pending(self, component: Component, now: datetime) -> list[str]:
+        """Threads that wait or were cut off, and memories that expire. Raises as ``fingerprint`` does."""
+        path = os.path.realpath(component.location)
+        with reading(path) as connection:
+            try:
+                return pending_work(connection, read_layout(connection), now)
+            except sqlite3.Error as error:
+                raise explain(error, path) from error
 
     def _aged(self, items: Iterable[Item], location: str, policy: Ttl) -> Generator[Item, None, None]:
         """The items, the database among them as ``policy`` leaves it."""

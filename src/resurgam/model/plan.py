@@ -15,8 +15,10 @@ class Step(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
-    """Steps in order. ``seconds`` is an estimate, None where nothing was measured yet."""
+    """Steps in order. ``seconds`` is an estimate, None where nothing was measured yet. ``pending`` tells, by component, what would
+    go on or end by itself afterwards: an agent's waiting threads, memories that expire."""
 
     title: str
     steps: tuple[Step, ...]
     seconds: float | None = None
+    pending: dict[str, tuple[str, ...]] = {}

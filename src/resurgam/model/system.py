@@ -169,11 +169,15 @@ class Barrier(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Promotion(msgspec.Struct, frozen=True, kw_only=True):
-    """The owner's own commands around a switch: ``fence`` keeps clients out, ``reload`` lets them in to the new state."""
+    """The owner's own commands around a switch: ``fence`` keeps clients out, ``reload`` lets them in to the new state. Afterwards
+    live is asked the probes for ``watch`` seconds (those of ``watch_probes``, all where none is named); where it deviates, what was
+    live before comes back."""
 
     fence: tuple[str, ...] = ()
     reload: tuple[str, ...] = ()
     timeout: float = 60.0
+    watch: float = 0.0
+    watch_probes: tuple[str, ...] = ()
 
 
 class VaultPlace(msgspec.Struct, frozen=True, kw_only=True):

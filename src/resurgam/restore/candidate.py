@@ -12,10 +12,10 @@ A restore is a candidate when
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 from resurgam.drivers.base import Driver
-from resurgam.errors import NotProven, TargetRefused
+from resurgam.errors import NotFound, NotProven, ResurgamError, TargetRefused
 from resurgam.model.plan import Plan, Step
 from resurgam.model.system import Component, System
 from resurgam.model.verdict import Judgement
@@ -26,6 +26,8 @@ from resurgam.restore.state import Event, Restored, State, place_of
 from resurgam.restore.verify import VerdictBody
 from resurgam.vault.records import RecordType
 from resurgam.vault.repository import Repository
+
+NOT_JUDGED = "not judged"
 
 
 def require_proven(restored: Restored, system: System, repository: Repository) -> None:
@@ -52,6 +54,66 @@ def require_proven(restored: Restored, system: System, repository: Repository) -
         raise _not_proven(f"Point {restored.point} was found to be {state.word} after this restore passed.", restored)
 
 
+def require_unverified(restored: Restored, system: System, repository: Repository) -> str:
+    """What still must hold where the owner asks for no passing verdict; returns how the restore was judged.
+
+    Raises TargetRefused for a point of another system, NotProven for a quarantined one, IntegrityError where its history cannot be
+    believed, UsageError where the restore's life does not lead to a promotion.
+    """
+    restored.after(Event.PROMOTE_UNVERIFIED)
+    sealed = repository.sealed(restored.point)
+    if sealed.body.system != system.name:
+        raise _unfit(f"point {restored.point} is of system {sealed.body.system}, this is {system.name}")
+    state = repository.state(sealed)
+    if state.quarantined is not None or state.damaged is not None:
+        why = (
+            f"is quarantined since {state.quarantined}"
+            if state.quarantined
+            else "has a history that cannot be believed"
+        )
+        raise _not_proven(f"Point {restored.point} {why}.", restored)
+    return restored.verdict.judgement.word if restored.verdict else NOT_JUDGED
+
+
+def require_unchanged(
+    restored: Restored, system: System, place: Place, at: str, driver_for: Callable[[str], Driver]
+) -> None:
+    """Raises NotProven where what stands ``at`` is not what was restored, and so not what was judged."""
+    component = system.component(place.component)
+    if driver_for(component.driver).fingerprint(component.bound_to(at)) != restored.copies[place.component].fingerprint:
+        raise NotProven(
+            f"{at} is not what was judged: component {place.component} has changed since it was restored.",
+            untouched="What is live was not touched.",
+            next_step="Restore the point again and have that judged; a probe of yours may write to what it reads.",
+        )
+
+
+def moved_on(
+    restored: Restored, system: System, only: tuple[str, ...], driver_for: Callable[[str], Driver]
+) -> list[str]:
+    """Of the components that stay as they are while ``only`` are switched: those that are not as in the point."""
+    moved = []
+    for component in replaceable(system, driver_for).components:
+        if component.name in only:
+            continue
+        try:
+            same = driver_for(component.driver).fingerprint(component) == restored.copies[component.name].fingerprint
+        except ResurgamError:  # lost or damaged is not as in the point either
+            same = False
+        if not same:
+            moved.append(component.name)
+    return moved
+
+
+def mixed(moved: list[str]) -> NotProven:
+    """The error for components side by side that nobody judged together."""
+    return NotProven(
+        f"What stays live is not as in the point any more: {', '.join(moved)}.",
+        untouched="Nothing was changed.",
+        next_step="Promote all components, which were judged together.",
+    )
+
+
 def _is_signed(restored: Restored, repository: Repository) -> bool:
     fingerprints = {name: copy.fingerprint for name, copy in restored.copies.items()}
     bodies = [r.read(VerdictBody) for r in repository.records(restored.point) if r.type is RecordType.VERDICT]
@@ -69,13 +131,21 @@ def _not_proven(message: str, restored: Restored) -> NotProven:
 
 
 def places(
-    system: System, directory: str, restored: Restored, driver_for: Callable[[str], Driver]
+    system: System,
+    directory: str,
+    restored: Restored,
+    driver_for: Callable[[str], Driver],
+    only: tuple[str, ...] = (),
 ) -> tuple[Place, ...]:
-    """Each component's names during the promotion, in dependency order. Raises TargetRefused where the restore does not fit
-    the live system, NotProven where a copy holds what nobody judged."""
+    """Each component's names during the promotion, in dependency order; those of ``only`` where any is named. Raises
+    TargetRefused where the restore does not fit the live system, NotProven where a copy holds what nobody judged, NotFound."""
     _require_fits(system, restored)
+    order = restore_order(replaceable(system, driver_for))
+    require_known(only, order)
     found = []
-    for name in restore_order(replaceable(system, driver_for)):
+    for name in order:
+        if only and name not in only:
+            continue
         live = os.path.realpath(system.component(name).location)  # a link that leads to the live place stays as it is
         copy = place_of(directory, restored.copies[name])
         _require_apart(name, live, directory)
@@ -99,15 +169,35 @@ def places(
     return tuple(found)
 
 
+def require_known(only: tuple[str, ...], order: tuple[str, ...]) -> None:
+    """Raises NotFound where ``only`` names what cannot be switched."""
+    unknown = [name for name in only if name not in order]
+    if unknown:
+        raise NotFound(
+            f"No component that can be switched is called {', '.join(unknown)}.",
+            untouched="Nothing was changed.",
+            next_step=f"There are: {', '.join(order)}.",
+        )
+
+
 def plan(
-    system: System, directory: str, restored: Restored, where: tuple[Place, ...], driver_for: Callable[[str], Driver]
+    system: System,
+    directory: str,
+    restored: Restored,
+    where: tuple[Place, ...],
+    driver_for: Callable[[str], Driver],
+    *,
+    unverified: str = "",
+    moved: Sequence[str] = (),
+    watch: float = 0.0,
 ) -> Plan:
     """The promotion as a value to print, to agree to, and to refuse (P10)."""
     fence, reload = system.promotion.fence, system.promotion.reload
     steps = [
         Step(verb="check", what=f"the copies in {directory} are what was judged"),
         *(_staging(place, restored) for place in where),
-        *_described(system, restored, where),
+        *_described(system, restored, driver_for),
+        *_staying(system, where, moved, driver_for),
         Step(verb="fence", what=" ".join(fence) or "(none is declared)", undo="run reload" if fence else ""),
         Step(verb="idle", what="no process holds the live paths (those of other users are seen by root only)"),
         *(step for place in where for step in _carrying(system.component(place.component), place, driver_for)),
@@ -117,17 +207,40 @@ def plan(
             what=" ".join(reload) or "(none is declared)",
             undo="`promote --undo`: fence, switch back, reload",
         ),
-        Step(verb="record", what=f"point {restored.point} is live"),
+        Step(verb="record", what=f"point {restored.point} is live{f', and was {unverified}' if unverified else ''}"),
     ]
-    return Plan(title=f"Promote restore {restored.id} of point {restored.point} over {system.name}", steps=tuple(steps))
+    if watch:
+        what = f"live is asked for {watch:g} s whether it behaves as the point did, and withdrawn where it does not"
+        steps.append(Step(verb="watch", what=what))
+    return Plan(
+        title=f"Promote {'UNVERIFIED ' if unverified else ''}restore {restored.id} of point {restored.point} over {system.name}",
+        steps=tuple(steps),
+    )
 
 
-def _described(system: System, restored: Restored, where: tuple[Place, ...]) -> Iterator[Step]:
-    exchanged = {place.component for place in where}
-    for name in sorted(restored.copies.keys() - exchanged):
+def _described(system: System, restored: Restored, driver_for: Callable[[str], Driver]) -> Iterator[Step]:
+    described = restored.copies.keys() - {component.name for component in replaceable(system, driver_for).components}
+    for name in sorted(described):
         yield Step(
             verb="leave", what=f"{system.component(name).location}: the point describes {name} and does not hold it"
         )
+
+
+def _staying(
+    system: System,
+    where: tuple[Place, ...],
+    moved: Sequence[str],
+    driver_for: Callable[[str], Driver],
+) -> Iterator[Step]:
+    switched = {place.component for place in where}
+    for component in replaceable(system, driver_for).components:
+        if component.name not in switched:
+            now = (
+                "is NOT as in the point, and nobody judged the two together"
+                if component.name in moved
+                else "is as in the point"
+            )
+            yield Step(verb="leave", what=f"{component.location}: {component.name} stays live, and {now}")
 
 
 def _staging(place: Place, restored: Restored) -> Step:

@@ -14,7 +14,7 @@ import os
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-from resurgam.errors import Denied
+from resurgam.errors import Busy, Denied
 
 _DELETED = " (deleted)"
 
@@ -41,6 +41,19 @@ def holders(paths: Iterable[str]) -> list[Holder]:
         if held is not None:
             found.append(Holder(pid, _command(pid), held))
     return found
+
+
+def require_idle(paths: Iterable[str]) -> None:
+    """Raises Busy where any process holds one of ``paths``, and what :func:`holders` raises."""
+    found = holders(paths)
+    if found:
+        shown = "; ".join(f"{holder.command} (pid {holder.pid}) holds {holder.path}" for holder in found[:5])
+        more = f", and {len(found) - 5} more" if len(found) > 5 else ""
+        raise Busy(
+            f"The live system is in use: {shown}{more}.",
+            untouched="Nothing was switched.",
+            next_step="Stop them, or let `promotion: fence` in resurgam.yaml do it, and run again.",
+        )
 
 
 def _below(path: str, names: tuple[str, ...]) -> bool:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
 
 import msgspec
@@ -39,6 +39,8 @@ class Phase(StrEnum):
     SWITCHING = "switching"  # names are being exchanged: the only phase in which components may be of different times
     RELOADING = "reloading"  # all is switched; clients are being let in
     RECORDING = "recording"
+    WATCHING = "watching"  # clients are in, and the live system is asked whether it behaves as the point did
+    WITHDRAWING = "withdrawing"  # it did not: what was live before comes back, by an undo with a journal of its own
     DONE = "done"
 
 
@@ -85,7 +87,8 @@ class Place(msgspec.Struct, frozen=True, kw_only=True):
 
 class Intent(msgspec.Struct, frozen=True, kw_only=True):
     """The whole journal of one promotion or undo. ``made`` are parent folders of lost places that had to be made; ``number``
-    orders the journals of one folder, since clocks go back."""
+    orders the journals of one folder, since clocks go back. ``watch`` are the seconds for which live is asked afterwards, ``why``
+    says wherein it deviated, ``unverified`` how the restore had been judged where no passing verdict was asked for."""
 
     id: str
     number: int
@@ -99,12 +102,15 @@ class Intent(msgspec.Struct, frozen=True, kw_only=True):
     staged: tuple[Move, ...] = ()
     moves: tuple[Move, ...] = ()
     made: tuple[str, ...] = ()
+    watch: float = 0.0
+    why: str = ""
+    unverified: str = ""
     format: int = FORMAT
 
     @property
     def switched(self) -> bool:
         """Whether every component was switched: from there on it goes forward only."""
-        return self.phase in (Phase.RELOADING, Phase.RECORDING, Phase.DONE)
+        return self.phase not in (Phase.STAGING, Phase.FENCING, Phase.SWITCHING)
 
 
 def path_of(folder: str, kind: Kind, identity: str) -> str:
@@ -213,6 +219,22 @@ def swap(live: str, incoming: str, outgoing: str, *, folder: bool, exchanges: bo
             moves.append(rename(incoming, live, there))
     moves += [rename(incoming + suffix, live + suffix) for suffix in arriving]
     return moves
+
+
+def parents(intent: Intent) -> set[str]:
+    """The folders in which names are exchanged."""
+    return {os.path.dirname(place.live) for place in intent.places}
+
+
+def moves_of(intent: Intent, exchanges: Mapping[str, bool]) -> tuple[Move, ...]:
+    """All moves of the switch, one way or the other; ``exchanges`` tells of each of ``parents`` whether names in it can be."""
+    back = intent.kind is Kind.UNDO
+    moves: list[Move] = []
+    for place in reversed(intent.places) if back else intent.places:
+        incoming, outgoing = (place.before, place.undone) if back else (place.partial, place.before)
+        can = exchanges[os.path.dirname(place.live)]
+        moves += swap(place.live, incoming, outgoing, folder=place.folder, exchanges=can)
+    return tuple(moves)
 
 
 def progress(moves: Sequence[Move], absent: Iterable[str] = ()) -> int:

@@ -8,6 +8,7 @@
     switch     each LIVE and LIVE.partial-ID exchange names; what was live stays as LIVE.before-ID
     reload     the owner's command lets clients in to what is live now
     record     a signed record says who is live since when
+    watch      live is asked the probes for the time the owner declared        (restore.watch); where it deviates, it is undone
 
 Up to and with *switch*, whatever fails (a fence, a full disk, a held file, Ctrl-C) is taken back entirely, and the error
 says so. From *reload* on the new state is live: a failing reload is reported, and ``undo`` or ``resume_or_undo`` decide.
@@ -18,12 +19,16 @@ no other promotion starts.
 ``undo`` is the same switch in the other direction: what was live before comes back with its very inodes, and what was
 live until then stays as LIVE.undone-ID, since it may hold work that was done in between.
 
+``only`` some components can be switched. Where the others are not as in the point any more, nobody has judged the two together
+(P1, P4): then live is asked at least once, watch or no watch. ``unverified`` asks for no passing verdict, and is in the record.
+
 Not done here: which approvals policy asks for.
 """
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -32,30 +37,38 @@ import msgspec
 
 from resurgam.clock import Clock, SystemClock
 from resurgam.drivers.base import Driver
-from resurgam.errors import Busy, IntegrityError, NotFound, NotProven, ResurgamError, UsageError
+from resurgam.errors import Busy, IntegrityError, NotFound, ResurgamError, UsageError
 from resurgam.model.plan import Plan
 from resurgam.model.system import Json, System
 from resurgam.probes.base import Runner
 from resurgam.restore import candidate, carry, stage, state, switch
 from resurgam.restore import intent as journal
-from resurgam.restore.holders import holders
-from resurgam.restore.intent import Intent, Kind, Move, Phase, Place
+from resurgam.restore.holders import require_idle
+from resurgam.restore.intent import Intent, Kind, Move, Phase
+from resurgam.restore.plan import replaceable
+from resurgam.restore.recover_pending import Pending, pending_in
+from resurgam.restore.run import copies_of
 from resurgam.restore.state import Event, Restored
+from resurgam.restore.watch import Watcher
 from resurgam.vault.repository import Repository
 
 Facts = dict[str, Json]
+AT_LEAST_ONCE = 0.001  # seconds of a watch that is one round
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """What a promotion or an undo did: ``live`` says which copy is live now, ``kept`` where each component's other one
-    stands, ``outage`` the seconds between the fence and the end of the reload."""
+    stands, ``outage`` the seconds between the fence and the end of the reload. ``withdrawn`` says wherein live deviated during the
+    watch, so that it was undone; ``pending`` is what goes on or ends by itself now (``Plan.pending``)."""
 
     id: str
     kind: Kind
     live: str
     kept: Mapping[str, str]
     outage: float
+    withdrawn: str = ""
+    pending: Pending = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -72,16 +85,31 @@ class Promoter:
     record: Callable[[str, Facts], None]
     tell: Callable[[str], None] = lambda _: None
     clock: Clock = field(default_factory=SystemClock)
+    watcher: Watcher | None = None
 
-    def plan(self, directory: str) -> Plan:
+    def plan(self, directory: str, *, only: tuple[str, ...] = (), unverified: bool = False) -> Plan:
         """What ``promote`` would do, without doing any of it (P10). Raises what ``promote`` raises before its first step."""
         directory = os.path.abspath(directory)
         restored = state.load(directory)
-        candidate.require_proven(restored, self.system, self.repository)
-        places = candidate.places(self.system, directory, restored, self.driver_for)
-        return candidate.plan(self.system, directory, restored, places, self.driver_for)
+        word = self._require_fit(restored, unverified=unverified)
+        places = candidate.places(self.system, directory, restored, self.driver_for, only)
+        moved = self._moved(restored, only)
+        plan = candidate.plan(
+            self.system,
+            directory,
+            restored,
+            places,
+            self.driver_for,
+            unverified=word,
+            moved=moved,
+            watch=self._watch_for(moved),
+        )
+        copies = copies_of(replaceable(self.system, self.driver_for), directory, restored)
+        return msgspec.structs.replace(plan, pending=pending_in(copies, self.driver_for, self.clock.now()))
 
-    def promote(self, directory: str, *, agreed: Plan | None = None) -> Outcome:
+    def promote(
+        self, directory: str, *, agreed: Plan | None = None, only: tuple[str, ...] = (), unverified: bool = False
+    ) -> Outcome:
         """Make the restore in ``directory`` live. ``agreed`` is the plan that was shown: another one now is refused.
 
         Raises NotProven, UsageError (not judged yet, promoted already), TargetRefused (the restore does not fit the live
@@ -90,17 +118,18 @@ class Promoter:
         directory = os.path.abspath(directory)
         with stage.locked(self.folder):
             self._require_none_pending()
-            plan = self.plan(directory)
-            if agreed is not None and agreed != plan:
+            plan = self.plan(directory, only=only, unverified=unverified)
+            if agreed is not None and _without_pending(agreed) != _without_pending(plan):
                 raise UsageError(
                     "The plan is another one now than the one that was agreed to.",
                     untouched="Nothing was changed.",
                     next_step="Show the plan again, and agree to that.",
                 )
             restored = state.load(directory)
-            places = candidate.places(self.system, directory, restored, self.driver_for)
+            places = candidate.places(self.system, directory, restored, self.driver_for, only)
             self.tell("check")
-            self._require_unchanged(restored, places)
+            for place in places:
+                candidate.require_unchanged(restored, self.system, place, place.copy, self.driver_for)
             staged, made = stage.planned(places)
             intent = Intent(
                 id=restored.id,
@@ -114,8 +143,10 @@ class Promoter:
                 places=places,
                 staged=staged,
                 made=made,
+                watch=self._watch_for(self._moved(restored, only)),
+                unverified=self._require_fit(restored, unverified=unverified),
             )
-            return self._run(intent, restored)
+            return dataclasses.replace(self._run(intent, restored), pending=plan.pending)
 
     def undo(self, words: str) -> Outcome:
         """Bring back what was live before a promotion: the beginning of its id, or ``latest``. Raises NotFound, Ambiguous,
@@ -138,28 +169,21 @@ class Promoter:
                 )
             self._require_latest(done)
             _require_kept(done)
-            if done.phase is not Phase.DONE:  # its reload failed: it was live all the same, and the record says so (P8)
-                done = self._arrive(done)
-            return self._run(
-                msgspec.structs.replace(
-                    done,
-                    kind=Kind.UNDO,
-                    number=journal.next_number(self.folder),
-                    started=self.clock.now().isoformat(),
-                    phase=Phase.FENCING,
-                    moves=(),
-                    staged=(),
-                    made=(),
-                )
-            )
+            if done.phase in (Phase.RELOADING, Phase.RECORDING):
+                done = self._arrive(done)  # its reload failed: it was live all the same, and the record says so (P8)
+            outcome = self._undo(done)
+            self._keep(done, phase=Phase.DONE)  # an undo by hand also ends a watch
+            return outcome
 
     def resume_or_undo(self) -> list[Outcome]:
         """End every promotion and undo that was cut off: what was not wholly switched is taken back (no Outcome), what was
         is finished. Repeatable; raises Busy, IntegrityError and what the commands raise, with the journal kept."""
         outcomes = []
         with stage.locked(self.folder):
-            for intent in self._pending():
-                if not intent.switched:
+            for intent in sorted(self._pending(), key=lambda intent: intent.kind is Kind.PROMOTE):  # an undo first
+                if intent.kind is Kind.PROMOTE and journal.find(self.folder, Kind.UNDO, intent.id) is not None:
+                    self._keep(intent, phase=Phase.DONE)  # it was being watched, or withdrawn, when it was undone
+                elif not intent.switched:
                     self._withdraw(intent)
                 else:
                     outcomes.append(self._finish(intent, self.clock.monotonic()))
@@ -172,16 +196,18 @@ class Promoter:
         try:
             if restored is not None:
                 self._keep(intent)
-                state.save(intent.directory, restored.after(Event.PROMOTE))
+                event = Event.PROMOTE_UNVERIFIED if intent.unverified else Event.PROMOTE
+                state.save(intent.directory, restored.after(event))
                 stage.bring(intent, self.tell)
                 self._require_unchanged_if_copied(intent, restored)
             intent = self._keep(intent, phase=Phase.FENCING)
+            exchanges = {parent: switch.can_exchange(parent) for parent in journal.parents(intent)}
             began = self.clock.monotonic()
             self._call("fence", intent)
             self._require_idle(intent)
             if restored is not None:
                 intent = self._carry(intent)
-            intent = self._keep(intent, phase=Phase.SWITCHING, moves=self._moves(intent))
+            intent = self._keep(intent, phase=Phase.SWITCHING, moves=journal.moves_of(intent, exchanges))
             for move in intent.moves:
                 self.tell(str(move))
                 journal.make(move)
@@ -189,15 +215,6 @@ class Promoter:
             self._give_up(intent, error)
             raise
         return self._finish(self._keep(intent, phase=Phase.RELOADING), began)
-
-    def _moves(self, intent: Intent) -> tuple[Move, ...]:
-        back = intent.kind is Kind.UNDO
-        moves: list[Move] = []
-        for place in reversed(intent.places) if back else intent.places:
-            exchanges = switch.can_exchange(os.path.dirname(place.live))
-            incoming, outgoing = (place.before, place.undone) if back else (place.partial, place.before)
-            moves += journal.swap(place.live, incoming, outgoing, folder=place.folder, exchanges=exchanges)
-        return tuple(moves)
 
     def _carry(self, intent: Intent) -> Intent:
         """What is left out is listed afresh: a fence ends processes, and their last logs and pid files come and go."""
@@ -212,16 +229,43 @@ class Promoter:
             carry.bring(place, self.tell)
         return intent
 
+    def _undo(self, done: Intent) -> Outcome:
+        return self._run(
+            msgspec.structs.replace(
+                done,
+                kind=Kind.UNDO,
+                number=journal.next_number(self.folder),
+                started=self.clock.now().isoformat(),
+                phase=Phase.FENCING,
+                moves=(),
+                staged=(),
+                made=(),
+                watch=0.0,
+            )
+        )
+
     def _finish(self, intent: Intent, began: float) -> Outcome:
         if intent.phase is Phase.RELOADING:
             self._call("reload", intent)
         outage = self.clock.monotonic() - began
-        self._arrive(intent)
+        if intent.phase in (Phase.RELOADING, Phase.RECORDING):
+            intent = self._arrive(intent)
+        if intent.phase is Phase.WATCHING:
+            intent = self._watch(intent)
+        if intent.phase is Phase.WITHDRAWING:
+            self.tell(f"withdraw: {intent.why}")
+            outcome = self._undo(intent)
+            self._keep(intent, phase=Phase.DONE)
+            return outcome
+        return self.ended(intent, outage)
+
+    def ended(self, intent: Intent, outage: float) -> Outcome:
+        """What a finished promotion or undo did, by its journal."""
         back = intent.kind is Kind.UNDO
         kept = {place.component: place.undone if back else place.before for place in intent.places}
         present = {name: path for name, path in kept.items() if os.path.lexists(path)}
         live = "what was live before" if back else f"point {intent.point}"
-        return Outcome(id=intent.id, kind=intent.kind, live=live, kept=present, outage=outage)
+        return Outcome(intent.id, intent.kind, live, present, outage, withdrawn=intent.why if back else "")
 
     def _arrive(self, intent: Intent) -> Intent:
         self.tell("record")
@@ -230,7 +274,12 @@ class Promoter:
             intent = self._keep(intent, phase=Phase.RECORDING)
         self._remember(intent.directory, Event.UNDO if back else Event.ARRIVE)
         self.record("undone" if back else "promoted", _facts(intent))
-        return self._keep(intent, phase=Phase.DONE)
+        return self._keep(intent, phase=Phase.WATCHING if intent.watch else Phase.DONE)
+
+    def _watch(self, intent: Intent) -> Intent:
+        assert self.watcher is not None, "whoever gives no watcher promotes nothing that is watched"
+        why = self.watcher.watch(intent.point, intent.watch)
+        return self._keep(msgspec.structs.replace(intent, why=why), phase=Phase.WITHDRAWING if why else Phase.DONE)
 
     # ---- the way back
 
@@ -268,42 +317,38 @@ class Promoter:
             for place in intent.places:
                 carry.take_back(place, self.tell)
             stage.take_back(intent, self.tell)
-            self._remember(intent.directory, Event.WITHDRAW)
+            unjudged = intent.unverified == candidate.NOT_JUDGED
+            self._remember(intent.directory, Event.WITHDRAW_UNJUDGED if unjudged else Event.WITHDRAW)
         journal.forget(self.folder, intent)
 
     # ---- what must hold
 
-    def _require_unchanged(self, restored: Restored, places: tuple[Place, ...]) -> None:
-        for place in places:
-            self._require_fingerprint(restored, place, place.copy)
+    def _require_fit(self, restored: Restored, *, unverified: bool) -> str:
+        """P4: a passing verdict, or the owner's word that none is asked for; then how it was judged, else nothing."""
+        if unverified:
+            return candidate.require_unverified(restored, self.system, self.repository)
+        candidate.require_proven(restored, self.system, self.repository)
+        return ""
+
+    def _moved(self, restored: Restored, only: tuple[str, ...]) -> list[str]:
+        return candidate.moved_on(restored, self.system, only, self.driver_for) if only else []
+
+    def _watch_for(self, moved: list[str]) -> float:
+        """Seconds. Of two states side by side nobody knows how they behave (P1, P4), so live is asked at least once."""
+        if moved and self.watcher is None:
+            raise candidate.mixed(moved)
+        declared = self.system.promotion.watch if self.watcher is not None else 0.0
+        return max(declared, AT_LEAST_ONCE if moved else 0.0)
 
     def _require_unchanged_if_copied(self, intent: Intent, restored: Restored) -> None:
         copied = {move.target for move in intent.staged if move.verb is journal.Verb.COPY}
         for place in intent.places:
             if place.partial in copied:
-                self._require_fingerprint(restored, place, place.partial)
-
-    def _require_fingerprint(self, restored: Restored, place: Place, at: str) -> None:
-        component = self.system.component(place.component)
-        found = self.driver_for(component.driver).fingerprint(component.bound_to(at))
-        if found != restored.copies[place.component].fingerprint:
-            raise NotProven(
-                f"{at} is not what was judged: component {place.component} has changed since it was restored.",
-                untouched="What is live was not touched.",
-                next_step="Restore the point again and have that judged; a probe of yours may write to what it reads.",
-            )
+                candidate.require_unchanged(restored, self.system, place, place.partial, self.driver_for)
 
     def _require_idle(self, intent: Intent) -> None:
         self.tell("idle")
-        found = holders(name for place in intent.places for name in place.names())
-        if found:
-            shown = "; ".join(f"{holder.command} (pid {holder.pid}) holds {holder.path}" for holder in found[:5])
-            more = f", and {len(found) - 5} more" if len(found) > 5 else ""
-            raise Busy(
-                f"The live system is in use: {shown}{more}.",
-                untouched="Nothing was switched.",
-                next_step="Stop them, or let `promotion: fence` in resurgam.yaml do it, and run again.",
-            )
+        require_idle(name for place in intent.places for name in place.names())
 
     # ---- small steps
 
@@ -365,6 +410,10 @@ def pending(folder: str) -> list[Intent]:
     return journal.pending(folder)
 
 
+def _without_pending(plan: Plan) -> Plan:
+    return msgspec.structs.replace(plan, pending={})  # it speaks of the time, which passes between two plans
+
+
 def _require_kept(done: Intent) -> None:
     arrived = {move.target for move in done.moves}
     gone = [place.before for place in done.places if place.before in arrived and not os.path.lexists(place.before)]
@@ -390,6 +439,8 @@ def _facts(intent: Intent) -> Facts:
         "system": intent.system,
         "started": intent.started,
         "components": [place.component for place in intent.places],
+        "unverified": intent.unverified,
+        "why": intent.why,
     }
 
 

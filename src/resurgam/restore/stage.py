@@ -81,13 +81,13 @@ def take_back(intent: Intent, tell: Callable[[str], None]) -> None:
 
 
 @contextlib.contextmanager
-def locked(folder: str) -> Iterator[None]:
-    """Hold the lock of the state folder, which is made if need be. Raises Busy where another process has it."""
+def locked(folder: str, what: str = "promote") -> Iterator[None]:
+    """Hold the lock ``what`` of the state folder, which is made if need be. Raises Busy where another process has it."""
     import fcntl  # not everywhere, and this module must import everywhere
 
     try:
         os.makedirs(folder, mode=0o700, exist_ok=True)
-        descriptor = os.open(os.path.join(folder, "promote.lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        descriptor = os.open(os.path.join(folder, f"{what}.lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
         raise switch.outside(error, f"open the lock in {folder}") from error
     try:
@@ -95,7 +95,7 @@ def locked(folder: str) -> Iterator[None]:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise Busy(
-                "Another promotion is at work on this host.",
+                f"Another {'promotion' if what == 'promote' else 'recovery'} is at work on this host.",
                 untouched="Nothing was changed.",
                 next_step="Wait for it to end; `resurgam status` shows it.",
             ) from error

@@ -2,8 +2,9 @@
 
     planned ──▶ building ──▶ built ──▶ judged ──▶ promoting ──▶ promoted ──▶ undone ──▶ erased
 
-Everything that is not in :data:`MOVES` cannot happen: a restore that was not judged is never promoted (P4), one that
-was promoted is not promoted again, one that was undone is restored afresh. :func:`diagram` draws the table for the docs.
+Everything that is not in :data:`MOVES` cannot happen: a restore that was not judged is promoted by the one event that says
+so in its name (P4), one that was promoted is not promoted again, one that was undone is restored afresh. :func:`diagram`
+draws the table for the docs.
 
 A restore directory holds one place per component and ``.resurgam-restore.json`` (:class:`Restored`). Component names
 begin with a letter or a digit, so the file cannot collide with a component. Places inside are relative to the
@@ -55,7 +56,9 @@ class Event(StrEnum):
     FAIL = "fail"
     JUDGE = "judge"
     PROMOTE = "promote"
+    PROMOTE_UNVERIFIED = "promote unverified"
     WITHDRAW = "withdraw"  # a promotion that broke off was taken back entirely
+    WITHDRAW_UNJUDGED = "withdraw unjudged"  # the same, of a restore that nobody had judged
     ARRIVE = "arrive"
     UNDO = "undo"
     ERASE = "erase"
@@ -68,7 +71,10 @@ MOVES: Mapping[tuple[State, Event], State] = {
     (State.BUILT, Event.JUDGE): State.JUDGED,
     (State.JUDGED, Event.JUDGE): State.JUDGED,
     (State.JUDGED, Event.PROMOTE): State.PROMOTING,
+    (State.BUILT, Event.PROMOTE_UNVERIFIED): State.PROMOTING,
+    (State.JUDGED, Event.PROMOTE_UNVERIFIED): State.PROMOTING,
     (State.PROMOTING, Event.WITHDRAW): State.JUDGED,
+    (State.PROMOTING, Event.WITHDRAW_UNJUDGED): State.BUILT,
     (State.PROMOTING, Event.ARRIVE): State.PROMOTED,
     (State.PROMOTED, Event.UNDO): State.UNDONE,
     (State.BUILT, Event.ERASE): State.ERASED,

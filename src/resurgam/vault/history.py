@@ -41,6 +41,7 @@ class PointState(msgspec.Struct, frozen=True, kw_only=True):
     reference: str | None = None
     quarantined: str | None = None
     promoted: str | None = None
+    unverified: str | None = None  # since when it is known that it went live without a passing verdict; never forgotten
     damaged: str | None = None  # why its history cannot be believed; then nothing else of it is known
 
     @property
@@ -48,7 +49,8 @@ class PointState(msgspec.Struct, frozen=True, kw_only=True):
         """How it was judged, for people."""
         if self.damaged is not None:
             return "not known"
-        return self.verdict.word if self.verdict is not None else "not judged"
+        word = self.verdict.word if self.verdict is not None else "not judged"
+        return word if self.unverified is None else f"{word}, PROMOTED UNVERIFIED"
 
     @property
     def sealed(self) -> bool:
@@ -66,6 +68,12 @@ class Quarantined(msgspec.Struct, frozen=True, kw_only=True):
 
     reason: str = ""
     lifted: bool = False
+
+
+class _Promoted(msgspec.Struct, frozen=True):
+    """So much of a promotion's body as the fold needs: ``unverified`` is how it had been judged, empty where it had passed."""
+
+    unverified: str = ""
 
 
 class _Judged(msgspec.Struct, frozen=True):
@@ -112,7 +120,8 @@ def _after(state: PointState, record: Record) -> PointState:
         case RecordType.QUARANTINE:
             return _with(state, quarantined=None if record.read(Quarantined).lifted else made)
         case RecordType.PROMOTION:
-            return _with(state, promoted=made)
+            unverified = made if record.read(_Promoted).unverified else state.unverified
+            return _with(state, promoted=made, unverified=unverified)
         case RecordType.UNDO:
             return _with(state, promoted=None)
         case RecordType.ATTESTATION | RecordType.LOG | RecordType.ROLES:

@@ -149,6 +149,12 @@ class Repository:
         index, _ = self.places.index()
         return index
 
+    def look_again(self) -> None:
+        """Know what was written to the vault since it was opened, when next asked."""
+        self.__dict__.pop("places", None)
+        self.__dict__.pop("index", None)
+        self._readers.clear()
+
     def require_newest_roles(self, host: HostState) -> None:
         """Raises IntegrityError where ``host`` has seen a newer role table than the vault serves now: whoever took it away
         makes keys that it disowned believed again."""
