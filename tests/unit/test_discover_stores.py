@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 import yaml
 
+from resurgam.capture import discover, discover_parts
 from resurgam.capture.discover import propose
 from resurgam.capture.preflight import preflight
 from resurgam.drivers.registry import driver_for
@@ -207,6 +208,20 @@ def test_one_broken_key_and_nothing_is_proposed(tmp_path: Path, broken: int) -> 
     _, system = proposed(tmp_path)
     assert system.invariants == ()
     assert all(component.reads == () for component in system.components)
+
+
+def test_what_was_not_read_to_its_end_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """P4: an inclusion that rests on a part of the rows is not called one of all."""
+    monkeypatch.setattr(discover_parts, "LOOKED", 10)
+    monkeypatch.setattr(discover, "LOOKED", 10)
+    database(
+        tmp_path / "a.db", f"CREATE TABLE pages(id INTEGER PRIMARY KEY); INSERT INTO pages {COUNTED} SELECT n FROM n;"
+    )
+    database(tmp_path / "b.db", f"CREATE TABLE visits(page_id INTEGER); INSERT INTO visits {COUNTED} SELECT n FROM n;")
+    text, system = proposed(tmp_path)
+    assert "# the first 10 values of visits.page_id are keys of pages in a" in text
+    assert "Both have the same keys now" not in text
+    assert len(system.invariants) == 1
 
 
 def test_texts_that_are_keys_elsewhere_need_no_name(tmp_path: Path) -> None:

@@ -159,8 +159,7 @@ def _linked(link: Link, names: Names) -> list[str]:
 
 
 def _reason(link: Link) -> str:
-    number = len(link.field.values)
-    count = f"all {number:,}" if link.field.whole else f"{number:,} in the first {LOOKED:,} rows of the"
+    count = f"all {len(link.field.values):,}" if link.field.whole else f"the first {LOOKED:,}"
     return f"{count} {link.field.what} are keys of {link.column.table} in {link.there}"
 
 
