@@ -136,6 +136,11 @@ class ChromaDriver:
         """The rows of one SELECT over the collections at the position. Raises ManifestError where it is wrong."""
         return ask(View(self._pin(at)).tables(statement), statement, component.location)
 
+    def collections(self, component: Component, at: Position) -> list[str]:
+        """See ``searching.Searches``."""
+        del component
+        return [collection.table for collection in View(self._pin(at)).collections]
+
     def vectors(self, component: Component, at: Position, collection: str) -> Vectors:
         """See ``searching.Searches``. Raises NotFound, IntegrityError."""
         view = View(self._pin(at))

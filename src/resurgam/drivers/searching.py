@@ -62,6 +62,10 @@ class Vectors:
 class Searches(Protocol):
     """An optional port of drivers: vectors of a frozen component."""
 
+    def collections(self, component: Component, at: Position) -> list[str]:
+        """The names of all collections at the position. Raises IntegrityError."""
+        ...
+
     def vectors(self, component: Component, at: Position, collection: str) -> Vectors:
         """The vectors of ``collection`` at the position. Raises NotFound, IntegrityError."""
         ...

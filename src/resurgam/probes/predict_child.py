@@ -59,22 +59,20 @@ class Model(Protocol):
 
 
 class Linear:
-    """``weight`` and ``bias`` of a safetensors file. An input is a list of numbers, or ``{place: number}`` where most are zero."""
+    """The two tensors of a safetensors file, a matrix and a bias. An input is a list of numbers, or ``{place: number}`` where most
+    are zero."""
 
     def __init__(self, path: str, _trusted: Sequence[str]) -> None:
         tensors = importlib.import_module("safetensors.numpy").load_file(path)
-        weights = {name: t for name, t in tensors.items() if t.ndim == 2}
-        biases = {name: t for name, t in tensors.items() if t.ndim == 1}
-        weight = weights.get("weight", next(iter(weights.values()), None) if len(weights) == 1 else None)
-        bias = biases.get("bias", next(iter(biases.values()), None) if len(biases) == 1 else None)
-        if weight is None or len(tensors) > 2 or (len(tensors) == 2 and bias is None):
+        weights, biases = ([t for t in tensors.values() if t.ndim == rank] for rank in (2, 1))
+        if (len(tensors), len(weights), len(biases)) != (2, 1, 1):
             raise Refused(f"{os.path.basename(path)} is no linear model: it holds {', '.join(sorted(tensors))}")
-        outputs = len(bias) if bias is not None else weight.shape[0]
-        if outputs not in weight.shape:
-            raise Refused(f"a bias of {outputs} does not fit a weight of {list(weight.shape)}")
+        (weight,), (bias,) = weights, biases
+        if len(bias) not in weight.shape:
+            raise Refused(f"a bias of {len(bias)} does not fit a weight of {list(weight.shape)}")
         # As torch has it, a row is an output; where only the other way fits, a column is.
-        self._weight = np.asarray(weight if weight.shape[0] == outputs else weight.T, np.float64)
-        self._bias = np.zeros(outputs) if bias is None else np.asarray(bias, np.float64)
+        self._weight = np.asarray(weight if weight.shape[0] == len(bias) else weight.T, np.float64)
+        self._bias = np.asarray(bias, np.float64)
         self.by = {"safetensors": version("safetensors"), "numpy": np.__version__}
 
     def form(self) -> Json:
