@@ -10,9 +10,11 @@ import pytest
 from resurgam.errors import ManifestError
 from resurgam.model.system import Json
 from resurgam.model.verdict import Judgement
-from resurgam.proof.compare import check_tolerance, compare
+from resurgam.proof.claims import ALARM, Equivalent, Passes, Ratio, Text, check_tolerance, read_claim
+from resurgam.proof.compare import compare
 from resurgam.proof.patterns import MAX_TEXT, safe_pattern
 from resurgam.proof.places import first_difference, parse_path, select, show_place, show_value
+from resurgam.proof.scores import numeric, rbo, score, told
 
 IDENTICAL, EQUIVALENT, INCONCLUSIVE, DIFFERENT = Judgement
 
@@ -250,3 +252,132 @@ def test_paths_select_and_are_shown() -> None:
     assert select(parse_path("$[0]"), value) == {}
     assert select(parse_path(r"$['it\'s']"), {"it's": 1}) == {("it's",): 1}
     assert show_place(("a", 0, "c d")) == "$.a[0]['c d']"
+
+
+@pytest.mark.parametrize(
+    ("tolerance", "claim"),
+    [
+        ({"equivalent": {"score": "rbo", "margin": 0.1}}, Equivalent(score="rbo", margin=0.1)),
+        (
+            {
+                "equivalent": {
+                    "score": "overlap",
+                    "k": 5,
+                    "by": 0,
+                    "margin": 0.01,
+                    "worst": 0,
+                    "alpha": 0.1,
+                    "at": "$.hits",
+                }
+            },
+            Equivalent(score="overlap", k=5, by=0, margin=0.01, worst=0, alpha=0.1, at=("hits",)),
+        ),
+        ({"passes": {"margin": 0.02}}, Passes(margin=0.02)),
+        (
+            {"passes": {"margin": 0.02, "when": {"numeric": {"abs": 1}}}},
+            Passes(margin=0.02, when={"numeric": {"abs": 1}}),
+        ),
+        ({"ratio": {"margin": 0.2, "worse": "either"}}, Ratio(margin=0.2, worse="either")),
+        ({"text": {"margin": 0.05, "characters": 20}}, Text(margin=0.05, characters=20)),
+    ],
+)
+def test_claims_over_all_cases_are_read(tolerance: Json, claim: object) -> None:
+    assert read_claim(tolerance) == claim
+    check_tolerance(tolerance)
+
+
+@pytest.mark.parametrize(
+    "tolerance", ["exact", {"numeric": {"abs": 1}}, {"overlap": {"k": 1, "at_least": 1}}, None, {}]
+)
+def test_what_judges_each_case_makes_no_claim(tolerance: Json) -> None:
+    assert read_claim(tolerance) is None
+
+
+@pytest.mark.parametrize(
+    ("tolerance", "words"),
+    [
+        ({"equivalent": {"margin": 0.1}}, "score, one of"),
+        ({"equivalent": {"score": "overlap"}}, "margin, a number above 0"),
+        ({"equivalent": {"score": "overlap", "margin": 1}}, "margin, a number above 0 and below 1"),
+        ({"equivalent": {"score": "overlap", "margin": 0.1, "k": 0}}, "k, a whole number"),
+        ({"equivalent": {"score": "overlap", "margin": 0.1, "by": True}}, "by, the name"),
+        ({"equivalent": {"score": "overlap", "margin": 0.1, "worst": 2}}, "worst, a score"),
+        ({"equivalent": {"score": "numeric", "margin": 0.1, "scale": 0}}, "scale, a number"),
+        ({"equivalent": {"score": "overlap", "margin": 0.1, "alpha": 0.5}}, "alpha, a chance"),
+        ({"equivalent": {"score": "overlap", "margin": 0.1, "at": "hits"}}, "is no path"),
+        ({"equivalent": {"score": "overlap", "margin": 0.1, "al": 0.5}}, "no member"),
+        ({"equivalent": [1]}, "members"),
+        ({"passes": {"margin": 0.1, "when": "nearly"}}, "A tolerance is not as expected"),
+        ({"passes": {"margin": 0.1, "when": {"ratio": {"margin": 0.1}}}}, "stands alone"),
+        ({"jsonpath": {"$.a": {"passes": {"margin": 0.1}}}}, "stands alone"),
+        ({"ratio": {"margin": 0}}, "margin, a number above 0"),
+        ({"ratio": {"margin": 0.1, "worse": "up"}}, "worse, one of"),
+        ({"text": {"margin": 0.1, "permutations": 10}}, "permutations, a whole number"),
+        ({"text": {"margin": 0.1, "characters": 0}}, "characters, a whole number"),
+        ({"text": {"margin": True}}, "margin, a number above 0"),
+    ],
+)
+def test_malformed_claims_are_refused(tolerance: Json, words: str) -> None:
+    with pytest.raises(ManifestError, match=words):
+        check_tolerance(tolerance)
+
+
+def test_a_misspelt_tolerance_is_told_the_nearest_of_both_sorts() -> None:
+    """P12."""
+    with pytest.raises(ManifestError) as refused:
+        check_tolerance({"equivalence": {}})
+    assert "equivalent" in refused.value.next_step
+
+
+def test_a_difference_is_told_at_a_smaller_chance_than_the_claim() -> None:
+    assert (Passes(margin=0.1).alarm, Passes(margin=0.1, alpha=0.001).alarm) == (ALARM, 0.001)
+
+
+def scored(name: str, expected: Json, got: Json, **more: Json) -> float:
+    claim = read_claim({"equivalent": {"score": name, "margin": 0.1, "k": 4, **more}})
+    assert isinstance(claim, Equivalent)
+    return score(claim, expected, got)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected", "got", "wanted"),
+    [
+        ("overlap", [1, 2, 3, 4, 5], [4, 3, 2, 1, 9], 1),
+        ("overlap", [1, 2, 3, 4], [1, 2, 3, 9], 0.75),
+        ("overlap", [1, 2], [1, 2, 3, 4], 0.5),
+        ("recall", [1, 2], [1, 2, 3, 4], 1),
+        ("recall", [1, 2, 3, 4], [1, 2], 0.5),
+        ("overlap", [], [], 1),
+        ("recall", [1], "1", 0),
+        ("rbo", [1, 2], [1, 2], 1),
+        ("rbo", [], [1], 0),
+        ("rbo", [1, 2], [2, 1], 0.9),
+        ("numeric", 1, 1.0, 1),
+        ("numeric", 10, 9, 0.9),
+        ("numeric", [1, {"a": 10}], [1, {"a": 5}], 0.5),
+        ("numeric", [1, 2], [1], 0),
+        ("numeric", {"a": 1, "b": "x"}, {"a": 1, "b": "y"}, 0),
+        ("numeric", -1, 1, 0),
+    ],
+)
+def test_scores(name: str, expected: Json, got: Json, wanted: float) -> None:
+    """Rank-biased overlap of [1, 2] and [2, 1]: nothing of the first place, all of the two: 0.81 + 0.1/0.9 x 0.81."""
+    assert scored(name, expected, got) == pytest.approx(wanted)
+
+
+def test_scores_look_at_what_identifies_and_at_a_given_scale() -> None:
+    assert scored("overlap", [["a", 0.1], ["b", 0.2]], [["a", 0.3], ["b", 0.4]], by=0) == 1
+    assert scored("overlap", [{"id": 1}], [{"no": 1}], by="id") == 0
+    assert numeric(0.4, 0.3, 1.0) == pytest.approx(0.9)
+
+
+def test_early_places_weigh_more_in_rank_biased_overlap() -> None:
+    head = list("abcdefgh")
+    assert rbo(head, ["x", *head[1:]]) < rbo(head, [*head[:-1], "x"]) < 1
+
+
+def test_what_a_list_lost_and_won_is_told() -> None:
+    """Evidence that a person understands."""
+    claim = Equivalent(score="overlap", margin=0.1, by=0)
+    assert told(claim, [["a", 1], ["b", 2]], [["a", 1], ["c", 2]]) == '1 of 2 lost: "b"; new: "c"'
+    assert told(claim, [["a", 1], ["b", 2]], [["b", 1], ["a", 2]]) == "the same items in another order"

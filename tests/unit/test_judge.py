@@ -7,9 +7,13 @@ from typing import Any
 import msgspec
 import pytest
 
+from resurgam.errors import MissingExtra
+from resurgam.model.codec import from_json, to_json
 from resurgam.model.point import Observation, Witness
 from resurgam.model.system import Component, Isolation, Json, Probe, System, VaultPlace
 from resurgam.model.verdict import Baseline, IsolationReport, Judgement, Part, Verdict
+from resurgam.proof import statistics
+from resurgam.proof.foresight import EACH, foresee
 from resurgam.proof.judge import MAX_DEVIATIONS, MAX_VALUE, Run, Yardsticks, explain, judge
 
 IDENTICAL, EQUIVALENT, INCONCLUSIVE, DIFFERENT = Judgement
@@ -380,3 +384,289 @@ def test_a_verdict_is_explained_in_plain_lines_worst_first() -> None:
         '  query_7: expected {"n": 1}, got {"n": 2} (at $.n: expected 1, got 2)',
         "identical by witness: good (1 case)",
     ]
+
+
+PASSES: Json = {"passes": {"margin": 0.05}}
+OVERLAP: Json = {"equivalent": {"score": "overlap", "k": 10, "margin": 0.05, "worst": 0.5}}
+RATIO: Json = {"ratio": {"margin": 0.2}}
+TEXT: Json = {"text": {"margin": 0.1, "permutations": 200}}
+
+
+def fates(cases: int, *fail: int) -> dict[str, Json]:
+    return {f"q{number}": number not in fail for number in range(cases)}
+
+
+def lists(cases: int, *changed: int, swapped: int = 1) -> dict[str, Json]:
+    """Ten neighbours per query; of the changed ones so many are others."""
+    return {
+        f"q{n}": [*range(10 - swapped * (n in changed)), *range(50, 50 + swapped * (n in changed))]
+        for n in range(cases)
+    }
+
+
+def together(
+    tolerance: Json, copy: dict[str, Json], first: dict[str, Json], second: dict[str, Json] | None = None
+) -> Part:
+    """A later restore, judged by a baseline of two runs."""
+    seen = [(Observation(probe="golden", answers=answers),) for answers in (first, second or first, copy)]
+    by = Yardsticks(baseline=proven(*seen[:2]))
+    return part(verdict(system(probe(witness=False, tolerance=tolerance)), (seen[2],), by, first=False), "baseline")
+
+
+def decided(found: Part) -> str:
+    assert found.statistics is not None
+    return found.statistics.decided
+
+
+@pytest.mark.parametrize("tolerance", [PASSES, OVERLAP, RATIO, TEXT])
+def test_what_is_the_same_is_identical_without_statistics(tolerance: Json) -> None:
+    """However few the cases are."""
+    found = together(tolerance, {"q": [1, 2]}, {"q": [1, 2]})
+    assert (found.judgement, found.statistics, found.cases) == (IDENTICAL, None, 1)
+
+
+def test_a_loss_within_the_margin_is_equivalent_and_is_told() -> None:
+    found = together(OVERLAP, lists(100, 1, 2), lists(100))
+    assert (found.judgement, decided(found), found.cases) == (EQUIVALENT, "margin", 100)
+    assert found.statistics is not None
+    assert found.statistics.estimate == pytest.approx(0.002)
+    assert found.statistics.interval[1] < found.statistics.margin
+    assert found.statistics.scores["q1"] == (0.9, 1.0)
+    assert [d.case for d in found.deviations] == ["q1", "q2"]
+    assert "1 of 10 lost: 9; new: 50" in found.deviations[0].why
+
+
+def test_too_few_cases_are_inconclusive_and_the_missing_ones_are_counted() -> None:
+    """P4: that no difference was found in 20 cases is no proof of sameness."""
+    found = together(OVERLAP, lists(20, 1), lists(20))
+    assert (found.judgement, decided(found)) == (INCONCLUSIVE, "data")
+    assert found.statistics is not None
+    assert f"about {(found.statistics.needed or 0) - 20} more cases are needed" in found.reason
+    enough = together(OVERLAP, lists(found.statistics.needed or 0), lists(found.statistics.needed or 0, 1))
+    assert enough.judgement is EQUIVALENT
+
+
+def test_a_loss_beyond_the_margin_is_different_with_few_cases_too() -> None:
+    found = together(OVERLAP, lists(20, *range(20)), lists(20))
+    assert (found.judgement, decided(found)) == (DIFFERENT, "difference")
+
+
+def test_the_worst_cases_have_a_floor_that_a_mean_would_hide() -> None:
+    """P4: 30 of 1000 queries find nothing that they found, which the mean allows."""
+    assert together(OVERLAP, lists(300, 7), lists(300)).judgement is EQUIVALENT
+    found = together(OVERLAP, lists(1000) | {f"q{n}": ["gone"] for n in range(30)}, lists(1000))
+    assert found.statistics is not None
+    assert found.statistics.p <= 0.05
+    assert (found.judgement, decided(found)) == (DIFFERENT, "floor")
+    assert "the worst 5% score" in found.reason
+
+
+def test_noise_of_the_yardstick_is_no_loss_and_is_named() -> None:
+    """A/A: where the baseline's own runs lie as far apart as the copy, nothing was lost; those cases are flaky."""
+    found = together(OVERLAP, lists(200, *range(0, 200, 3)), lists(200, *range(1, 200, 3)), lists(200))
+    assert (found.judgement, decided(found)) == (EQUIVALENT, "margin")
+    assert len(found.flaky) == 67
+    assert "q1" in found.flaky
+    assert found.statistics is not None
+    assert found.statistics.noise == pytest.approx(0.0335)
+
+
+def test_a_yardstick_below_the_floor_itself_is_too_noisy() -> None:
+    wild = lists(100, *range(10), swapped=9)
+    usual: Json = {"equivalent": {"score": "overlap", "margin": 0.05}}
+    found = together(usual, wild, lists(100), wild)
+    assert (found.judgement, decided(found)) == (INCONCLUSIVE, "noise")
+
+
+def test_flaky_cases_are_shown_with_what_to_hold_still() -> None:
+    by = Yardsticks(baseline=proven(saw(q="a", r="b"), saw(q="x", r="b")))
+    found = verdict(system(probe(witness=False)), (saw(q="a", r="c"),), by, first=False)
+    assert part(found, "baseline").flaky == ("q",)
+    assert "  flaky: q. Hold still what these answers vary with: seeds, threads, warm caches" in "\n".join(
+        explain(found)
+    )
+
+
+@pytest.mark.parametrize(
+    ("cases", "fail", "judgement", "words"),
+    [
+        (100, (3,), EQUIVALENT, "1 of 100 cases regressed"),
+        (100, tuple(range(10)), DIFFERENT, "10 of 100 cases regressed"),
+        (20, (3,), INCONCLUSIVE, "about 39 more cases are needed"),
+    ],
+)
+def test_regressions_are_counted_and_named(cases: int, fail: tuple[int, ...], judgement: Judgement, words: str) -> None:
+    found = together(PASSES, fates(cases, *fail), fates(cases))
+    assert found.judgement is judgement
+    assert words in found.reason
+    assert {d.case for d in found.deviations} == {f"q{number}" for number in fail}
+
+
+def test_what_fails_on_both_sides_is_no_regression_and_a_gain_makes_up_for_none() -> None:
+    found = together(PASSES, fates(100, 1), fates(100, 1, 2, 3))
+    assert (found.judgement, found.deviations) == (EQUIVALENT, ())
+    assert "0 of 100 cases regressed, 2 gained" in found.reason
+    assert together(PASSES, fates(100, *range(10)), fates(100, 50)).judgement is DIFFERENT
+
+
+def test_passes_may_have_a_tolerance() -> None:
+    near: Json = {"passes": {"margin": 0.05, "when": {"numeric": {"rel": 0.1}}}}
+    numbers: dict[str, Json] = {f"q{n}": 1.0 for n in range(100)}
+    assert together(near, dict.fromkeys(numbers, 1.05), numbers).judgement is EQUIVALENT
+    found = together(near, numbers | {f"q{n}": 2.0 for n in range(9)}, numbers)
+    assert (found.judgement, len(found.deviations)) == (DIFFERENT, 9)
+
+
+def test_too_many_flaky_passes_decide_nothing_but_a_difference() -> None:
+    """P4."""
+    found = together(PASSES, fates(100), fates(100), fates(100, *range(10)))
+    assert (found.judgement, decided(found), len(found.flaky)) == (INCONCLUSIVE, "noise", 10)
+    found = together(PASSES, fates(100, *range(50, 70)), fates(100), fates(100, *range(10)))
+    assert found.judgement is DIFFERENT
+
+
+def test_answers_of_another_form_decide_nothing_in_the_yardstick_and_fail_in_the_copy() -> None:
+    odd: dict[str, Json] = {f"q{n}": "yes" for n in range(100)}
+    assert together(PASSES, fates(100), odd).judgement is INCONCLUSIVE
+    assert together(PASSES, odd, fates(100)).judgement is DIFFERENT
+    assert together(OVERLAP, lists(100), odd).judgement is INCONCLUSIVE
+    assert together(OVERLAP, odd, lists(100)).judgement is DIFFERENT
+    assert together(RATIO, odd, odd | {"q1": 1}).judgement is INCONCLUSIVE
+
+
+def times(cases: int, factor: float) -> dict[str, Json]:
+    return {f"q{n}": factor * (1 + 0.1 * ((n * 7) % 11 - 5) / 5) for n in range(cases)}
+
+
+@pytest.mark.parametrize(
+    ("factor", "cases", "judgement"), [(1.01, 30, EQUIVALENT), (1.5, 30, DIFFERENT), (1.01, 4, INCONCLUSIVE)]
+)
+def test_ratios(factor: float, cases: int, judgement: Judgement) -> None:
+    found = together(RATIO, times(cases, factor), times(cases, 1.0), times(cases, 1.02))
+    assert found.judgement is judgement
+    faster = together({"ratio": {"margin": 0.2, "worse": "lower"}}, times(cases, 1 / factor), times(cases, 1.0))
+    assert faster.judgement is judgement
+    both = together({"ratio": {"margin": 0.2, "worse": "either"}}, times(cases, 1 / factor), times(cases, 1.0))
+    assert both.judgement is judgement
+
+
+def said(prompts: int, texts: int, *words: str) -> dict[str, Json]:
+    return {f"q{n}": [f"{words[(n + t) % len(words)]} {t}" for t in range(texts)] for n in range(prompts)}
+
+
+def test_texts() -> None:
+    """Wording that varies as it did before is equivalent, other wording different, too little of it inconclusive."""
+    before, again, after = (
+        said(8, 12, "one", "two"),
+        said(8, 12, "two", "one"),
+        said(8, 12, "one", "two", "one", "two "),
+    )
+    assert together(TEXT, after, before, again).judgement is EQUIVALENT
+    assert together(TEXT, said(8, 12, "something else entirely"), before, again).judgement is DIFFERENT
+    for few in (said(4, 30, "one", "two"), said(8, 3, "one", "two")):
+        found = together(TEXT, {case: list(reversed(texts)) for case, texts in few.items()}, few)
+        assert (found.judgement, found.statistics) == (INCONCLUSIVE, None)
+        assert "too few texts" in found.reason
+
+
+def test_permutations_have_the_seed_of_the_point() -> None:
+    """Recorded, so that whoever holds the answers can repeat the test."""
+    first, second = (together(OVERLAP, lists(50, *range(9)), lists(50)) for _ in range(2))
+    assert first == second
+    assert first.statistics is not None
+    assert first.statistics.seed is not None
+
+
+@pytest.mark.parametrize("tolerance", [PASSES, OVERLAP])
+def test_a_case_that_only_one_side_has_is_a_difference(tolerance: Json) -> None:
+    whole = fates(200) if tolerance is PASSES else lists(200)
+    less = {case: answer for case, answer in whole.items() if case != "q7"}
+    for copy, before in ((less, whole), (whole, less)):
+        found = together(tolerance, copy, before)
+        assert (found.judgement, [d.case for d in found.deviations]) == (DIFFERENT, ["q7"])
+
+
+def test_a_case_answered_only_sometimes_decides_nothing() -> None:
+    """P4."""
+    less = {case: answer for case, answer in fates(200).items() if case != "q7"}
+    found = together(PASSES, fates(200), fates(200), less)
+    assert (found.judgement, found.reason) == (INCONCLUSIVE, "answered only in some runs: q7")
+
+
+def test_cases_that_moved_with_the_live_system_are_left_out() -> None:
+    before, after = ((Observation(probe="golden", answers=fates(100, *fail)),) for fail in ((), range(30)))
+    by = live(before, after)
+    found = verdict(system(probe(tolerance=PASSES)), (saw(**fates(100)),) * 2, by)
+    assert (found.parts[0].judgement, found.parts[0].cases) == (EQUIVALENT, 70)
+    assert "30 moved with the live system during the cut" in found.parts[0].reason
+    broken = verdict(system(probe(tolerance=PASSES)), (saw(**fates(100, *range(60, 80))),) * 2, by)
+    assert broken.parts[0].reason.startswith("different from live, a capture fault: 20 of 70 cases regressed")
+
+
+def family(regressed: int, probes: int) -> Verdict:
+    """One probe with so many regressions of 60 cases, and others that lost a case each."""
+    names = [f"p{number}" for number in range(probes)]
+    asked = system(*(probe(name, witness=False, tolerance=PASSES) for name in names))
+    before = tuple(Observation(probe=name, answers=fates(60)) for name in names)
+    copy = tuple(Observation(probe=name, answers=fates(60, *range(regressed if name == "p0" else 1))) for name in names)
+    return verdict(asked, (copy,), Yardsticks(baseline=proven(before, before)), first=False)
+
+
+def test_differences_are_held_against_each_other() -> None:
+    """Holm: 7 regressions have p = 2^-7 and stand alone; among 20 tests they do not, and among 20 tests 13 do. P4: what does
+    not stand is told, and passes in no case."""
+    assert family(7, 1).parts[0].judgement is DIFFERENT
+    found = family(7, 20).parts[0]
+    assert found.judgement is INCONCLUSIVE
+    assert found.statistics is not None
+    assert (found.statistics.family, found.statistics.adjusted) == (20, 20 / 2**7)
+    assert "a difference (p = 0.00781) does not stand among 20 tests" in found.reason
+    assert family(13, 20).judgement is DIFFERENT
+
+
+def test_without_scipy_a_part_is_inconclusive_and_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    """P4, P12: it stops no other probe."""
+    missing = MissingExtra(
+        "A statistical tolerance needs scipy, which is not installed.", next_step="Run: pip install."
+    )
+
+    def lacking() -> None:
+        raise missing
+
+    monkeypatch.setattr(statistics, "scipy_stats", lacking)
+    found = together(PASSES, fates(100, 1), fates(100))
+    assert (found.judgement, found.reason) == (INCONCLUSIVE, f"{missing.message} {missing.next_step}")
+
+
+def test_verdicts_with_and_without_statistics_are_read_back() -> None:
+    """Documents of earlier releases have no statistics."""
+    found = family(7, 2)
+    assert from_json(to_json(found), Verdict, what="verdict") == found
+    old = b'{"name":"p","yardstick":"witness","judgement":1,"reason":"r","cases":2,"deviations":[]}'
+    assert from_json(old, Part, what="part") == Part(
+        name="p", yardstick="witness", judgement=IDENTICAL, reason="r", cases=2
+    )
+
+
+def test_what_probes_can_tell_is_known_before() -> None:
+    """The same figures as in the verdict; without two observations there are none."""
+    asked = system(
+        *(probe(name, tolerance=t) for name, t in (("a", OVERLAP), ("b", PASSES), ("c", "exact"), ("d", RATIO)))
+    )
+    runs = [
+        (
+            Observation(probe="a", answers=lists(100)),
+            Observation(probe="b", answers=fates(100)),
+            Observation(probe="c", answers=fates(10)),
+        )
+    ] * 2
+    a, b, c, d = foresee(asked, Yardsticks(baseline=proven(*runs)))
+    assert (a.tolerance, a.n, a.power, a.needed, a.yardstick) == ("equivalent", 100, 1.0, 72, "baseline")
+    assert (b.n, b.needed) == (100, 59)
+    assert (c.tolerance, c.n, c.power) == (EACH, 10, None)
+    assert c.detects == pytest.approx(0.149, abs=0.001)
+    assert (d.n, d.detects) == (0, None)
+    assert "not observed twice yet" in d.why
+    judged = together(OVERLAP, lists(100, 1), lists(100)).statistics
+    assert judged is not None
+    assert (judged.power, judged.needed, judged.detects) == (a.power, a.needed, a.detects)

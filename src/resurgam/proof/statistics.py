@@ -48,7 +48,7 @@ class Tested:
     differs: float = 1.0
 
 
-def bounded_mean(losses: Sequence[float], margin: float, alpha: float) -> Tested:
+def bounded_mean(losses: npt.ArrayLike, margin: float, alpha: float) -> Tested:
     """Test the mean of ``losses`` within [-1, 1] against ``margin``.
 
     The order of the losses is of no account. No loss at all in n cases gives p of about 2 (1 - margin)^n.
@@ -127,7 +127,7 @@ def paired_passes(regressions: int, gains: int, cases: int, margin: float, alpha
     )
 
 
-def ratios(logs: Sequence[float], margin: float, alpha: float) -> Tested:
+def ratios(logs: npt.ArrayLike, margin: float, alpha: float) -> Tested:
     """Test that a ratio, whose logarithms in pairs are ``logs``, is less than 1 + ``margin``. Estimates are ratios less 1.
 
     The difference of two independent measurements of one kind lies evenly about the shift between them, so signed ranks
