@@ -43,7 +43,9 @@ REPEATS = 1  # of a later restore: its baseline knows the noise
 
 
 class VerdictBody(msgspec.Struct, frozen=True, kw_only=True):
-    """The signed part of a verdict. ``document`` is the chunk with the whole of it, ``fingerprints`` what was judged."""
+    """The signed part of a verdict. ``document`` is the chunk with the whole of it, ``fingerprints`` what was judged. What the
+    copy answered is in the chunk ``observed``, by what it was judged in ``baseline`` and ``reference``, beside the point's own
+    witness; all are a :class:`Baseline`, and empty where there was none, or where an older release judged."""
 
     judgement: int
     word: str
@@ -53,6 +55,9 @@ class VerdictBody(msgspec.Struct, frozen=True, kw_only=True):
     isolation: str
     first_proof: bool
     seconds: float
+    observed: str = ""
+    baseline: str = ""
+    reference: str = ""
 
 
 class Observed(msgspec.Struct, frozen=True, kw_only=True):
@@ -121,8 +126,8 @@ def verify(
             )
             restored = msgspec.structs.replace(restored.judged(verdict), seconds=verdict.seconds)
             kept = box.isolation.isolated and not changed and _is_yardstick(verdict)
-            baseline = Baseline(point=body.id, runs=runs, probes=system.probes) if kept else None
-            _record(repository, sealed, restored, verdict, baseline, clock)
+            observed = Baseline(point=body.id, runs=runs, probes=system.probes)
+            _record(repository, sealed, restored, verdict, observed, yardsticks, clock, is_yardstick=kept)
             save(directory, restored)
     return Proof(verdict, restored, into)
 
@@ -182,12 +187,21 @@ def _record(
     sealed: Sealed,
     restored: Restored,
     verdict: Verdict,
-    baseline: Baseline | None,
+    observed: Baseline,
+    yardsticks: Yardsticks,
     clock: Clock,
+    *,
+    is_yardstick: bool,
 ) -> None:
+    """The verdict is signed with what it rests on: what was answered, and by what that was judged."""
     with repository.evidence_writer() as writer:
         document = writer.document(verdict)
-        observed = Observed(document=writer.document(baseline)) if baseline else None
+        answers = writer.document(observed)
+        by = {
+            name: writer.document(found)  # equal documents are one chunk: this names what the vault holds
+            for name, found in (("baseline", yardsticks.baseline), ("reference", yardsticks.reference))
+            if found is not None
+        }
         writer.flush()
     body = VerdictBody(
         judgement=verdict.judgement,
@@ -198,9 +212,11 @@ def _record(
         isolation=verdict.isolation,
         first_proof=verdict.first_proof,
         seconds=verdict.seconds,
+        observed=answers,
+        **by,
     )
-    if observed is not None:
-        repository.put_record(RecordType.BASELINE, sealed.body.id, observed, Role.VERIFIER, clock)
+    if is_yardstick:
+        repository.put_record(RecordType.BASELINE, sealed.body.id, Observed(document=answers), Role.VERIFIER, clock)
     repository.put_record(RecordType.VERDICT, sealed.body.id, body, Role.VERIFIER, clock)
 
 

@@ -1,0 +1,76 @@
+"""What the vault keeps of a judgement, read again: the verdict, what the copy answered, and by what it was judged.
+
+A verdict's record names its documents; they lie encrypted in chunks of their own. Verdicts made before answers were kept with
+them have none, and the report then shows the deviations that the verdict itself holds. Needs a reader's key.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from resurgam.errors import NotFound
+from resurgam.model.point import PointBody
+from resurgam.model.system import System
+from resurgam.model.verdict import Baseline, Verdict
+from resurgam.proof.judge import Yardsticks
+from resurgam.proof.report import Evidence, make_report
+from resurgam.proof.report_values import Report, Signed
+from resurgam.restore.verify import VerdictBody, yardsticks_of
+from resurgam.vault.records import Record, RecordType
+from resurgam.vault.repository import Repository, Sealed
+
+
+def report_of(repository: Repository, sealed: Sealed) -> Report:
+    """The report on the newest verdict over ``sealed``.
+
+    Raises NotFound where the point was never judged, Denied without a reader's key, IntegrityError.
+    """
+    records = repository.records(sealed.body.id)
+    judged = [record for record in records if record.type is RecordType.VERDICT]
+    if not judged:
+        raise NotFound(
+            f"Point {sealed.body.id} was never judged, so there is nothing to report.",
+            untouched="Nothing was written.",
+            next_step=f"Judge it with `resurgam verify {sealed.body.id}`.",
+        )
+    newest = judged[-1]
+    body = newest.read(VerdictBody)
+    particulars = repository.particulars(sealed.body)
+    reference = _observations(repository, body.reference)
+    evidence = Evidence(
+        observed=_observations(repository, body.observed),
+        yardsticks=Yardsticks(
+            witness=particulars.witness, baseline=_observations(repository, body.baseline), reference=reference
+        ),
+        approved=_point(repository, reference),
+        made=newest.made,
+        signed=tuple(_signed(record, newest) for record in (sealed.record, *records)),
+    )
+    verdict = repository.document(body.document, Verdict, what=f"the verdict on point {sealed.body.id}")
+    return make_report(sealed.body, particulars, verdict, evidence)
+
+
+def report_on_live(repository: Repository, sealed: Sealed, system: System, verdict: Verdict, made: str) -> Report:
+    """The report on a judgement of the live ``system`` by ``sealed``, of which nothing is recorded; ``made`` is when."""
+    particulars = repository.particulars(sealed.body)
+    yardsticks = yardsticks_of(repository, sealed, particulars)
+    signed = tuple(_signed(record, None) for record in (sealed.record, *repository.records(sealed.body.id)))
+    evidence = Evidence(yardsticks=yardsticks, made=made, signed=signed)
+    return make_report(sealed.body, msgspec.structs.replace(particulars, system=system), verdict, evidence)
+
+
+def _observations(repository: Repository, chunk: str) -> Baseline | None:
+    return repository.document(chunk, Baseline, what="what was observed") if chunk else None
+
+
+def _point(repository: Repository, reference: Baseline | None) -> PointBody | None:
+    """The point at which a reference was taken; None where it has gone."""
+    try:
+        return repository.sealed(reference.point).body if reference is not None else None
+    except NotFound:
+        return None
+
+
+def _signed(record: Record, shown: Record | None) -> Signed:
+    what = f"{record.type}, this one" if record is shown else str(record.type)
+    return Signed(made=record.made, what=what, role=str(record.by), key=record.signer, resurgam=record.resurgam)
