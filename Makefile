@@ -5,10 +5,10 @@ MINUTES ?= 60
 SEED ?=
 .DEFAULT_GOAL := help
 
-.PHONY: help demo test check format bench soak docs clean
+.PHONY: help demo test check format bench bench-proof soak docs clean
 
 help:  ## what each target does
-	@sed -n 's/^\([a-z]*\):.*## /  make \1	/p' $(MAKEFILE_LIST)
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1	/p' $(MAKEFILE_LIST)
 
 .venv/ready: pyproject.toml constraints.txt
 	@echo "Making .venv (once) and installing the pinned versions of constraints.txt into it ..."
@@ -36,6 +36,9 @@ format: .venv/ready  ## put the code into its one format
 
 bench: .venv/ready  ## ratios against restic and borg in one run
 	@$(BIN)/python -m bench
+
+bench-proof: .venv/ready  ## how often a verdict is right: make bench-proof SEED=7 (several: SEED="1 2 3")
+	@$(BIN)/python -m bench.proof $(if $(SEED),--seed $(SEED))
 
 soak: .venv/ready  ## the long machines in full: make soak MINUTES=60 SEED=7
 	@$(BIN)/python -m tests.soak --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))

@@ -14,6 +14,8 @@ from typing import Any
 from .places import places_in
 
 Given = argparse.Namespace
+ASKED = 500  # chunks that `reach` asks for
+NEAR = 5  # among so many a chunk must be found by its own words: some are said twice
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -98,6 +100,35 @@ def _retrieve(given: Given) -> int:
             case: reader.index.search(vector, given.limit) for case, vector in zip(questions, vectors, strict=True)
         }
     return _say({"answers": found})
+
+
+def _reach(_given: Given) -> int:
+    """A probe's question: how many chunks are not found by their own words. Up to ``ASKED``, evenly spread, are asked for."""
+    from . import documents
+    from .embedder import Embedder
+    from .index import Reader
+
+    places = json.load(sys.stdin)["components"]
+    with documents.connected(places["documents"], read_only=True) as opened:
+        chunks = [chunk for chunk in documents.every_chunk(opened) if chunk.section != documents.NOTES]
+    chunks = chunks[:: max(1, len(chunks) // ASKED)]
+    vectors = Embedder.load(places["embedder"]).embed([chunk.words for chunk in chunks])
+    with Reader(places["index"]) as reader:
+        found = reader.index.search_all(vectors, NEAR)
+    lost = [chunk.id for chunk, near in zip(chunks, found, strict=True) if chunk.id not in near]
+    return _say({"answers": {"own words": {"asked": len(chunks), "lost": len(lost), "for example": lost[:10]}}})
+
+
+def _offer(_given: Given) -> int:
+    """A probe's question: the tools as a model would be told of them, and at which words each is called."""
+    import yaml
+
+    from .places import read
+
+    folder = json.load(sys.stdin)["components"]["tools"]
+    tools = json.loads(read(os.path.join(folder, "tools.json")))["tools"]
+    wiring = yaml.safe_load(read(os.path.join(folder, "agent.yaml")))
+    return _say({"answers": {tool["name"]: tool for tool in tools} | {"called at": wiring["actions"]}})
 
 
 def _agree(given: Given) -> int:
@@ -211,6 +242,8 @@ def _parser() -> argparse.ArgumentParser:
     strike.add_argument("incident")
     retrieve = _command(commands, "retrieve", _retrieve, "answer a probe about retrieval: JSON in, JSON out")
     retrieve.add_argument("--limit", type=int, default=10)
+    _command(commands, "reach", _reach, "answer a probe: which chunks are not found by their own words")
+    _command(commands, "offer", _offer, "answer a probe: the tools, as a model is told of them")
     _command(commands, "answer", _answer, "answer a probe: JSON on standard input, JSON on standard output")
     _command(commands, "fence", _fence, "keep clients out, and wait until they have left")
     _command(commands, "reload", _reload, "let clients in again")

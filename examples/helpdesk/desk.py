@@ -172,6 +172,10 @@ def _parts(
         from .llm import Llm
 
         write = Llm(places["llm"]).write
+    elif settings.writer == "worded":
+        from .wording import Worded
+
+        write = Worded().write
     return agent.Parts(search, connection, Router.load(places["router"]), rules, settings, write, barrier), search
 
 

@@ -102,6 +102,14 @@ def chunks_of(opened: sqlite3.Connection, ids: Iterable[int]) -> dict[int, Chunk
     return {row[0]: Chunk(*row) for row in rows}
 
 
+def every_chunk(opened: sqlite3.Connection) -> list[Chunk]:
+    """All chunks, by id."""
+    asked = (
+        "SELECT c.id, d.section, c.heading, c.text FROM chunks c JOIN documents d ON d.id = c.document_id ORDER BY c.id"
+    )
+    return [Chunk(*row) for row in opened.execute(asked)]
+
+
 def add_document(opened: sqlite3.Connection, title: str, texts: Sequence[str], section: str = NOTES) -> list[Chunk]:
     """A new document with its chunks, in a transaction of its own."""
     added = []

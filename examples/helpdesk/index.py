@@ -73,6 +73,11 @@ class Index:
         found = [Found(int(chunk), round(float(distance), 6)) for chunk, distance in pairs]
         return sorted(found, key=lambda one: (one.distance, one.chunk))
 
+    def search_all(self, vectors: Floats, limit: int) -> list[set[int]]:
+        """For each of ``vectors`` the chunks nearest to it."""
+        answer = self._collection.query(query_embeddings=vectors, n_results=limit, include=[])
+        return [{int(chunk) for chunk in near} for near in answer["ids"]]
+
     def ids(self) -> set[int]:
         """The ids of all chunks in it, each with a vector that was fetched, not counted."""
         everything = self._collection.get(include=["embeddings"])
