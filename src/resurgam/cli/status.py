@@ -79,7 +79,9 @@ def standing(context: Context, max_age: float | None) -> Standing:
         promotions=tuple(
             f"{i.kind.value} {i.id} of point {i.point}: {i.phase.value} since {i.started}" for i in pending(host.folder)
         ),
-        undoable=tuple(PromotionStatus(i.id, i.point, i.started, i.unverified) for i in undoable(host.folder, system.name)),
+        undoable=tuple(
+            PromotionStatus(i.id, i.point, i.started, i.unverified) for i in undoable(host.folder, system.name)
+        ),
         host_state=host.folder,
         rpo=system.objectives.rpo,
         max_age=limit,

@@ -11,12 +11,16 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from resurgam.errors import Busy, Denied
 
 _DELETED = " (deleted)"
+_MAPPING = re.compile(  # proc_pid_maps(5): address perms offset major:minor inode path
+    rb"^[0-9a-f]+-[0-9a-f]+ \S+ [0-9a-f]+ ([0-9a-f]+):([0-9a-f]+) ([0-9]+) +(/.*)$", re.MULTILINE
+)
 
 
 class Holder(NamedTuple):
@@ -96,6 +100,8 @@ def _held(pid: int) -> Iterator[tuple[str, tuple[int, int] | None]]:
     for link in links:
         try:
             path = os.readlink(link)
+            if not path.startswith("/"):
+                continue  # a socket, a pipe: most of what a service has open, and clients wait while we look
             status = os.stat(link)
         except (FileNotFoundError, ProcessLookupError, PermissionError):
             continue
@@ -104,17 +110,13 @@ def _held(pid: int) -> Iterator[tuple[str, tuple[int, int] | None]]:
 
 
 def _mapped(pid: int) -> Iterator[tuple[str, tuple[int, int] | None]]:
-    # proc_pid_maps(5): address perms offset major:minor inode path
     try:
         with open(f"/proc/{pid}/maps", "rb") as file:
-            lines = file.read().splitlines()
+            found = set(_MAPPING.findall(file.read()))  # a library is mapped in many pieces
     except (FileNotFoundError, ProcessLookupError, PermissionError):
         return
-    for line in lines:
-        fields = line.split(None, 5)
-        if len(fields) == 6 and fields[5].startswith(b"/"):
-            major, minor = (int(part, 16) for part in fields[3].split(b":"))
-            yield os.fsdecode(fields[5]), (os.makedev(major, minor), int(fields[4]))
+    for major, minor, inode, path in found:
+        yield os.fsdecode(path), (os.makedev(int(major, 16), int(minor, 16)), int(inode))
 
 
 def _command(pid: int) -> str:

@@ -39,7 +39,7 @@ from resurgam.restore.promote import Outcome, Promoter
 from resurgam.restore.recover_choice import PassedOver, choose
 from resurgam.restore.recover_estimate import Estimate, estimate, measured, remember, run_of
 from resurgam.restore.recover_pending import pending_at
-from resurgam.restore.run import Progress
+from resurgam.restore.run import Progress, sweep_partial
 from resurgam.restore.state import Restored, State, write_atomically
 from resurgam.restore.switch import fsync_folder
 from resurgam.restore.verify import verify
@@ -238,6 +238,7 @@ class Recovery:
         self.promoter.tell(f"remove: {underway.directory}")
         with contextlib.suppress(FileNotFoundError):
             shutil.rmtree(underway.directory)
+        sweep_partial(underway.directory)
         with contextlib.suppress(FileNotFoundError):
             os.unlink(self._note)
             fsync_folder(self.promoter.folder)

@@ -54,7 +54,7 @@ def restore(
     began = clock.monotonic()
     restored = Restored(id=secrets.token_hex(8), point=body.id, system=system.name, copies={}).after(Event.START)
     partial = f"{target}.partial-{restored.id}"
-    _sweep(target)
+    sweep_partial(target)
     lock = _claimed(partial)
     try:
         copies: dict[str, Copy] = {}
@@ -187,7 +187,7 @@ def _claimed(partial: str) -> int:
     )
 
 
-def _sweep(target: str) -> None:
+def sweep_partial(target: str) -> None:
     """Remove what killed restores into the same target have left; one that still runs holds its folder's lock."""
     folder, name = os.path.split(target)
     if not os.path.isdir(folder):
