@@ -550,6 +550,19 @@ def test_ratios(factor: float, cases: int, judgement: Judgement) -> None:
     assert both.judgement is judgement
 
 
+def test_more_measurements_than_a_test_can_compare_are_thinned() -> None:
+    """Every test compares each with each, so a program that prints a million must not take the judge down."""
+    many: dict[str, Json] = {"q": [1 + 0.1 * (n % 7) for n in range(50_000)]}
+    shifted: dict[str, Json] = {"q": [1 + 0.1 * (n % 5) for n in range(50_000)]}
+    found = together(RATIO, shifted, many)
+    assert found.statistics is not None
+    assert found.statistics.n == 2000
+    texts: dict[str, Json] = {f"q{n}": [f"{t * n % 7}" for t in range(2_000)] for n in range(5)}
+    found = together(TEXT, {case: list(reversed(given)) for case, given in texts.items()}, texts)
+    assert found.statistics is not None
+    assert found.statistics.n == 5 * 200
+
+
 def said(prompts: int, texts: int, *words: str) -> dict[str, Json]:
     return {f"q{n}": [f"{words[(n + t) % len(words)]} {t}" for t in range(texts)] for n in range(prompts)}
 

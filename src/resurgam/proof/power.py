@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import count as counting
 from statistics import NormalDist
 from typing import Any
 
@@ -94,7 +95,7 @@ def plan_passes(cases: int, flips: float, margin: float, alpha: float, alarm: fl
         return float(binom.cdf(allowed, count, noise)) if allowed >= 0 else 0.0
 
     gains = round(cases * noise)
-    decisive = next(b for b in range(1, 100_000) if binom.sf(b - 1, b + gains, 0.5) <= alarm)
+    decisive = next(b for b in counting(gains + 1) if binom.sf(b - 1, b + gains, 0.5) <= alarm)
     decisive = max(decisive, math.ceil(margin * cases))
     detects = None
     if decisive <= cases:

@@ -18,6 +18,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations, permutations, product
 from statistics import fmean, median
+from typing import TypeVar
 
 from resurgam.model.system import Json
 from resurgam.model.verdict import Deviation, Judgement, Statistics
@@ -28,10 +29,12 @@ from resurgam.proof.places import canonical, is_number, show_value
 from resurgam.proof.power import Plan, plan_mean, plan_passes, plan_ratios, plan_text
 from resurgam.proof.statistics import Tested
 
+_T = TypeVar("_T")
 Answers = Mapping[str, tuple[Json, ...]]  # case -> its answers, one per run
 
 TAIL = 0.05  # the worst cases, which a mean hides
 PERMUTATIONS = 5000
+MAX_PAIRS, MAX_SAMPLES = 2000, 200  # of measurements; of texts per prompt and side. Tests compare each with each
 MAX_DEALT = 6  # runs of one case that are dealt out to the sides in every way; there are rarely more than four
 MAX_FLAKY = 0.05  # more cases whose own runs disagree, and passes and failures say too little
 FEWEST_PROMPTS, FEWEST_TEXTS = 5, 40  # on each side, below which texts are not judged
@@ -207,6 +210,7 @@ def _judge_ratios(claim: Ratio, wanted: Answers, got: Answers) -> Finding:
     if odd:
         return _undecided(f"not positive numbers: {_named(odd)}")
     logs = [math.log(new / old) for case in sorted(ours) for old, new in zip(ours[case], theirs[case], strict=False)]
+    logs = _thinned(logs, MAX_PAIRS)
     tested = _ratios_tested(claim, logs)
     plan = plan_ratios(len(logs), own_logs(wanted), claim.margin, claim.alpha, claim.alarm)
     decided = _decided(tested, claim)
@@ -251,7 +255,10 @@ def own_logs(answers: Answers) -> list[float]:
 
 
 def _judge_texts(claim: Text, wanted: Answers, got: Answers, seed: int) -> Finding:
-    pairs = {case: (texts(wanted[case]), texts(got[case])) for case in sorted(wanted)}
+    pairs = {
+        case: (_thinned(texts(wanted[case]), MAX_SAMPLES), _thinned(texts(got[case]), MAX_SAMPLES))
+        for case in sorted(wanted)
+    }
     usable = {case: pair for case, pair in pairs.items() if min(map(len, pair)) >= 2}
     fewest = min(sum(len(pair[side]) for pair in usable.values()) for side in (0, 1))
     if len(usable) < FEWEST_PROMPTS or fewest < FEWEST_TEXTS:
@@ -285,7 +292,7 @@ def _judge_texts(claim: Text, wanted: Answers, got: Answers, seed: int) -> Findi
 def own_distance(claim: Text, answers: Answers, seed: int) -> tuple[float, float]:
     """How far the first half of a yardstick's own texts lies from its second, and the standard error of that; 0 and 0
     where there are too few."""
-    samples = {case: texts(given) for case, given in answers.items()}
+    samples = {case: _thinned(texts(given), 2 * MAX_SAMPLES) for case, given in answers.items()}
     halves = {case: (s[: len(s) // 2], s[len(s) // 2 :]) for case, s in samples.items() if len(s) >= 4}
     if not halves:
         return 0.0, 0.0
@@ -353,6 +360,11 @@ def _reduced(claim: Claim, answers: Answers) -> dict[str, tuple[Json, ...]]:
 
 def _is_odd(given: Sequence[Json]) -> bool:
     return not any(isinstance(answer, bool) for answer in given)
+
+
+def _thinned(values: list[_T], most: int) -> list[_T]:
+    """At most so many of them, evenly spaced."""
+    return values if len(values) <= most else [values[i * len(values) // most] for i in range(most)]
 
 
 def _tail(values: Iterable[float]) -> float:
