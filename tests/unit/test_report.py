@@ -518,6 +518,17 @@ def test_a_test_over_all_cases_is_told_with_its_interval() -> None:
         assert "the judgement rests on" in text
 
 
+def test_another_library_is_told_beside_other_answers() -> None:
+    """It may be why, and nobody would think of it at night."""
+    well, ill = (
+        (Observation(probe="answers", answers={"q": said}, by={"chromadb": version, "seed": "1"}),)
+        for said, version in (("a", "1.5.9"), ("b", "1.6.0"))
+    )
+    report = reported(ill, ill, live=well, probes=PROBES[1:], components=COMPONENTS[:1])
+    assert judged(report, "answers").otherwise == ("chromadb: 1.5.9 then, 1.6.0 in the copy",)
+    assert "1.6.0 in the copy" in read(report)
+
+
 def test_a_verdict_made_before_answers_were_kept_is_reported_too() -> None:
     """From its own deviations."""
     other = round_of(hits(*range(10)), "Ask nobody.")

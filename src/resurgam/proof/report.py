@@ -180,6 +180,7 @@ def _judged(part: Part, probe: Probe | None, seen: Sequence[Observation], yardst
         scores=scores,
         flaky=part.flaky,
         statistics=msgspec.structs.replace(part.statistics, scores={}) if part.statistics else None,
+        otherwise=tuple(_otherwise(known, seen)),
     )
 
 
@@ -188,6 +189,14 @@ def _runs(yardstick: str, yardsticks: Yardsticks) -> tuple[tuple[Observation, ..
         return (yardsticks.witness.before, yardsticks.witness.after)
     found = {"baseline": yardsticks.baseline, "reference": yardsticks.reference}.get(yardstick)
     return found.runs if found else ()
+
+
+def _otherwise(known: Sequence[Observation], seen: Sequence[Observation]) -> Iterable[str]:
+    """What answered otherwise: another library, another version, another setting may be why."""
+    then, now = ({name: value for o in side for name, value in o.by.items()} for side in (known, seen))
+    for name in sorted(then.keys() & now.keys()):
+        if then[name] != now[name]:
+            yield f"{name}: {then[name]} then, {now[name]} in the copy"
 
 
 def _ranking(probe: Probe | None) -> tuple[bool, str | int | None]:

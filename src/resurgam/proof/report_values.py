@@ -36,7 +36,8 @@ class Score(msgspec.Struct, frozen=True, kw_only=True):
 
 class Judged(msgspec.Struct, frozen=True, kw_only=True):
     """One probe by one yardstick. ``changes`` are what the verdict names, ``within`` what changed most and passed; ``flaky``
-    cases do not even agree with themselves. ``statistics`` come without the figure of each case."""
+    cases do not even agree with themselves. ``statistics`` come without the figure of each case; ``otherwise``
+    names libraries and settings that answered for the yardstick and are others in the copy."""
 
     yardstick: str
     judgement: str
@@ -47,6 +48,7 @@ class Judged(msgspec.Struct, frozen=True, kw_only=True):
     scores: tuple[Score, ...] = ()
     flaky: tuple[str, ...] = ()
     statistics: Statistics | None = None
+    otherwise: tuple[str, ...] = ()
 
 
 class ProbeReport(msgspec.Struct, frozen=True, kw_only=True):
