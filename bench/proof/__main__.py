@@ -46,8 +46,8 @@ def main(arguments: list[str] | None = None) -> int:
 def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench.proof", description="How often a verdict is right.")
     parser.add_argument("--seed", type=int, nargs="+", help="of what is drawn (one, which is printed)")
-    parser.add_argument("--faults", type=int, default=60, help="for each seed (%(default)s)")
-    parser.add_argument("--harmless", type=int, default=30, help="harmless changes for each seed (%(default)s)")
+    parser.add_argument("--faults", type=int, default=66, help="for each seed (%(default)s)")
+    parser.add_argument("--harmless", type=int, default=32, help="harmless changes for each seed (%(default)s)")
     parser.add_argument("--aa", type=int, default=100, help="A/A runs for each seed (%(default)s)")
     parser.add_argument(
         "--systems", nargs="+", choices=(HELPDESK, HANDBOOK, WORDED), default=[HELPDESK, HANDBOOK, WORDED]

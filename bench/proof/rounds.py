@@ -17,6 +17,7 @@ from examples.helpdesk.wording import SEED
 
 Job = Callable[[Warm, str], Outcome]
 OF_WORDED = ("missing vectors", "swapped embedder", "rebuilt index", "vacuum", "nothing")  # also done to that system
+OPENING = "You asked"  # the words of a prompt that its texts begin with
 
 
 def jobs_of(worlds: dict[str, World], seed: int, faults: int, harmless: int, alike: int) -> list[Job]:
@@ -37,7 +38,8 @@ def _any(worlds: dict[str, World]) -> World:
 
 
 def _fits_worded(change: Change) -> bool:
-    return change.system == HELPDESK and change.kind in OF_WORDED
+    opening = change.kind == "edited prompt" and change.parameters["before"] == OPENING
+    return change.system == HELPDESK and (change.kind in OF_WORDED or opening)
 
 
 def _case(world: World, change: Change) -> Job:

@@ -30,6 +30,7 @@ from resurgam.restore.verify import yardsticks_of
 
 WORDED = oracle.WORDED
 MAKE = {HELPDESK: ("examples.helpdesk", "make"), HANDBOOK: ("examples.handbook", "setup")}
+MARGIN = 0.15  # of the distance between two distributions of texts, of which 2 is the most
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 
@@ -76,7 +77,7 @@ class World:
         asked = {"system": self.kind, "places": places, "golden": self.golden, "other": self.other}
         done = Warm.run(
             runner, [sys.executable, "-m", "bench.proof.oracle"], input=json.dumps(asked).encode(),
-            env={"PYTHONPATH": ROOT}, timeout=120.0,
+            env={"PYTHONPATH": ROOT, SEED: "oracle"}, timeout=120.0,
         )  # fmt: skip
         if done.code:
             error = {"error": f"exit code {done.code}: {done.errors.decode(errors='replace')[-400:]}"}
@@ -154,6 +155,8 @@ def _make_worded(home: str) -> None:
     said["probes"]["threads"] = answers | {"ask": {"file": "probes/threads.json"}}
     tolerance = {"jsonpath": {"$.topic": "exact", "$.chunks": "exact"}}
     said["probes"]["answers"] = answers | {"ask": {"file": "probes/texts.json"}, "tolerance": tolerance}
+    sampled = answers | {"run": [*answers["run"], "--samples", "8"], "ask": {"file": "probes/texts.json"}}
+    said["probes"]["wording"] = sampled | {"tolerance": {"text": {"margin": MARGIN, "characters": oracle.OPENING}}}
     with open(manifest, "w", encoding="utf-8") as file:
         yaml.safe_dump(said, file, sort_keys=False)
 

@@ -70,16 +70,19 @@ def _resume(given: Given) -> int:
         return _told(asked.resume(given.thread, given.decision == "yes"), given.json)
 
 
-def _answer(_given: Given) -> int:
+def _answer(given: Given) -> int:
     """A probe's question: it says where each component is, and those places are used and no others. The gate is not asked,
-    since a copy must be judged while the live system is fenced. A case is a question, or ``{"thread": name}``."""
+    since a copy must be judged while the live system is fenced. A case is a question, or ``{"thread": name}``. With ``--samples``
+    a question's answer is the list of so many texts: what a writer says who does not say the same twice."""
     from . import desk
 
     asked = json.load(sys.stdin)
     with desk.answering(asked["components"]) as opened:
         answers: dict[str, Any] = {}
         for case, question in asked["ask"].items():
-            if isinstance(question, str):
+            if isinstance(question, str) and given.samples:
+                answers[case] = [opened.answer(question).text for _ in range(given.samples)]
+            elif isinstance(question, str):
                 topic, chunks, text = opened.answer(question)[:3]
                 answers[case] = {"topic": topic, "chunks": chunks, "text": text}
             else:
@@ -244,7 +247,8 @@ def _parser() -> argparse.ArgumentParser:
     retrieve.add_argument("--limit", type=int, default=10)
     _command(commands, "reach", _reach, "answer a probe: which chunks are not found by their own words")
     _command(commands, "offer", _offer, "answer a probe: the tools, as a model is told of them")
-    _command(commands, "answer", _answer, "answer a probe: JSON on standard input, JSON on standard output")
+    answer = _command(commands, "answer", _answer, "answer a probe: JSON on standard input, JSON on standard output")
+    answer.add_argument("--samples", type=int, default=0, help="so many texts for each question")
     _command(commands, "fence", _fence, "keep clients out, and wait until they have left")
     _command(commands, "reload", _reload, "let clients in again")
     return parser

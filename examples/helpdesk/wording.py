@@ -30,7 +30,8 @@ class Worded:
     def write(self, prompt: str) -> str:
         """``prompt`` in other words; not the same twice."""
         for ways in WAYS:
+            chosen = self._rng.choice(ways)  # also where nothing is replaced: what is drawn next does not depend on it
             said = next((way for way in ways if way in prompt), None)
             if said is not None:
-                prompt = prompt.replace(said, self._rng.choice(ways), 1)
+                prompt = prompt.replace(said, chosen, 1)
         return prompt

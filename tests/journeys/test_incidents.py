@@ -134,7 +134,7 @@ def test_a_corrupt_system_that_was_captured_as_if_healthy_fails_by_the_reference
 
 
 def test_wording_that_is_never_the_same_passes_and_another_embedder_does_not(folder: Path, tmp_path: Path) -> None:
-    """What is cited is judged, within the tolerance that the manifest declares; how it is said varies from run to run."""
+    """What is cited is exact; how it is said varies from run to run, and is judged as a distribution: an edited prompt moves it."""
     worded = prepare(WORDED, str(folder))
     said = [worded.yardsticks.baseline.runs[n] for n in (0, 1)] if worded.yardsticks.baseline else []
     texts = [[o.answers["lock"]["text"] for o in run if o.probe == "answers"] for run in said]
@@ -145,6 +145,9 @@ def test_wording_that_is_never_the_same_passes_and_another_embedder_does_not(fol
             assert alike.verdict == "equivalent", alike
         found = run_case(worded, Change(HELPDESK, "swapped embedder", {}, False), warm, str(tmp_path / "struck"))
         assert (found.effect, found.verdict) == ("felt", "different"), found
+        given = {"component": "prompts", "name": "answer.md", "before": "You asked", "after": "Asked"}
+        edited = run_case(worded, Change(HELPDESK, "edited prompt", given, False), warm, str(tmp_path / "edited"))
+        assert (edited.effect, edited.verdict, edited.caught) == ("felt", "different", ("wording",)), edited
 
 
 def test_a_seeded_slice_of_the_bench(helpdesk: World, tmp_path: Path) -> None:
