@@ -28,7 +28,7 @@ from resurgam.vault.repository import Repository, Sealed
 from tests.support import Files, tree
 
 SEED = 20260103
-ROUNDS = 8
+ROUNDS, MOST_ROUNDS = 8, 40
 AT_WORK = (0.35, 0.95)  # the part of a process's life in which it is killed: before, it only loads itself
 
 MANIFEST = """\
@@ -208,8 +208,10 @@ def _meaning(folder: str, database: str) -> Files:
 
 
 def test_killed_processes_lose_nothing(tmp_path: Path) -> None:
-    """P1, P5: a seeded part of what the soak does; most kills hit a process at work."""
+    """P1, P5: a seeded part of what the soak does. On a machine whose speed jumps about more rounds are needed."""
     killed = Killed(str(tmp_path), Random(SEED))
-    for number in range(ROUNDS):
+    number = 0
+    while number < ROUNDS or (killed.killed < ROUNDS // 3 and number < MOST_ROUNDS):
         killed.round(("capture", "restore", "promote")[number % 3])
+        number += 1
     assert killed.killed >= ROUNDS // 3, "most processes had ended before they were killed"

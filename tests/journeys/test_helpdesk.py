@@ -148,7 +148,11 @@ def test_two_makes_are_equal_where_they_can_be(made: Path, golden: Any, tmp_path
     for table in ("documents", "chunks", "customers", "tickets"):
         kept = f"SELECT * FROM {table} WHERE id <= 200" if table == "tickets" else f"SELECT * FROM {table}"
         assert rows(other, "documents.db", kept) == rows(made, "documents.db", kept)
-    assert probed(other, "retrieve") == probed(made, "retrieve")
+    found, found_too = probed(made, "retrieve"), probed(other, "retrieve")
+    assert found.keys() == found_too.keys()
+    for case, neighbours in found.items():  # an index built by several threads is not built the same twice
+        common = {chunk for chunk, _ in neighbours} & {chunk for chunk, _ in found_too[case]}
+        assert len(common) >= 0.8 * len(neighbours), case
     assert probed(other, "answer") == golden
 
 
