@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import os
 import signal
@@ -14,12 +15,14 @@ from typing import Any
 from .places import places_in
 
 Given = argparse.Namespace
+FEW = 100_000  # new objects between two looks for garbage: the libraries make a million that stay, and each look costs
 ASKED = 500  # chunks that `reach` asks for
 NEAR = 5  # among so many a chunk must be found by its own words: some are said twice
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; returns the exit code. 75 (try again later) during maintenance or while a decision is due."""
+    gc.set_threshold(FEW)
     given = _parser().parse_args(arguments)
     try:
         code: int = given.run(given)

@@ -1,4 +1,4 @@
-"""The installed package works by itself: it holds its types, its licence, and the example that ``resurgam demo`` builds."""
+"""The installed package works by itself: it holds its types, its licence, and the examples that ``resurgam demo`` builds."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-EXAMPLE = "examples/handbook"
+EXAMPLES = ("examples/__init__.py", "examples/handbook", "examples/helpdesk")
 
 
-def test_the_wheel_is_told_to_hold_the_example() -> None:
+def test_the_wheel_is_told_to_hold_the_examples() -> None:
     """Where ``cli.demo_stage`` looks for it."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     wheel = project["tool"]["hatch"]["build"]["targets"]["wheel"]
     assert wheel["packages"] == ["src/resurgam"]
-    assert wheel["force-include"] == {EXAMPLE: f"resurgam/{EXAMPLE}"}
+    assert wheel["force-include"] == {example: f"resurgam/shipped/{example}" for example in EXAMPLES}
 
 
 def test_the_wheel_holds_all_that_it_needs(tmp_path: Path) -> None:
@@ -27,11 +27,12 @@ def test_the_wheel_holds_all_that_it_needs(tmp_path: Path) -> None:
     with zipfile.ZipFile(built) as archive:
         names = set(archive.namelist())
     ours = {path.relative_to(ROOT / "src").as_posix() for path in (ROOT / "src/resurgam").rglob("*.py")}
-    example = {
-        f"resurgam/{path.relative_to(ROOT).as_posix()}"
-        for path in (ROOT / EXAMPLE).rglob("*")
+    examples = {
+        f"resurgam/shipped/{path.relative_to(ROOT).as_posix()}"
+        for example in EXAMPLES
+        for path in (ROOT / example, *(ROOT / example).rglob("*"))
         if path.is_file() and "__pycache__" not in path.parts
     }
-    assert ours | example | {"resurgam/py.typed"} <= names
+    assert ours | examples | {"resurgam/py.typed"} <= names
     assert any(name.endswith("licenses/LICENSE") for name in names)
     assert [name for name in names if "__pycache__" in name or name.startswith("tests/")] == []

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -23,7 +24,6 @@ from resurgam.model.system import Json
 
 MARK = ".resurgam-demo"  # in a folder that a demo made, and that the next one may therefore remove
 PATIENCE = 120.0  # seconds for one command
-LAUNCHER = os.path.join("bin", "handbook")
 
 _ANSWERS = {
     "verify": (EXIT_DIFFERENT, EXIT_INCONCLUSIVE),
@@ -33,9 +33,11 @@ _ANSWERS = {
 
 @dataclass
 class Stage:
-    """The demo's folder. ``quiet`` tells nothing; ``wrong`` gathers what went otherwise than the story says."""
+    """The demo's folder, and the name of the system that plays. ``quiet`` tells nothing; ``wrong`` gathers what went otherwise
+    than the story says."""
 
     folder: str
+    system: str = ""
     quiet: bool = False
     wrong: list[str] = field(default_factory=list)
 
@@ -55,29 +57,37 @@ class Stage:
             self.wrong.append(what)
             self.say(f"NOT AS TOLD: {what}", style="bold red")
 
-    def setup(self, home: str, isolation: str) -> Json:
-        """Build the handbook in ``home``; what it says of itself."""
-        command = [sys.executable, "-m", "handbook", "setup", home, "--isolation", isolation, "--json"]
-        return json.loads(self._run(command, self.folder, {"PYTHONPATH": _application()}))
+    def build(self, word: str, home: str, isolation: str) -> Json:
+        """Build the system in ``home``; what it says of itself."""
+        command = [sys.executable, "-m", f"examples.{self.system}", word, home, "--isolation", isolation, "--json"]
+        return json.loads(self._run(command, self.folder, {"PYTHONPATH": _examples(self.system)}))
 
-    def ask(self, home: str, question: str) -> str:
-        """Ask the handbook in ``home``, as its users do."""
-        self.say(f'$ {LAUNCHER} ask "{question}"', style="bold")
-        return self._run([sys.executable, LAUNCHER, "ask", question], home).rstrip("\n")
+    def application(self, home: str, *words: str, tell: bool = False) -> str:
+        """Run a command of the system in ``home``, as its users do; what it printed."""
+        launcher = os.path.join("bin", self.system)
+        if tell:
+            self.say(f"$ python {launcher} {shlex.join(words)}", style="bold")
+        return self._run([sys.executable, launcher, *words], home).rstrip("\n")
 
     @contextmanager
-    def writer(self, home: str, rate: int, begun: Callable[[], bool]) -> Iterator[subprocess.Popen[str]]:
-        """Customers at work in a process of their own, once they have ``begun``. SIGTERM lets it end and tell what it did."""
-        self.say(f"$ {LAUNCHER} write --rate {rate} &", style="bold")
-        command = [sys.executable, LAUNCHER, "write", "--rate", str(rate), "--seconds", str(PATIENCE)]
-        with subprocess.Popen(command, cwd=home, stdout=subprocess.PIPE, text=True) as writer:
+    def writers(self, home: str, words: tuple[str, ...], begun: Callable[[], bool]) -> Iterator[subprocess.Popen[str]]:
+        """Customers at work in processes of their own, once they have ``begun``. What they were told to do ends by itself when
+        PATIENCE is over, or when its standard input does."""
+        launcher = os.path.join("bin", self.system)
+        self.say(f"$ python {launcher} {shlex.join(words)} &", style="bold")
+        command = [sys.executable, launcher, *words, "--seconds", str(PATIENCE)]
+        pipe = subprocess.PIPE
+        with (
+            open(os.path.join(self.folder, "writers.log"), "wb") as log,
+            subprocess.Popen(command, cwd=home, stdin=pipe, stdout=pipe, stderr=log, text=True) as writers,
+        ):
             try:
                 until = time.monotonic() + PATIENCE
-                while not begun() and writer.poll() is None and time.monotonic() < until:
+                while not begun() and writers.poll() is None and time.monotonic() < until:
                     time.sleep(0.02)
-                yield writer
+                yield writers
             finally:
-                writer.kill()  # where the block did not come to its end
+                writers.kill()  # where the block did not come to its end
 
     def resurgam(self, home: str, *words: str, tell: bool = True) -> Json:
         """Run a command of Resurgam in ``home``; its answer."""
@@ -86,11 +96,8 @@ class Stage:
         return json.loads(self._resurgam(home, *words, "--json"))
 
     def resurgam_shown(self, home: str, *words: str) -> str:
-        """Run a command of Resurgam in ``home`` and show what it prints for people."""
-        self.say(f"$ resurgam {' '.join(words)}", style="bold")
-        shown = self._resurgam(home, *words)
-        self.say(*shown.splitlines())
-        return shown
+        """Run a command of Resurgam in ``home``, untold; what it prints for people."""
+        return self._resurgam(home, *words)
 
     def _resurgam(self, home: str, *words: str) -> str:
         env = {"RESURGAM_STATE": os.path.join(self.folder, "state"), "RESURGAM_MANIFEST": DEFAULT_MANIFEST}
@@ -139,12 +146,11 @@ def empty_folder(into: str) -> str:
         return folder
 
 
-def _application() -> str:
-    """The folder that holds the package ``handbook``: inside an installed Resurgam, or in its repository."""
+def _examples(system: str) -> str:
+    """The folder that holds the package ``examples``: inside an installed Resurgam, or its repository."""
     package = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-    candidates = [os.path.join(package, "examples"), os.path.join(package, os.pardir, os.pardir, "examples")]
-    for folder in map(os.path.abspath, candidates):
-        if os.path.isfile(os.path.join(folder, "handbook", "__main__.py")):
+    for folder in (os.path.join(package, "shipped"), os.path.dirname(os.path.dirname(package))):
+        if os.path.isfile(os.path.join(folder, "examples", system, "__main__.py")):
             return folder
     raise NotFound(
         "The example system is not part of this installation.",
