@@ -13,6 +13,7 @@ from resurgam.capture import barriers
 from resurgam.capture.cut import release, take
 from resurgam.capture.invariants import hold_invariants
 from resurgam.clock import Clock
+from resurgam.drivers import private
 from resurgam.drivers.base import Drivers
 from resurgam.model.point import Cut, Finding, Observation, Particulars, Severity, Witness
 from resurgam.model.system import Consistency, System
@@ -39,6 +40,7 @@ def capture(
 
     What fails when the point exists already is no error (P1); ``tell`` hears of it.
     """
+    private.clear()
     with host.one_capture(), repository.writer(system, host, clock, paranoid=paranoid, progress=progress) as writer:
         before = witness(system)
         cut = take(system, drivers, clock)

@@ -138,9 +138,8 @@ def capture(
         stored = sum(s.stored for s in body.snapshots)
         total = sum(s.bytes for s in body.snapshots)
         output.line(f"point {body.id} sealed", style="bold")
-        output.line(
-            f"  {len(body.snapshots)} components of {output.size(total)}, {output.size(stored)} new in the vault"
-        )
+        parts = f"{len(body.snapshots)} component{'' if len(body.snapshots) == 1 else 's'}"
+        output.line(f"  {parts} of {output.size(total)}, {output.size(stored)} new in the vault")
         show_cut(body)
         if body.host_can_read:
             output.line("  this host can also read the vault: keep reader.agekey and recovery.agekey elsewhere")

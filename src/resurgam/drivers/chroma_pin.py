@@ -17,7 +17,6 @@ The copies lie in nameless files and die with the process.
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import mmap
 import os
@@ -30,10 +29,10 @@ from typing import NamedTuple
 
 from resurgam.clock import SystemClock
 from resurgam.drivers import sqlite_pin
-from resurgam.drivers.base import write_fully
 from resurgam.drivers.chroma_index import HEADER, LABELS, read_header
+from resurgam.drivers.private import copy_range, private_file
 from resurgam.drivers.sqlite_open import SIDE_FILES, explain_os
-from resurgam.drivers.sqlite_pin import Writers, private_file
+from resurgam.drivers.sqlite_pin import Writers
 from resurgam.errors import IntegrityError, LimitExceeded
 from resurgam.model.codec import to_msgpack
 
@@ -43,8 +42,6 @@ _RECENT = 1.0  # seconds after which unfinished files are what a crash left, not
 _CERTAIN = 0.05  # seconds of rest after which equal times promise equal bytes
 SETTLED = 2.0  # as in sqlite_pin: stamps are kept for the next capture only from files that rested this long
 _NAP = 0.003
-_STEP = 32 << 20
-_NO_RANGE_COPY = frozenset({errno.EXDEV, errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP, errno.EBADF, errno.EPERM})
 _clock = SystemClock()
 
 
@@ -100,7 +97,7 @@ class Spool:
         self._end += -(-size // mmap.ALLOCATIONGRANULARITY) * mmap.ALLOCATIONGRANULARITY
         os.ftruncate(self.descriptor, self._end)  # what is mapped must exist, also where a file became shorter
         with open(path, "rb", buffering=0) as file:
-            _copy(file.fileno(), self.descriptor, size, start, still_allowed)
+            copy_range(file.fileno(), self.descriptor, size, start, still_allowed)
         return start
 
 
@@ -303,21 +300,3 @@ def _last_commit(path: str) -> int:
     with suppress(FileNotFoundError):
         times.append(os.stat(path + "-wal").st_mtime_ns)
     return max(times)
-
-
-def _copy(source: int, target: int, size: int, start: int, still_allowed: Callable[[], None]) -> None:
-    """Copy the first ``size`` bytes to ``start``; the kernel shares the blocks where it can."""
-    done = 0
-    while done < size:
-        still_allowed()
-        try:
-            step = os.copy_file_range(source, target, min(_STEP, size - done), done, start + done)
-        except OSError as error:
-            if error.errno not in _NO_RANGE_COPY:
-                raise
-            data = os.pread(source, min(_STEP, size - done), done)
-            write_fully(target, memoryview(data), start + done)
-            step = len(data)
-        if not step:  # it became shorter: the look afterwards sees it
-            return
-        done += step

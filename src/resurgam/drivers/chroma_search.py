@@ -7,7 +7,6 @@ collections are opened without their embedding functions, which could load a mod
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Sequence
 from contextlib import closing
 
@@ -15,6 +14,7 @@ from resurgam.drivers.base import Blob, Source
 from resurgam.drivers.chroma_pin import DATABASE_FILE, ChromaPin
 from resurgam.drivers.chroma_store import Collection
 from resurgam.drivers.chroma_view import View
+from resurgam.drivers.private import private_folder, room
 from resurgam.drivers.searching import Floats, Hit, Vectors
 from resurgam.errors import IntegrityError, MissingExtra, NotFound
 from resurgam.model.nearest import did_you_mean
@@ -53,8 +53,9 @@ def search(pin: ChromaPin, collection: Collection, queries: Floats, k: int) -> t
             untouched="Nothing was changed.",
             next_step="Run: python -m pip install 'resurgam[chroma]', or ask with `mode: exact`, which needs no library.",
         ) from error
-    with tempfile.TemporaryDirectory(prefix="resurgam-search-") as copy:
-        _lay(pin, copy)
+    with private_folder() as copy:
+        with room():
+            _lay(pin, copy)
         try:
             client = chromadb.PersistentClient(
                 copy,
@@ -70,7 +71,7 @@ def search(pin: ChromaPin, collection: Collection, queries: Floats, k: int) -> t
             raise IntegrityError(
                 f"Chroma does not search collection {collection.name}: {error}.",
                 untouched="It was asked over a private copy.",
-                next_step="Run `resurgam preflight`, which looks at every vector.",
+                next_step="Capture it: the findings of the point (`resurgam show latest`) say what is wrong with its index.",
             ) from error
     assert found["distances"] is not None, "they were asked for"
     return [_hits(*row) for row in zip(found["ids"], found["distances"], strict=True)], {

@@ -16,9 +16,9 @@ import sqlite3
 from collections.abc import Iterator
 
 from resurgam.drivers.base import Blob
+from resurgam.drivers.private import private_file, room
 from resurgam.drivers.sqlite_image import Image
 from resurgam.drivers.sqlite_open import connect, primary_code
-from resurgam.drivers.sqlite_pin import private_file
 from resurgam.drivers.sqlite_rows import DATABASE, quote
 from resurgam.model.point import Finding, Severity
 
@@ -76,7 +76,8 @@ def _check_indexes(image: Image, indexes: list[str], component: str) -> Iterator
     """Ask each index in a private copy, whose name is gone before the first question."""
     with private_file() as (descriptor, path):
         try:
-            Blob(DATABASE, image.size, image).copy_to(descriptor)
+            with room():
+                Blob(DATABASE, image.size, image).copy_to(descriptor)
             os.pwrite(descriptor, b"\x01\x01", 18)  # rollback mode: the copy needs no -wal and -shm
         finally:
             os.close(descriptor)

@@ -11,17 +11,14 @@ the limit is over, whoever holds the freeze open (the watchdog of design section
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import os
 import sqlite3
-import tempfile
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 
 from resurgam.clock import SystemClock
-from resurgam.drivers.base import write_fully
+from resurgam.drivers.private import copy_range, private_file
 from resurgam.drivers.sqlite_image import Image, WalIndex, read_progress, read_wal_index
 from resurgam.drivers.sqlite_open import (
     BUSY_CODES,
@@ -36,9 +33,7 @@ from resurgam.errors import Busy, LimitExceeded
 from resurgam.model.codec import to_msgpack
 from resurgam.model.system import Json
 
-_COPY_STEP = 32 << 20
 _SETTLE_SECONDS = 2.0  # a file changed this recently may change again within the same time stamp
-_NO_RANGE_COPY = frozenset({errno.EXDEV, errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP, errno.EBADF, errno.EPERM})
 _clock = SystemClock()
 
 
@@ -193,44 +188,12 @@ def _pin_copy(held: Held, writers: Writers, closing: ExitStack) -> Pin:
     identity = _identity(held, status)
     with private_file() as (copy, copy_path):
         closing.callback(os.close, copy)
-        _copy(held.descriptor, copy, status.st_size, writers.require_held)
+        copy_range(held.descriptor, copy, status.st_size, 0, writers.require_held)
         reader = _reader(copy_path, "immutable=1", closing)
     page_size, size = _size(reader)
     pin = Pin(Image(copy, size, page_size, None, lambda: True), reader, _facts(status, "delete", page_size))
     pin.identify((*identity, size), status.st_mtime)
     return pin
-
-
-@contextmanager
-def private_file() -> Iterator[tuple[int, str]]:
-    """A new file that only this user can open, as (descriptor, path); its name is gone when the block ends."""
-    with tempfile.TemporaryDirectory(prefix="resurgam-", ignore_cleanup_errors=False) as folder:  # mode 0700
-        path = os.path.join(folder, "database")
-        yield os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), path
-
-
-def _copy(source: int, target: int, size: int, still_allowed: Callable[[], None]) -> None:
-    """Copy ``size`` bytes, asking between steps whether it may go on. The kernel shares the blocks where it can."""
-    offset = 0
-    range_copy = hasattr(os, "copy_file_range")
-    while offset < size:
-        still_allowed()
-        step = 0
-        if range_copy:
-            try:
-                step = os.copy_file_range(source, target, min(_COPY_STEP, size - offset), offset, offset)
-            except OSError as error:
-                if error.errno not in _NO_RANGE_COPY:
-                    raise
-                range_copy = False
-                continue
-        else:
-            data = os.pread(source, min(_COPY_STEP, size - offset), offset)
-            write_fully(target, memoryview(data), offset)
-            step = len(data)
-        if not step:  # shorter than fstat said: SQLite will call it malformed, in its own words
-            return
-        offset += step
 
 
 def _reader(path: str, parameters: str, closing: ExitStack) -> sqlite3.Connection:

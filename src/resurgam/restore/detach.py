@@ -35,7 +35,7 @@ from resurgam.vault.scratch import scratch
 WAIT = 2.0  # seconds for writers to leave the barrier
 _DAY = 86_400
 _ID = r"[0-9a-f]{16}(?:-wal|-shm|-journal)?"
-_TEMPORARY = re.compile(r"resurgam-(?:probe-|sandbox-)?[a-z0-9_]{8}")
+_TEMPORARY = re.compile(r"resurgam-(?:copy-|probe-|sandbox-)?[a-z0-9_]{8}")
 
 
 class Traces(msgspec.Struct, frozen=True, kw_only=True):

@@ -26,6 +26,7 @@ from resurgam.clock import Clock
 from resurgam.drivers.base import Blob
 from resurgam.drivers.environment import EnvironmentDriver, captured
 from resurgam.drivers.environment_form import ENVIRONMENT, Environment, Package, decoded
+from resurgam.drivers.private import sweep
 from resurgam.errors import Ambiguous, NotFound
 from resurgam.model.plan import Plan, Step
 from resurgam.model.point import Particulars, PointBody
@@ -35,7 +36,6 @@ from resurgam.restore import installing
 from resurgam.restore.run import require_target
 from resurgam.restore.switch import fsync_folder, outside
 from resurgam.vault.repository import Repository
-from resurgam.vault.scratch import sweep
 
 MAX_SHOWN = 12  # CPU features named in a line
 

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 
 from resurgam.clock import Clock
 from resurgam.drivers.base import Blob, Drivers, Item
+from resurgam.drivers.private import sweep
 from resurgam.errors import Busy, NotFound, TargetRefused
 from resurgam.model.point import Particulars, PointBody
 from resurgam.model.system import Component, System
@@ -22,7 +23,6 @@ from resurgam.restore.plan import restore_order
 from resurgam.restore.state import Copy, Event, Restored, place_of, save
 from resurgam.restore.switch import fsync_folder, outside
 from resurgam.vault.repository import Repository
-from resurgam.vault.scratch import sweep
 
 _CLAIMS = 5  # times that a partial folder is made anew when another restore has swept it away
 
