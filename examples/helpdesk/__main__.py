@@ -175,9 +175,10 @@ def _work(given: Given) -> int:
 
 
 def _strike(given: Given) -> int:
+    from .harmless import HARMLESS
     from .incidents import INCIDENTS
 
-    print(INCIDENTS[given.incident](given.dir))
+    print((INCIDENTS | HARMLESS)[given.incident](given.dir))
     return 0
 
 
@@ -244,7 +245,7 @@ def _parser() -> argparse.ArgumentParser:
         writing.add_argument("--seed", type=int, default=0)
     agree = _command(commands, "agree", _agree, "whether the stores agree with each other")
     agree.add_argument("--probe", action="store_true", help="of the places given on standard input, as a probe asks")
-    strike = _command(commands, "strike", _strike, "damage this desk, for a rehearsal")
+    strike = _command(commands, "strike", _strike, "damage this desk, or do what must not alarm, for a rehearsal")
     strike.add_argument("incident")
     retrieve = _command(commands, "retrieve", _retrieve, "answer a probe about retrieval: JSON in, JSON out")
     retrieve.add_argument("--limit", type=int, default=10)

@@ -12,11 +12,6 @@ import sqlite3
 from collections.abc import Callable
 from contextlib import closing
 
-from safetensors import safe_open
-from safetensors.numpy import save_file
-
-from examples.handbook import router
-
 from . import documents, index
 from .embedder import Embedder
 from .places import places_in, read
@@ -83,16 +78,6 @@ def comment_settings(home: str, words: str = "Looked at, and left as it is.") ->
     return "config.yaml has a comment more, and its lines in another order"
 
 
-def save_router_again(home: str) -> str:
-    """The router's file is written anew with a note in its metadata; no weight changes."""
-    path = os.path.join(places_in(home)["router"], router.FILE)
-    with safe_open(path, framework="numpy") as file:
-        metadata = dict(file.metadata()) | {"note": "saved again"}
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no dict)
-    save_file(tensors, path, metadata=metadata)
-    return f"{router.FILE} is saved again with a note"
-
-
 def touch(home: str, seconds: int = 86400) -> str:
     """Every file gets an earlier time, as by a copy that does not keep times."""
     count = 0
@@ -108,10 +93,9 @@ def touch(home: str, seconds: int = 86400) -> str:
 HARMLESS: dict[str, Callable[[str], str]] = {
     "vacuum": vacuum,
     "compaction": compact_index,
-    "re-ordered rows": reorder_rows,
-    "rebuilt index": rebuild_index,
-    "tools laid out otherwise": reformat_tools,
-    "settings with a comment": comment_settings,
-    "router saved again": save_router_again,
-    "older files": touch,
+    "reordered-rows": reorder_rows,
+    "rebuilt-index": rebuild_index,
+    "reformatted-tools": reformat_tools,
+    "commented-settings": comment_settings,
+    "older-files": touch,
 }

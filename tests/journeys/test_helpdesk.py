@@ -27,6 +27,7 @@ from examples.handbook import building as handbook
 from examples.handbook.service import fence, reload
 from examples.helpdesk import building, documents, places
 from examples.helpdesk.embedder import Embedder, install
+from examples.helpdesk.harmless import HARMLESS
 
 pytest.importorskip("chromadb", reason="the extra helpdesk is not installed")
 pytest.importorskip("langgraph.checkpoint.sqlite", reason="the extra helpdesk is not installed")
@@ -313,6 +314,13 @@ def test_each_incident_does_what_it_says(home: Path, golden: Any, incident: str)
         )
     else:
         assert probed(home, "answer")["lock"] != golden["lock"]
+
+
+def test_maintenance_changes_no_answer(home: Path, golden: Any) -> None:
+    """All of it, one after the other; each is told in one sentence."""
+    for what in HARMLESS:
+        assert len(run(home, "strike", what).splitlines()) == 1
+    assert probed(home, "answer") == golden
 
 
 def test_stores_that_were_torn_apart_are_told(home: Path, tmp_path: Path) -> None:
