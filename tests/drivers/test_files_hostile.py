@@ -17,7 +17,7 @@ import pytest
 from resurgam.drivers import files_writing
 from resurgam.drivers.base import Blob, Item, Rows
 from resurgam.drivers.files import FilesDriver
-from resurgam.errors import Denied, IntegrityError, StoreFull, TargetRefused, Unreachable
+from resurgam.errors import Denied, IntegrityError, NotFound, StoreFull, TargetRefused, Unreachable
 from resurgam.model.system import Component
 from resurgam.testing.carrying import BytesSource
 from resurgam.testing.driver_kit import assert_says_what_next
@@ -248,3 +248,15 @@ def test_erase_follows_no_link(target: Component, tmp_path: Path) -> None:
     (tmp_path / "target").symlink_to("outside")
     FilesDriver().erase(target)
     assert_nothing_happened(tmp_path)
+
+
+def test_a_device_or_a_pipe_is_no_component(tmp_path: Path) -> None:
+    """It would be captured as nothing at all, and nothing would be restored."""
+    os.mkfifo(tmp_path / "pipe")
+    for place in ("/dev/zero", str(tmp_path / "pipe")):
+        component = Component(name="config", driver="files", location=place)
+        with pytest.raises(NotFound, match="holds no state") as refused:
+            FilesDriver().inspect(component)
+        assert_says_what_next(refused.value)
+        with pytest.raises(NotFound), FilesDriver().freeze(component):
+            pass

@@ -12,7 +12,9 @@ import types
 import zipfile
 from collections import OrderedDict
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import gguf
@@ -286,6 +288,7 @@ LIES: dict[str, tuple[str, bytes]] = {
     "onnx with a length below zero": ("a.onnx", b"\x3a\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01"),
     "npy that ends early": ("a.npy", npy(W)[:-1]),
     "npy whose header is code": ("a.npy", npy(W).replace(b"'fortran_order': False", b"'fortran_order': open()")),
+    "npy whose header is torn": ("a.npy", npy(W).replace(b"'shape': (4, 6)", b"'shape': ((4, 6")),
     "npz with one name twice": ("a.npz", zipped(("w.npy", npy(W)), ("w.npz", npy(W))).replace(b"w.npz", b"w.npy")),
     "npz that is torn": ("a.npz", zipped(("w.npy", npy(W)))[:-30]),
     "npz with a wrong checksum": ("a.npz", zipped(("w.npy", npy(W))).replace(W.tobytes(), bytes(96))),
@@ -311,6 +314,26 @@ def test_a_file_that_lies_is_a_finding_and_kept(lie: str, tmp_path: Path) -> Non
     assert taken.blobs[name.encode()] == data
     assert len(taken.items) == 2
     assert driver.inspect(component(tmp_path))["tensors"] == 0
+
+
+@pytest.mark.parametrize("lie", [lie for lie, (_, data) in LIES.items() if len(data) < 1 << 16])
+def test_no_damage_stops_a_capture(lie: str) -> None:
+    """Whatever bytes a file has, it is a model, none, or malformed: never another error."""
+    name, data = LIES[lie]
+    random = Random(lie)
+    for _ in range(200):
+        harmed = bytearray(data)
+        for _ in range(random.randint(1, 4)):
+            place = random.randrange(min(len(harmed), 400) + 1)
+            match random.randrange(3):
+                case 0:
+                    harmed[place : place + 1] = random.choice((random.randbytes(1), b"(", b"'", b"\n", b"\xff"))
+                case 1:
+                    del harmed[place : place + random.randrange(8)]
+                case _:
+                    harmed[place:place] = random.randbytes(3)
+        with suppress(Malformed):
+            model_of(bytes(harmed), name.encode())
 
 
 def test_a_bomb_is_not_unpacked(tmp_path: Path) -> None:

@@ -320,3 +320,16 @@ def test_without_access_lists_the_group_is_the_way(tmp_path: Path) -> None:
 
 def test_a_path_that_does_not_exist_misses_no_permission(tmp_path: Path) -> None:
     assert missing(str(tmp_path / "none")) == []
+
+
+def test_a_folder_that_is_closed_although_its_mode_is_not() -> None:
+    """Capabilities, security modules and servers decide too: what cannot be listed is told, and is no crash (P12)."""
+    place = "/proc/1/map_files"
+    try:
+        os.listdir(place)
+    except PermissionError:
+        assert [found.need for found in missing(place)] == ["read"]
+    except FileNotFoundError:
+        pytest.skip("this system has no such folder")
+    else:
+        pytest.skip("this user may list everything")

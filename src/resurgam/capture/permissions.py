@@ -84,14 +84,23 @@ def _unreadable(path: str, root: str, excluded: Excluded | None) -> Iterator[str
         if not _may(path, os.R_OK | os.X_OK):
             yield path
             return
-        with os.scandir(path) as listing:
-            for entry in listing:
-                if excluded and excluded(os.fsencode(os.path.relpath(entry.path, root))):
-                    continue
-                if entry.is_dir(follow_symlinks=False):
-                    yield from _unreadable(entry.path, root, excluded)
-                elif entry.is_file(follow_symlinks=False) and not _may(entry.path, os.R_OK):
-                    yield entry.path
+        try:
+            with os.scandir(path) as listing:
+                entries = list(listing)
+        except (
+            PermissionError
+        ):  # modes are not all that decides: capabilities, security modules, a server's squashed root
+            yield path
+            return
+        except FileNotFoundError:
+            return  # gone meanwhile
+        for entry in entries:
+            if excluded and excluded(os.fsencode(os.path.relpath(entry.path, root))):
+                continue
+            if entry.is_dir(follow_symlinks=False):
+                yield from _unreadable(entry.path, root, excluded)
+            elif entry.is_file(follow_symlinks=False) and not _may(entry.path, os.R_OK):
+                yield entry.path
     elif _closed(path, os.R_OK):
         yield path
 

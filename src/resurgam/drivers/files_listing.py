@@ -146,6 +146,12 @@ def scan(location: str, excluded: Excluded | None = None, limit: float | None = 
     try:
         found = os.stat(root)
         if not stat.S_ISDIR(found.st_mode):
+            if not stat.S_ISREG(found.st_mode):
+                raise NotFound(
+                    f"{shown(root)} is a device, a pipe or a socket, which holds no state.",
+                    untouched="Nothing was read or changed.",
+                    next_step="Name a folder or a file in the component's location.",
+                )
             return Listing(root, [_packed(ROOT, found)], began, troubles)
         entries = [_packed(ROOT, found)]
         folders = _list_folder(root, b"", entries, excluded)

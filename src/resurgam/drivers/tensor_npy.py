@@ -5,6 +5,8 @@ Format: ``numpy.lib.format``.
 
 from __future__ import annotations
 
+import tokenize
+import warnings
 from typing import IO, Any
 
 import numpy as np
@@ -23,8 +25,16 @@ def read_array_header(file: IO[bytes]) -> tuple[str, tuple[int, ...], str]:
     try:
         version = np.lib.format.read_magic(file)
         read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        shape, fortran, dtype = read(file)
-    except ValueError as error:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # an array of Python 2 is as good as any
+            shape, fortran, dtype = read(file)
+    except (
+        ValueError,
+        SyntaxError,
+        tokenize.TokenError,
+        MemoryError,
+        RecursionError,
+    ) as error:  # of Python's own parser too
         raise Malformed(f"has an array header that cannot be read: {error}") from error
     if dtype.hasobject:
         return "object", shape, "object"
