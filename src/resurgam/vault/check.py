@@ -23,7 +23,7 @@ from resurgam.vault.snapshots import listed_chunks
 
 _PIECE = 8 << 20
 
-Progress = Callable[[int], None]  # bytes read since the last call
+BytesDone = Callable[[int], None]  # bytes read since the last call
 
 
 class Damage(msgspec.Struct, frozen=True):
@@ -50,7 +50,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
         return not self.damage
 
 
-def check(repository: Repository, *, read: bool = False, progress: Progress | None = None) -> Report:
+def check(repository: Repository, *, read: bool = False, progress: BytesDone | None = None) -> Report:
     """Check the vault; damage is in the report, not raised. Raises Denied, Unreachable."""
     damage: list[Damage] = []
     points = list(_points(repository, damage))
@@ -115,7 +115,7 @@ def _misplaced(repository: Repository, needed: dict[bytes, set[str]], sizes: dic
             yield Damage(f"pack {place.pack[:16]}", "is cut off", tuple(sorted(points)))
 
 
-def _read_pack(repository: Repository, name: str, size: int, damage: list[Damage], progress: Progress | None) -> int:
+def _read_pack(repository: Repository, name: str, size: int, damage: list[Damage], progress: BytesDone | None) -> int:
     digest, offset = blake3(), 0
     while offset < size and (data := repository.store.get(f"packs/{name[:2]}/{name}", offset, _PIECE)):
         digest.update(data)
@@ -127,7 +127,7 @@ def _read_pack(repository: Repository, name: str, size: int, damage: list[Damage
     return offset
 
 
-def _unreadable(repository: Repository, points: list[Sealed], progress: Progress | None) -> Iterator[Damage]:
+def _unreadable(repository: Repository, points: list[Sealed], progress: BytesDone | None) -> Iterator[Damage]:
     """Fetch every chunk once, as the kind that its frame says; a chunk of the wrong kind is found when it is used."""
     seen: set[bytes] = set()
     for sealed in points:

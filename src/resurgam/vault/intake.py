@@ -47,7 +47,7 @@ _MAX_LARGE = 32  # large ones among them: each holds its source open
 _MAX_KEYS = 20
 _EMPTY_DIGEST = bytes(16)
 
-Progress = Callable[[int], None]  # bytes taken in since the last call
+BytesDone = Callable[[int], None]  # bytes taken in since the last call
 
 
 @dataclass(slots=True)
@@ -97,7 +97,7 @@ class Intake:
         rows: RowMemory,
         paranoid: bool,
         pace: Pace,
-        progress: Progress,
+        progress: BytesDone,
     ) -> None:
         self._sink, self._index, self._keys, self._pool, self._buffers = sink, index, keys, pool, buffers
         self._cache, self._rows, self._paranoid, self._pace, self._progress = cache, rows, paranoid, pace, progress
