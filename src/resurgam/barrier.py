@@ -139,7 +139,7 @@ def exclusive(path: str, timeout: float) -> Iterator[Exclusive]:
         opened.callback(hold.leave)
         try:
             _lock_alone(hold, path + GATE, until)
-            book = hold.open(path + PASSED, 0o666, os.O_RDWR | os.O_APPEND)
+            book = hold.open(path + PASSED, 0o666, os.O_RDWR | os.O_APPEND | os.O_NOFOLLOW)
             turned = _turn_page(book)
             _lock_alone(hold, path, until)
         except TimeoutError as error:

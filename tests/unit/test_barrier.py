@@ -385,3 +385,13 @@ def entered_in_a_thread(path: str, timeout: float) -> bool:
     thread.start()
     thread.join()
     return held[0]
+
+
+def test_a_book_that_is_a_link_is_refused_and_what_it_names_stays_whole(path: str, tmp_path: Path) -> None:
+    """Whoever may write in the barrier's folder could else have a capture empty any file that it may write to."""
+    precious = tmp_path / "precious"
+    precious.write_bytes(b"not to be emptied")
+    Path(f"{path}.passed").symlink_to(precious)
+    with pytest.raises(Denied), exclusive(path, 1.0):
+        pass
+    assert precious.read_bytes() == b"not to be emptied"
