@@ -11,15 +11,12 @@ stay references. Loading looks at no component: a manifest can be read when ever
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from graphlib import CycleError, TopologicalSorter
 from typing import Any
 
 from resurgam.capture.manifest_form import (
     NAME,
-    WRONG,
     ByKind,
     Choice,
     Duration,
@@ -33,17 +30,19 @@ from resurgam.capture.manifest_form import (
     Record,
     Text,
 )
+from resurgam.capture.manifest_parts import HOLE, Query, Template, Tolerance
 from resurgam.capture.manifest_references import Anything, Path
-from resurgam.capture.manifest_yaml import Node, Place, Problems, nearest, read_tree
+from resurgam.capture.manifest_yaml import Node, Place, Problems, read_tree
 from resurgam.capture.secrets import found_in_arguments, found_in_text, is_literal, says_secret
 from resurgam.drivers import registry as drivers
 from resurgam.errors import ManifestError
 from resurgam.model.codec import require_format
 from resurgam.model.system import (
-    REFERENCE,
     Barrier,
+    Budget,
     Component,
     Consistency,
+    Hosted,
     Invariant,
     Isolation,
     Limits,
@@ -56,80 +55,11 @@ from resurgam.model.system import (
 )
 from resurgam.probes import registry as probes
 from resurgam.probes.predict import LOADERS
+from resurgam.probes.replay import HOSTED_MODES
+from resurgam.probes.replay import check as check_hosted
 from resurgam.probes.retrieval import MODES
-from resurgam.proof.claims import check_tolerance
 
 FORMAT = 1
-
-_QUERY = re.compile(r"\s*(select|with)\b.*", re.IGNORECASE | re.DOTALL)
-_HOLE = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]")
-
-
-@dataclass(frozen=True, slots=True)
-class Query:
-    """``component: SELECT …``, a query of a declared component."""
-
-    what: str = 'a query, written "component: SELECT …"'
-
-    def read(self, node: Node, reading: Reading) -> Any:
-        """See manifest_form.Form."""
-        text = Text(self.what).read(node, reading)
-        if text is WRONG:
-            return WRONG
-        name, colon, statement = text.partition(":")
-        if not colon or not _QUERY.fullmatch(statement):
-            return reading.wrong(node, f"expected {self.what}.")
-        if name not in reading.words["components"]:
-            return reading.wrong(node, f"'{name}' is not a component.{nearest(name, reading.words['components'])}")
-        return text
-
-    def schema(self) -> dict[str, Any]:
-        """See manifest_form.Form."""
-        return {"type": "string", "pattern": f"^{NAME}:\\s*([sS][eE][lL][eE][cC][tT]|[wW][iI][tT][hH])\\b"}
-
-
-@dataclass(frozen=True, slots=True)
-class Template:
-    """Text in which ``{name}`` stands for the location of component *name*; a literal brace is doubled. With
-    ``or_reference`` the whole may be ``${NAME}`` instead, and stays that: it is looked up when the command is run."""
-
-    what: str = "text"
-    or_reference: bool = False
-
-    def read(self, node: Node, reading: Reading) -> Any:
-        """See manifest_form.Form."""
-        text = Text(self.what).read(node, reading)
-        if text is WRONG or (self.or_reference and REFERENCE.fullmatch(text)):
-            return text
-        for hole in _HOLE.finditer(text):
-            if hole[0] not in {"{{", "}}"} and hole[1] not in reading.words["components"]:
-                close = nearest(hole[1] or "", reading.words["components"])
-                return reading.wrong(node, f"'{hole[0]}' names no component; a literal brace is written twice.{close}")
-        return text
-
-    def schema(self) -> dict[str, Any]:
-        """See manifest_form.Form."""
-        return Text(self.what).schema()
-
-
-@dataclass(frozen=True, slots=True)
-class Tolerance:
-    """What ``proof.claims`` and ``proof.compare`` accept as a tolerance."""
-
-    what: str = "a tolerance"
-
-    def read(self, node: Node, reading: Reading) -> Any:
-        """See manifest_form.Form."""
-        try:
-            check_tolerance(node.plain())
-        except ManifestError as error:
-            return reading.wrong(node, f"{error.message} {error.next_step}".strip())
-        return node.plain()
-
-    def schema(self) -> dict[str, Any]:
-        """See manifest_form.Form."""
-        return {"anyOf": [{"const": "exact"}, {"type": "object", "minProperties": 1, "maxProperties": 1}]}
-
 
 _name = Text("a name of at most 63 characters a-z, 0-9, '-' and '_', beginning with a letter or digit", NAME)
 _component = Choice("a component", among="components")
@@ -137,6 +67,7 @@ _components = ListOf(_component, distinct=True)
 _select = Text("a query, SELECT …", r"\s*([sS][eE][lL][eE][cC][tT]|[wW][iI][tT][hH])\b.*")
 _kept = Number("a whole number, 0 or more", whole=True)
 _argument = Text("an argument")
+_many = Number("a whole number, 1 or more", whole=True, least=1)
 
 COMPONENT = Record("a component", {
     "driver": Field(Choice("a kind of driver", among="drivers"), "The kind of store it is.", required=True),
@@ -183,8 +114,8 @@ PROBE = Record("a probe", {
     "component": Field(_component, "The component that is asked (sql, retrieval, predict)."),
     "sql": Field(_select, "The question (sql)."),
     "run": Field(ListOf(Template("an argument"), filled=True),
-                 "The command, an argument a part, run in this file's folder; {name} is the location of a component (command)."),
-    "ask": Field(Anything(from_file=True), "What is asked: JSON, or {file: path} of JSON or .npy (command, retrieval, predict)."),
+                 "The command, an argument a part, run in this file's folder; {name} is a component's location (command, agent)."),
+    "ask": Field(Anything(from_file=True), "What is asked: JSON, or {file: path} of JSON, .jsonl or .npy."),
     "env": Field(Named("variables", Template("the value of a variable", or_reference=True), name=r"[A-Za-z_][A-Za-z0-9_]*"),
                  "Variables added to the environment of its command."),
     "collection": Field(Text("the name of a collection"), "The collection that is searched (retrieval)."),
@@ -198,12 +129,38 @@ PROBE = Record("a probe", {
     "trusted": Field(ListOf(Text("the name of a type"), distinct=True), "Types that a skops file may hold too (predict)."),
     "encode": Field(ListOf(Template("an argument"), filled=True),
                     "The command that turns texts into numbers; like `run`, it answers {case: numbers} (retrieval, predict)."),
+    "serve": Field(ListOf(Template("an argument", also=("port",)), filled=True),
+                   "The command that serves the system on the loopback; {port} is the port to listen on (http)."),
+    "ready": Field(Text("a path, beginning with '/'", r"/\S*"), "The path that answers once the server is ready (http)."),
+    "url": Field(Template("an address"),
+                 "The address of the running system, which a copy is never asked at; or {hosted:name} (http)."),
+    "tools": Field(ListOf(Template("an argument"), filled=True),
+                   "The command that really runs the tools (MCP over stdio); run by `probes record` alone (agent)."),
+    "of": Field(Choice("a probe", among="asked"), "The probe whose question is timed (latency)."),
+    "repeat": Field(_many, "How often it is asked; 20 unless said (latency)."),
+    "warm_up": Field(Number("a whole number, 0 or more", whole=True), "How often before that; 3 unless said (latency)."),
 }, rule=ByKind(
     {"command": ("run",), "sql": ("component", "sql"), "retrieval": ("component", "collection"),
-     "predict": ("component", "loader", "ask")},
+     "predict": ("component", "loader", "ask"), "http": ("ask",), "agent": ("run", "ask"), "latency": ("of",), "freshness": ()},
     may={"command": ("ask", "env"), "retrieval": ("ask", "env", "k", "mode", "canaries", "encode"),
-         "predict": ("env", "model", "trusted", "encode", "run")},
+         "predict": ("env", "model", "trusted", "encode", "run"), "http": ("serve", "ready", "url", "env"),
+         "agent": ("tools", "env"), "latency": ("repeat", "warm_up"), "freshness": ("component", "sql", "run", "ask", "env")},
 ))  # fmt: skip
+
+HOSTED = Record("a hosted model", {
+    "url": Field(Text("an address, https://… or http://…", r"https?://[^\s?#]+"),
+                 "The one address that may be asked.", required=True),
+    "provider": Field(Text(), "Who runs it."),
+    "model": Field(Text(), "What is expected to answer."),
+    "revision": Field(Text(), "Its revision, as far as the provider lets it be pinned."),
+    "mode": Field(Choice("a mode", HOSTED_MODES), "What a copy gets in its place: `refuse` (unless said) or `replay`."),
+    "recording": Field(Anything(from_file=True), "What `probes record --hosted` wrote: {file: path} of .jsonl."),
+    "budget": Field(Record("a budget", {
+        "requests": Field(_many, "Requests; 1000 unless said."),
+        "bytes": Field(_many, "Bytes, both ways; 64000000 unless said."),
+        "seconds": Field(Duration(), "Time spent answering; `600s` unless said."),
+    }), "The most that a recording may ask of it."),
+})  # fmt: skip
 
 SYSTEM = Record("the manifest", {
     "resurgam": Field(Number(f"the manifest's format, {FORMAT}", whole=True, least=1, most=FORMAT),
@@ -217,6 +174,7 @@ SYSTEM = Record("the manifest", {
     "components": Field(Named("components", COMPONENT, filled=True), "The parts of the system, by name.", required=True),
     "invariants": Field(Named("invariants", INVARIANT), "What must hold across components at every cut."),
     "probes": Field(Named("probes", PROBE), "The questions that tell whether it behaves the same."),
+    "hosted": Field(Named("hosted models", HOSTED), "Models and tools that others run; no restore brings them back."),
     "objectives": Field(Record("the objectives", {
         "rpo": Field(Duration(), "How much time's work may be lost."),
         "rto": Field(Duration(), "How long a recovery may take."),
@@ -262,6 +220,7 @@ def load_manifest(path: str, *, environ: Mapping[str, str] | None = None) -> Sys
     words = {
         "components": list(_declared(root)),
         "asked": list(_declared(root, "probes")),
+        "hosted": list(_declared(root, "hosted")),
         "drivers": sorted(drivers.kinds()),
         "probes": sorted(probes.kinds()),
     }
@@ -272,6 +231,7 @@ def load_manifest(path: str, *, environ: Mapping[str, str] | None = None) -> Sys
     problems.raise_if_any()
     system = _system(values, folder)
     _refuse_impossible_probes(root, system, problems)
+    _refuse_unreplayable(root, system, problems)
     problems.raise_if_any()
     return system
 
@@ -290,6 +250,7 @@ def _system(values: dict[str, Any], folder: str) -> System:
     components = tuple(Component(name=name, **of) for name, of in values.pop("components").items())
     invariants = tuple(Invariant(name=name, **of) for name, of in values.pop("invariants", {}).items())
     asked = tuple(_probe(name, of) for name, of in values.pop("probes", {}).items())
+    hosted = tuple(_hosted(name, of) for name, of in values.pop("hosted", {}).items())
     del values["resurgam"]
     parts = {
         "objectives": Objectives,
@@ -303,7 +264,7 @@ def _system(values: dict[str, Any], folder: str) -> System:
     isolation = Isolation(values.pop("isolation", Isolation.REQUIRED))
     return System(
         name=values.pop("system"), components=components, invariants=invariants, probes=asked, isolation=isolation,
-        root=folder, **made, **values,
+        hosted=hosted, root=folder, **made, **values,
     )  # fmt: skip
 
 
@@ -312,6 +273,11 @@ def _probe(name: str, values: dict[str, Any]) -> Probe:
     reads = values.pop("reads", ())
     asked = values.get("component")
     return Probe(name=name, reads=reads if asked is None or asked in reads else (asked, *reads), **values)
+
+
+def _hosted(name: str, values: dict[str, Any]) -> Hosted:
+    budget = Budget(**values.pop("budget", {}))
+    return Hosted(name=name, budget=budget, **values)
 
 
 def _bytes_of(path: str) -> bytes:
@@ -373,7 +339,7 @@ def _refuse_unread(values: dict[str, Any], root: Node, problems: Problems) -> No
     for name, of in values.get("invariants", {}).items():
         node = root.child("invariants", name, "run")
         for part in node.parts() if node else ():
-            for hole in _HOLE.finditer(str(part.value)):
+            for hole in HOLE.finditer(str(part.value)):
                 if hole[1] and hole[1] in _declared(root) and hole[1] not in of.get("reads", hole[1]):
                     problems.add(part.at, f"'{hole[0]}' names a component that is not under 'reads'. Add it there.")
 
@@ -385,6 +351,16 @@ def _refuse_impossible_probes(root: Node, system: System, problems: Problems) ->
             probes.check_probe(probe, system)
         except ManifestError as error:
             node = root.child("probes", probe.name)
+            assert node is not None
+            problems.add(node.at, f"{error.message} {error.next_step}".strip())
+
+
+def _refuse_unreplayable(root: Node, system: System, problems: Problems) -> None:
+    for hosted in system.hosted:
+        try:
+            check_hosted(hosted)
+        except ManifestError as error:
+            node = root.child("hosted", hosted.name)
             assert node is not None
             problems.add(node.at, f"{error.message} {error.next_step}".strip())
 

@@ -60,8 +60,8 @@ class Path:
 
 @dataclass(frozen=True, slots=True)
 class Anything:
-    """Any value, kept as written; with ``from_file``, ``{file: path}`` stands for the JSON in that file, or for the rows of the
-    array in a ``.npy`` file, each under its number (``"0"``, ``"1"``, …)."""
+    """Any value, kept as written; with ``from_file``, ``{file: path}`` stands for the JSON in that file, for the list of values in
+    the lines of a ``.jsonl`` file, or for the rows of the array in a ``.npy`` file, each under its number (``"0"``, ``"1"``, …)."""
 
     what: str = "any value"
     from_file: bool = False
@@ -75,7 +75,11 @@ class Anything:
         if text is WRONG:
             return WRONG
         try:
-            return json.loads(text, parse_constant=_no_json, object_pairs_hook=_distinct)
+            if str(node.entries()["file"].value).endswith(".jsonl"):
+                if why := found_in_text(text):  # a recording becomes part of every point
+                    return reading.wrong(node.entries()["file"], f"a secret is written out in this file: {why}.")
+                return [_json_of(line) for line in text.splitlines() if line.strip()]
+            return _json_of(text)
         except (ValueError, RecursionError) as error:
             where = f" in its line {error.lineno}" if isinstance(error, json.JSONDecodeError) else ""
             return reading.wrong(
@@ -143,6 +147,10 @@ def _rows_of(node: Node, reading: Reading) -> Any:
             node, f"expected a file of at most {MAX_FILE >> 20} MiB with an array of numbers, one row a question."
         )
     return {str(number): row.tolist() for number, row in enumerate(array)}
+
+
+def _json_of(text: str) -> Any:
+    return json.loads(text, parse_constant=_no_json, object_pairs_hook=_distinct)
 
 
 def _no_json(word: str) -> None:

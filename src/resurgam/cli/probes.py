@@ -8,6 +8,7 @@ import typer
 
 from resurgam.cli import output
 from resurgam.cli.context import DEFAULT_MANIFEST, Context, JsonOption, KeysOption, ManifestOption, VaultOption
+from resurgam.cli.record import record
 from resurgam.cli.suggest import suggest
 from resurgam.proof.foresight import EACH, Foresight, foresee
 from resurgam.restore.verify import yardsticks_of
@@ -19,6 +20,7 @@ _NUMBERS = _COLUMNS[2:]
 
 
 app.command()(suggest)
+app.command()(record)
 
 
 @app.callback()

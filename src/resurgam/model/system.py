@@ -106,7 +106,8 @@ class Probe(msgspec.Struct, frozen=True, kw_only=True):
 
     ``collection``, ``k`` (how many neighbours), ``mode`` (exact, approximate, recall) and ``canaries`` belong to retrieval;
     ``loader``, ``model`` (a path in the component) and ``trusted`` (names of types) to predict; ``encode`` to both: the
-    command that turns the texts among what is asked into numbers. docs/probes.md explains them.
+    command that turns the texts among what is asked into numbers. ``serve`` (a command), ``ready`` (a path) and ``url`` belong to
+    http; ``tools`` (a command) to agent; ``of`` (a probe), ``repeat`` and ``warm_up`` to latency. docs/probes.md explains them.
     """
 
     name: str
@@ -128,6 +129,42 @@ class Probe(msgspec.Struct, frozen=True, kw_only=True):
     model: str = ""
     trusted: tuple[str, ...] = ()
     encode: tuple[str, ...] = ()
+    serve: tuple[str, ...] = ()
+    ready: str = ""
+    url: str = ""
+    tools: tuple[str, ...] = ()
+    of: str | None = None
+    repeat: int = 20
+    warm_up: int = 3
+
+
+class Budget(msgspec.Struct, frozen=True, kw_only=True):
+    """The most that may be asked of a hosted model while it is recorded: requests, bytes (both ways), seconds of answering."""
+
+    requests: int = 1000
+    bytes: int = 64_000_000
+    seconds: float = 600.0
+
+
+class Hosted(msgspec.Struct, frozen=True, kw_only=True):
+    """A model or tool that others run, which no restore brings back. ``url`` is the one address that may be asked; ``provider``,
+    ``model`` and ``revision`` pin what is expected to answer there. ``mode`` says what a copy gets in its place: ``refuse``, or
+    ``replay`` of ``recording`` (docs/probes.md tells its form)."""
+
+    name: str
+    url: str
+    provider: str = ""
+    model: str = ""
+    revision: str = ""
+    mode: str = "refuse"
+    recording: Json = None
+    budget: Budget = Budget()
+
+    @property
+    def stand_in(self) -> str:
+        """Its address for a copy. The name resolves nowhere (RFC 6761, ``invalid``), so that a copy which nobody answers in its
+        place reaches nothing (P6)."""
+        return f"http://{self.name}.hosted.invalid"
 
 
 class Objectives(msgspec.Struct, frozen=True, kw_only=True):
@@ -202,7 +239,10 @@ class System(msgspec.Struct, frozen=True, kw_only=True):
     barrier: Barrier | None = None
     promotion: Promotion = Promotion()
     isolation: Isolation = Isolation.REQUIRED
+    hosted: tuple[Hosted, ...] = ()
     root: str = ""  # the folder of the manifest; commands run in it
+    apart: bool = False  # its components are copies: what is live must not be asked (P6)
+    at: str = ""  # the instant that the copies are of, RFC 3339; "" is now
 
     def component(self, name: str) -> Component:
         """The component called ``name``; KeyError when there is none."""
@@ -212,10 +252,14 @@ class System(msgspec.Struct, frozen=True, kw_only=True):
         raise KeyError(name)
 
     def bound_to(self, locations: dict[str, str]) -> System:
-        """The same system with its components at other places (a sandbox)."""
+        """The same system with its components at other places (a sandbox), and so apart from what is live."""
         moved = tuple(c.bound_to(locations[c.name]) if c.name in locations else c for c in self.components)
-        return msgspec.structs.replace(self, components=moved)
+        return msgspec.structs.replace(self, components=moved, apart=True)
 
     def locations(self) -> dict[str, str]:
         """Component name to location."""
         return {c.name: c.location for c in self.components}
+
+    def places(self) -> dict[str, str]:
+        """What a brace in a probe's command may name: ``name``, a component; ``hosted:name``, the address of a hosted model."""
+        return self.locations() | {f"hosted:{h.name}": h.stand_in if self.apart else h.url for h in self.hosted}

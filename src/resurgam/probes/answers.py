@@ -28,14 +28,17 @@ LAST_LINES, LAST_WIDTH = 5, 300  # of standard error, shown with a failure
 
 def observation_of(spec: ProbeSpec, done: Completed, seconds: float) -> Observation:
     """The answers that the finished command printed, or the error that says why there are none."""
+    by = dict(done.by)
+    if done.withheld:  # what it answered without it says nothing about the system (P4)
+        return Observation(probe=spec.name, error=done.withheld, asked=False, seconds=seconds, by=by)
     error = _failure(spec, done)
     if error is None:
         try:
             printed = _printed(done.output)
-            return Observation(probe=spec.name, answers=_answers(printed), seconds=seconds, by=_by(printed))
+            return Observation(probe=spec.name, answers=_answers(printed), seconds=seconds, by=_by(printed) | by)
         except ValueError as rubbish:
             error = f"its output is no answer: {rubbish}"
-    return Observation(probe=spec.name, error=error + _last_words(done.errors), seconds=seconds)
+    return Observation(probe=spec.name, error=error + _last_words(done.errors), seconds=seconds, by=by)
 
 
 def read_answers(output: bytes) -> dict[str, Json]:

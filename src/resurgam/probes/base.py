@@ -8,7 +8,7 @@ need not know, which of the two it is asking.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from resurgam.model.point import Observation
@@ -21,13 +21,16 @@ MAX_OUTPUT = 16 << 20  # bytes of standard output; a command that prints more is
 @dataclass(frozen=True, slots=True)
 class Completed:
     """What a command left behind. Commands that ``timed_out`` or ``overflowed`` (printed more than ``MAX_OUTPUT``) were
-    killed with all their children. A negative ``code`` is the signal that ended it, 126 and 127 that it never began."""
+    killed with all their children. A negative ``code`` is the signal that ended it, 126 and 127 that it never began. ``by``
+    says what answered it from outside, and ``withheld`` what it asked for there and was not given."""
 
     code: int
     output: bytes
     errors: bytes
     timed_out: bool = False
     overflowed: bool = False
+    by: Mapping[str, str] = field(default_factory=dict)
+    withheld: str = ""
 
 
 class Runner(Protocol):

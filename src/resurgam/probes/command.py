@@ -1,10 +1,10 @@
 """The probe ``command``: runs the owner's own program against the places it is given.
 
 It is started as ``run`` says, in the manifest's folder; ``{name}`` in an argument or a value of ``env`` stands for the
-location of component *name*, and a brace that is meant as such is doubled. On standard input it gets
-``{"ask": …, "components": {name: location}}``, and the same components as JSON in ``RESURGAM_COMPONENTS``. It prints what
-``probes.answers`` describes. It is the program's duty to use the locations it is given and no others; the sandbox sees to
-it that on a copy it cannot do otherwise (P6).
+location of component *name*, ``{hosted:name}`` for the address of a hosted model, and a brace that is meant as such is doubled.
+On standard input it gets ``{"ask": …, "components": {name: location}}``, and the same components as JSON in
+``RESURGAM_COMPONENTS``. It prints what ``probes.answers`` describes. It is the program's duty to use the locations it is given
+and no others; the sandbox sees to it that on a copy it cannot do otherwise (P6).
 """
 
 from __future__ import annotations
@@ -40,12 +40,12 @@ class CommandProbe:
             raise _wrong(_who(spec), "`run` is empty", "Give the argument list of the command to run.")
         if spec.sql is not None:
             raise _wrong(_who(spec), "`sql` belongs to probes of kind sql", "Remove it, or write `kind: sql`.")
-        _filled(spec, system)
+        filled(spec, system)
 
     def ask(self, spec: ProbeSpec, system: System, runner: Runner) -> Observation:
         """Run the command against ``system``'s locations. Raises ManifestError as ``check`` does."""
         self.check(spec, system)
-        argv, env = _filled(spec, system)
+        argv, env = filled(spec, system)
         components = system.locations()
         started = self._clock.monotonic()
         done = runner.run(
@@ -74,9 +74,9 @@ def fill(who: str, text: str, locations: Mapping[str, str]) -> str:
     return _BRACES.sub(one, text)
 
 
-def _filled(spec: ProbeSpec, system: System) -> tuple[list[str], dict[str, str]]:
+def filled(spec: ProbeSpec, system: System) -> tuple[list[str], dict[str, str]]:
     """Arguments and environment with the locations in place; ``${NAME}`` alone in a value is left to the runner."""
-    locations, who = system.locations(), _who(spec)
+    locations, who = system.places(), _who(spec)
     argv = [fill(who, argument, locations) for argument in spec.run]
     env = {
         name: value if REFERENCE.fullmatch(value) else fill(who, value, locations) for name, value in spec.env.items()

@@ -6,14 +6,22 @@ from resurgam.errors import ManifestError
 from resurgam.model.nearest import did_you_mean
 from resurgam.model.system import Probe as ProbeSpec
 from resurgam.model.system import System
+from resurgam.probes.agent import AgentProbe
 from resurgam.probes.base import Probe
 from resurgam.probes.command import CommandProbe
+from resurgam.probes.freshness import FreshnessProbe
+from resurgam.probes.http import HttpProbe
+from resurgam.probes.latency import LatencyProbe
 from resurgam.probes.predict import PredictProbe
 from resurgam.probes.retrieval import RetrievalProbe
 from resurgam.probes.sql import SqlProbe
 
 _PROBES: dict[str, Probe] = {
+    "agent": AgentProbe(),
     "command": CommandProbe(),
+    "freshness": FreshnessProbe(),
+    "http": HttpProbe(),
+    "latency": LatencyProbe(lambda kind: probe_for(kind)),
     "predict": PredictProbe(),
     "retrieval": RetrievalProbe(),
     "sql": SqlProbe(),

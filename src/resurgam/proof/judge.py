@@ -43,6 +43,7 @@ from resurgam.model.point import Observation, Witness
 from resurgam.model.system import Isolation, Json, Probe, System
 from resurgam.model.verdict import Baseline, Deviation, IsolationReport, Judgement, Part, Verdict, worst
 from resurgam.probes.answers import printable
+from resurgam.probes.replay import hosted_words
 from resurgam.proof.claims import ALARM, Claim, read_claim
 from resurgam.proof.compare import Match, compare
 from resurgam.proof.places import canonical, show_value
@@ -84,7 +85,11 @@ def judge(
 
     Raises ManifestError where a probe's tolerance is malformed.
     """
-    parts = [part for probe in system.probes for part in _judge_probe(point, probe, runs, yardsticks, first_proof)]
+    parts = [
+        _saying_what_answered(part, runs)
+        for probe in system.probes
+        for part in _judge_probe(point, probe, runs, yardsticks, first_proof)
+    ]
     parts = _held_against_each_other(parts)
     parts += _dropped(system, yardsticks)
     parts += _unprobed(system)
@@ -360,6 +365,12 @@ def _unprobed(system: System) -> list[Part]:
     """P4: what no probe read is inconclusive."""
     read = {name for probe in system.probes for name in (*probe.reads, probe.component)}
     return [_undecided(c.name, "none", "unprobed: no probe reads it") for c in system.components if c.name not in read]
+
+
+def _saying_what_answered(part: Part, runs: Sequence[Run]) -> Part:
+    """P6: whether a hosted model that the copy asked was replayed or refused belongs to what was judged."""
+    said = {hosted_words(seen.by) for run in runs for seen in run if seen.probe == part.name} - {""}
+    return _adding(part, " / ".join(sorted(said))) if said else part
 
 
 def _adding(part: Part, words: str) -> Part:
