@@ -42,7 +42,7 @@ _VERBS = {
     "open": ("look", "open_"),
     "export": ("look", "export"),
     "rebuild-env": ("environment", "rebuild_env"),
-    "verify": ("restore", "verify"),
+    "verify": ("verify", "verify"),
     "report": ("report", "report"),
     "promote": ("restore", "promote"),
     "recover": ("recover", "recover"),

@@ -1,4 +1,4 @@
-"""restore, verify, promote, reference: the way back."""
+"""restore, promote, reference: the way back."""
 
 from __future__ import annotations
 
@@ -18,32 +18,26 @@ from resurgam.cli.context import (
     PointArgument,
     VaultOption,
 )
-from resurgam.cli.report import HtmlOption, JunitOption, write
 from resurgam.drivers.base import Facts
 from resurgam.drivers.registry import driver_for
-from resurgam.errors import EXIT_DIFFERENT, EXIT_INCONCLUSIVE, UsageError
+from resurgam.errors import EXIT_DIFFERENT, UsageError
 from resurgam.model.plan import Plan
-from resurgam.model.verdict import Judgement, Verdict
+from resurgam.model.verdict import Verdict
 from resurgam.probes.runner import LiveRunner
 from resurgam.proof.judge import explain
-from resurgam.proof.report_values import Report
-from resurgam.restore.evidence import report_of, report_on_live
 from resurgam.restore.intent import Kind
 from resurgam.restore.plan import plan_restore
 from resurgam.restore.promote import Outcome, Promoter
-from resurgam.restore.recover_estimate import remember, run_of
 from resurgam.restore.run import require_target
 from resurgam.restore.run import restore as run_restore
-from resurgam.restore.verify import approve_reference, judge_live
-from resurgam.restore.verify import verify as run_verify
+from resurgam.restore.verify import approve_reference
 from resurgam.restore.watch import Watcher
-from resurgam.vault.records import RecordType, timestamp
+from resurgam.vault.records import RecordType
 from resurgam.vault.signing import Role
 
 reference_app = typer.Typer(
     no_args_is_help=True, help="The owner's word on which answers are right.", rich_markup_mode=None
 )
-_EXIT = {Judgement.DIFFERENT: EXIT_DIFFERENT, Judgement.INCONCLUSIVE: EXIT_INCONCLUSIVE}
 
 
 def restore(
@@ -95,84 +89,6 @@ def restore(
         output.line(f"  {name}: {os.path.join(into, copy.place)}  {output.size(copy.bytes)}")
     output.line("  restored is not recovered: `resurgam verify` judges how a point behaves")
     return 0
-
-
-def verify(
-    point: PointArgument,
-    into: Annotated[
-        str | None, typer.Option("--into", help="Keep the judged copies in this folder, to promote them.")
-    ] = None,
-    live: Annotated[
-        bool, typer.Option("--live", help="Restore nothing: ask the live system, and judge it by the point.")
-    ] = False,
-    html: HtmlOption = None,
-    junit: JunitOption = None,
-    manifest: ManifestOption = DEFAULT_MANIFEST,
-    vault: VaultOption = None,
-    keys: KeysOption = None,
-    json: JsonOption = False,
-) -> int:
-    """Restore in isolation, ask, and judge.
-
-    Asks the copies the manifest's probes, behind walls that hide the live system.
-
-    The first proof of a point is judged by the witness taken at its capture (and by the owner's reference, if there is one)
-    and leaves the baseline by which later restores are judged. Exit code 0 for identical or equivalent, 20 for
-    different, 21 for inconclusive.
-
-    Examples:
-
-        resurgam verify latest
-
-        resurgam verify latest --into /srv/recovered && resurgam promote /srv/recovered
-
-        resurgam verify latest --html verdict.html --junit verdict.xml
-
-        resurgam verify latest --live
-    """
-    context = Context(manifest, vault, keys)
-    sealed = context.point(point)
-    if live:
-        if into is not None:
-            raise UsageError(
-                "--live restores nothing, so there is nothing to put --into a folder.",
-                untouched="Nothing was asked or restored.",
-                next_step="Give one of the two.",
-            )
-        runner = LiveRunner(context.system.root)
-        verdict = judge_live(context.repository, sealed, context.system, runner, context.clock)
-        show_verdict(verdict, json)
-        if html is not None or junit is not None:
-            made = timestamp(context.clock.now())
-            _written(report_on_live(context.repository, sealed, context.system, verdict, made), html, junit, json)
-        return _EXIT.get(verdict.judgement, 0)
-    with output.progress(f"verify {sealed.body.id}", sum(s.bytes for s in sealed.body.snapshots), json) as advance:
-        proof = run_verify(
-            context.repository,
-            sealed,
-            driver_for,
-            context.clock,
-            own=context.system if context.system_name else None,
-            hide=[path for path in (vault, keys) if path],
-            into=into,
-            progress=(lambda _component, size: advance(size)) if advance else None,
-        )
-    if context.system_name:
-        remember(context.host.folder, run_of(proof.restored))  # for the next recovery's estimate
-    if json:
-        output.as_json({"verdict": proof.verdict, "restored": proof.restored, "directory": proof.directory})
-    else:
-        show_verdict(proof.verdict, json)
-        if proof.verdict.judgement is Judgement.INCONCLUSIVE and context.repository.state(sealed).baseline:
-            output.line(
-                f"  its answers were kept as a baseline: another `resurgam verify {sealed.body.id}` is judged by it"
-            )
-        if proof.directory and proof.verdict.judgement.passes:
-            output.line(f"  the copies are in {proof.directory}; `resurgam promote {proof.directory}` brings them live")
-    if html is not None or junit is not None:
-        afresh = Context(manifest, vault, keys).repository  # which finds what was stored just now
-        _written(report_of(afresh, sealed), html, junit, json)
-    return _EXIT.get(proof.verdict.judgement, 0)
 
 
 def promote(
@@ -299,12 +215,6 @@ def promoter_of(context: Context, json: bool) -> Promoter:
         clock=context.clock,
         watcher=Watcher(context.system, repository, runner, context.clock, tell),
     )
-
-
-def _written(found: Report, html: str | None, junit: str | None, json: bool) -> None:
-    for path in write(found, html, junit):
-        if not json:
-            output.line(f"  written: {path}")
 
 
 def show_pending(pending: Mapping[str, Sequence[str]]) -> None:

@@ -95,7 +95,7 @@ def locked(folder: str, what: str = "promote") -> Iterator[None]:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise Busy(
-                f"Another {'promotion' if what == 'promote' else 'recovery'} is at work on this host.",
+                f"Another {_WORKS.get(what, what)} is at work on this host.",
                 untouched="Nothing was changed.",
                 next_step="Wait for it to end; `resurgam status` shows it.",
             ) from error
@@ -172,5 +172,6 @@ def _require_room(folder: str, size: int) -> None:
         )
 
 
+_WORKS = {"promote": "promotion", "recover": "recovery", "prove": "unattended verification"}
 _ANOTHER_FOLDER = "Mend that, or restore into a folder on the file system of the live place, which needs no copy."
 _CP_ENVIRONMENT = {"PATH": "/usr/local/bin:/usr/bin:/bin", "LC_ALL": "C"}

@@ -28,13 +28,12 @@ from resurgam.model.point import Particulars
 from resurgam.model.system import Isolation, System
 from resurgam.model.verdict import Baseline, IsolationReport, Judgement, Verdict
 from resurgam.probes.base import Runner
-from resurgam.probes.replay import HostedRunner
 from resurgam.proof.judge import AA_RUNS, Yardsticks, judge
 from resurgam.proof.observe import observe_repeatedly
 from resurgam.restore.plan import replaceable
 from resurgam.restore.run import Progress, copies_of, require_target, restore
 from resurgam.restore.sandbox import Sandbox
-from resurgam.restore.state import Restored, save
+from resurgam.restore.state import Restored, State, load, save
 from resurgam.vault.records import RecordType
 from resurgam.vault.repository import Repository, Sealed
 from resurgam.vault.scratch import scratch
@@ -85,13 +84,16 @@ def verify(
     own: System | None = None,
     hide: Sequence[str] = (),
     into: str | None = None,
+    resume: bool = False,
     progress: Progress | None = None,
     tell: Callable[[str], None] = lambda _: None,
 ) -> Proof:
     """Restore ``sealed`` into ``into`` (or a place that is removed again), judge how it behaves, record the verdict.
 
     ``own`` is the system by this host's own manifest, None where it has none; ``hide`` are more paths that a restored
-    system must not see: a vault and keys that are in use and that no manifest names.
+    system must not see: a vault and keys that are in use and that no manifest names. With ``resume`` the folder ``into`` is
+    the caller's own for this: whole copies of the point that it holds already, unjudged and unchanged, are asked as they are,
+    anything else in it is removed, and what is there stays if this is cut off.
     Raises Denied without a reader's and a verifier's key, TargetRefused, IntegrityError, StoreFull.
     """
     body = sealed.body
@@ -104,17 +106,25 @@ def verify(
     first_proof = yardsticks.baseline is None
     began = clock.monotonic()
     with _place(into) as directory:
-        if own is not None:
-            require_target(directory, own)
-        tell(f"restoring {body.id} into {directory}")
-        restored = restore(repository, body, particulars, directory, drivers, clock, progress=progress)
-        copies = msgspec.structs.replace(copies_of(system, directory, restored), at=particulars.cut.at)
+        restored = unjudged_copies(directory, body.id, particulars.system, drivers) if resume else None
+        if restored is None:
+            if resume:
+                shutil.rmtree(directory, ignore_errors=True)
+            if own is not None:
+                require_target(directory, own)
+            tell(f"restoring {body.id} into {directory}")
+            restored = restore(repository, body, particulars, directory, drivers, clock, progress=progress)
+        else:
+            began -= restored.seconds  # which an earlier run took
+        copies = copies_of(system, directory, restored)
         walled = replaceable(system, drivers)
-        with _removed_unless_judged(directory), Sandbox(directory, walled, hide=hidden) as box:
+        with (
+            nullcontext() if resume else _removed_unless_judged(directory),
+            Sandbox(directory, walled, hide=hidden) as box,
+        ):
             tell(f"asking {len(copies.probes)} probes, {'isolated' if box.isolation.isolated else 'NOT isolated'}")
             rounds = AA_RUNS if first_proof else REPEATS
-            runner = HostedRunner(box, copies)
-            runs = observe_repeatedly(copies, copies.probes, runner, rounds) if box.runs else ()
+            runs = observe_repeatedly(copies, copies.probes, box, rounds) if box.runs else ()
             changed = _changed(copies, restored, drivers) if runs else {}
             verdict = judge(
                 body.id,
@@ -230,6 +240,17 @@ def as_accepted_here(system: System, own: System | None) -> System:
     """P6, P9: a point that says ``best-effort`` does not decide what its commands may do here; this host's manifest must too."""
     accepted = own is not None and own.isolation is Isolation.BEST_EFFORT
     return system if accepted else msgspec.structs.replace(system, isolation=Isolation.REQUIRED)
+
+
+def unjudged_copies(directory: str, point: str, system: System, drivers: Drivers) -> Restored | None:
+    """What an earlier verification of ``point`` restored into ``directory`` and could not judge; None where that is not there, or
+    not any more what was restored (P4)."""
+    try:
+        restored = load(directory)
+    except ResurgamError:
+        return None
+    whole = restored.point == point and restored.state is State.BUILT
+    return restored if whole and not _changed(copies_of(system, directory, restored), restored, drivers) else None
 
 
 def _told_why(isolation: IsolationReport, asked: System, system: System) -> IsolationReport:
