@@ -232,7 +232,7 @@ def test_memories_of_an_agent_are_told(tmp_path: Path) -> None:
 def test_vectors_are_told_by_how_far_they_moved(tmp_path: Path) -> None:
     """The distance is that of the vectors that were given to Chroma, computed without Resurgam."""
     pytest.importorskip("chromadb")
-    from tests.drivers.chroma_client import Client, vector_of
+    from tests.drivers.chroma_client import PERSIST_AFTER, Client, vector_of
 
     world = with_component(tmp_path, "index: {driver: chroma, location: index}")
     before, after = {"a": b"one", "b": b"two", "c": b"three"}, {"b": b"otherwise"}
@@ -241,16 +241,16 @@ def test_vectors_are_told_by_how_far_they_moved(tmp_path: Path) -> None:
         place = world.system.path("index")
         client("seed", place, data={key: base64.b64encode(value).decode() for key, value in before.items()})
         a = captured(world)
-        client("change", place, key="b", value=base64.b64encode(after["b"]).decode())
+        for _ in range(PERSIST_AFTER):  # so that its files are written anew
+            client("change", place, key="b", value=base64.b64encode(after["b"]).decode())
         client("change", place, key="c", value=None)
         b = captured(world)
     finally:
         client.close()
-    records = {
-        key[1:]: values
-        for key, values in told(world, a, b, "--component", "index").items()
-        if key[0] not in ("", "collections")
-    }
+    all_told = told(world, a, b, "--component", "index")
+    files = [value["name"] for key, values in all_told.items() if key[0] == "" for value in values]
+    assert set(files) == {"content"}, "a digest of the driver's own is no word for people"
+    records = {key[1:]: values for key, values in all_told.items() if key[0] not in ("", "collections")}
     assert records.keys() == {("~", "b"), ("-", "c")}
     by_name = {value["name"]: value for value in records["~", "b"]}
     distance = math.dist(vector_of(before["b"]), vector_of(after["b"]))

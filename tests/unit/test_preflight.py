@@ -106,6 +106,15 @@ def test_a_rollback_journal_makes_writers_wait_for_a_copy(place: Path) -> None:
     assert f"while a private copy of the {(place / 'notes.db').stat().st_size:,} bytes is made" in effect
 
 
+def test_a_copy_that_nobody_waits_for_is_not_called_a_lock(place: Path) -> None:
+    """A working tree is copied while its writers go on, and so is what an environment is read from."""
+    subprocess.run(["git", "init", "-q", place / "prompts"], check=True)
+    tree = Component(name="tree", driver="git", location=str(place / "prompts"))
+    effect = part(preflight(system_at(place, components=(tree,), probes=()), driver_for), "tree").effect
+    assert effect.startswith("Nothing is locked")
+    assert not driver_for("environment").traits.writers_wait
+
+
 def test_an_unknown_speed_is_assumed_and_said_to_be(place: Path) -> None:
     report = preflight(system_at(place), driver_for)
     assert (report.bytes_per_second, report.rate_is_measured) == (ASSUMED_BYTES_PER_SECOND, False)

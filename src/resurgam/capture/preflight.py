@@ -170,6 +170,8 @@ def _effect(freeze: Freeze, traits: Traits, system: System, size: int | None) ->
     match freeze:
         case Freeze.PIN:
             locks = f"Writers wait while the position is noted: milliseconds, {most}. Readers do not wait."
+        case Freeze.COPY if not traits.writers_wait:
+            locks = f"Nothing is locked: what is small is copied, and the rest is read as it stands: {most}."
         case Freeze.COPY:
             locks = f"Writers wait while a private copy of the {amount} is made: {most}. Readers do not wait."
         case Freeze.LISTING:

@@ -66,14 +66,15 @@ class Freeze(StrEnum):
 class Traits(msgspec.Struct, frozen=True, kw_only=True):
     """Differences between drivers as data. ``consistency`` is the best it can earn, ``freeze_limit`` the seconds after
     which its freeze must have let go. Where it ``describes``, a restore says what was there and cannot become it: the live
-    one is neither hidden from a judged copy nor exchanged by a promotion. ``look`` is a command for people who want to see what
-    a restored copy at ``{place}`` holds."""
+    one is neither hidden from a judged copy nor exchanged by a promotion. ``writers_wait`` where a freeze that copies holds the
+    source's writers meanwhile. ``look`` is a command for people who want to see what a restored copy at ``{place}`` holds."""
 
     consistency: Consistency
     equality: Equality
     freeze: Freeze
     freeze_limit: float
     describes: bool = False
+    writers_wait: bool = True
     look: str = "ls -lR {place}"
 
 
@@ -100,6 +101,26 @@ class CopiesItself(Protocol):
     def copy_to(self, descriptor: int) -> None:
         """Write all bytes into the empty file ``descriptor`` from offset 0; runs of zeros may become holes."""
         ...
+
+
+class InMemory:
+    """A Source over bytes that were read already."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+
+    def read_into(self, offset: int, buffer: memoryview) -> int:
+        """See ``drivers.base.Source``."""
+        piece = self._data[offset : offset + len(buffer)]
+        buffer[: len(piece)] = piece
+        return len(piece)
+
+    def settled(self) -> bool:
+        """Bytes in memory stand still."""
+        return True
+
+    def close(self) -> None:
+        """Nothing is held."""
 
 
 @dataclass(slots=True)

@@ -32,10 +32,11 @@ from resurgam.drivers.base import Blob, Equality, Facts, Freeze, Item, Rows, Tra
 from resurgam.drivers.chroma_pin import DATABASE_FILE, SETTLED, ChromaPin, Status, left_out, list_segments, take_pin
 from resurgam.drivers.chroma_view import DATABASE, View, digest, folder_findings
 from resurgam.drivers.chroma_writing import PREFIX
+from resurgam.drivers.pins import Pins
 from resurgam.drivers.searching import Floats, Hit, Vectors
 from resurgam.drivers.sqlite_checks import check_virtual_tables, quick_check
 from resurgam.drivers.sqlite_open import explain, explain_os, reading, require_database
-from resurgam.errors import IntegrityError, ManifestError, NotFound
+from resurgam.errors import IntegrityError, ManifestError
 from resurgam.model.codec import to_msgpack
 from resurgam.model.point import Finding, Position, Severity
 from resurgam.model.system import Component, Consistency, Json
@@ -66,8 +67,7 @@ class ChromaDriver:
     )
 
     def __init__(self) -> None:
-        self._pins: dict[str, ChromaPin] = {}
-        self._lock = threading.Lock()
+        self._pins = Pins[ChromaPin]("Chroma folder")
 
     def inspect(self, component: Component) -> Facts:
         """Versions, sizes, collections with their settings and counts. What cannot be decoded is said in ``understood``."""
@@ -97,7 +97,7 @@ class ChromaDriver:
         writers, pin = take_pin(folder, own if limit is None else min(own, limit))
         position: Position | None = None
         try:
-            position = self._keep(pin)
+            position = self._pins.keep(pin)
             yield position
             writers.require_held()
         except BaseException:
@@ -109,7 +109,7 @@ class ChromaDriver:
 
     def read(self, component: Component, at: Position) -> Iterator[Item | Finding]:
         """The image, what is wrong with it, and the collections."""
-        options, pin = _options(component), self._pin(at)
+        options, pin = _options(component), self._pins.at(at)
         yield from _files(pin)
         stamp = None
         if pin.stamp is not None:  # with what decides what is decoded from the image, and what is found in it
@@ -123,34 +123,27 @@ class ChromaDriver:
     def release(self, component: Component, at: Position) -> None:
         """Close the pin with its last holder; repeatable, and harmless for an unknown position."""
         del component
-        with self._lock:
-            pin = self._pins.get(at.token)
-            if pin is None:
-                return
-            pin.holders -= 1
-            if not pin.holders:
-                del self._pins[at.token]
-                pin.close()
+        self._pins.release(at)
 
     def query(self, component: Component, at: Position, statement: str) -> Rows:
         """The rows of one SELECT over the collections at the position. Raises ManifestError where it is wrong."""
-        return ask(View(self._pin(at)).tables(statement), statement, component.location)
+        return ask(View(self._pins.at(at)).tables(statement), statement, component.location)
 
     def collections(self, component: Component, at: Position) -> list[str]:
         """See ``searching.Searches``."""
         del component
-        return [collection.table for collection in View(self._pin(at)).collections]
+        return [collection.table for collection in View(self._pins.at(at)).collections]
 
     def vectors(self, component: Component, at: Position, collection: str) -> Vectors:
         """See ``searching.Searches``. Raises NotFound, IntegrityError."""
-        view = View(self._pin(at))
+        view = View(self._pins.at(at))
         return chroma_search.vectors_of(view, chroma_search.collection_of(view, collection, component.location))
 
     def search(
         self, component: Component, at: Position, collection: str, queries: Floats, k: int
     ) -> tuple[list[list[Hit]], dict[str, str]]:
         """See ``searching.Searches``: what the library finds in a private copy. Raises NotFound, MissingExtra, IntegrityError."""
-        pin = self._pin(at)
+        pin = self._pins.at(at)
         found = chroma_search.collection_of(View(pin), collection, component.location)
         return chroma_search.search(pin, found, queries, k)
 
@@ -187,29 +180,6 @@ class ChromaDriver:
     def erase(self, target: Component) -> None:
         """Remove the folder, and what a broken-off write left beside it; repeatable."""
         files_writing.erase(target.location)
-
-    def _keep(self, pin: ChromaPin) -> Position:
-        """Freezes of the same state share one pin: the token says which state it is, nothing else."""
-        token = pin.identity.hex()
-        with self._lock:
-            known = self._pins.get(token)
-            if known is None:
-                self._pins[token] = pin
-            else:
-                known.holders += 1
-                pin.close()
-        return Position(token=token, earned=Consistency.TRANSACTION)
-
-    def _pin(self, at: Position) -> ChromaPin:
-        with self._lock:
-            pin = self._pins.get(at.token)
-        if pin is None:
-            raise NotFound(
-                "This position of the Chroma folder is not pinned any more.",
-                untouched="Nothing was changed.",
-                next_step="Capture again: pins end with their release and with the process.",
-            )
-        return pin
 
 
 def _options(component: Component) -> Options:

@@ -34,7 +34,7 @@ import msgspec
 from resurgam.drivers import environment_form as form
 from resurgam.drivers import files_writing
 from resurgam.drivers.asked import ask
-from resurgam.drivers.base import Blob, Equality, Facts, Freeze, Item, Rows, Traits
+from resurgam.drivers.base import Blob, Equality, Facts, Freeze, InMemory, Item, Rows, Traits
 from resurgam.drivers.environment_form import ENVIRONMENT, REQUIREMENTS, Environment, Pin
 from resurgam.drivers.environment_packages import Look, look, site_folders
 from resurgam.drivers.environment_reading import Circumstances, circumstances, describe, findings
@@ -66,26 +66,6 @@ class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     check: Literal["full", "none"] = "full"
 
 
-class _Bytes:
-    """A Source over the document."""
-
-    def __init__(self, data: bytes) -> None:
-        self._data = data
-
-    def read_into(self, offset: int, buffer: memoryview) -> int:
-        """See ``drivers.base.Source``."""
-        piece = self._data[offset : offset + len(buffer)]
-        buffer[: len(piece)] = piece
-        return len(piece)
-
-    def settled(self) -> bool:
-        """It was made once."""
-        return True
-
-    def close(self) -> None:
-        """Nothing is held."""
-
-
 @dataclass(slots=True)
 class _Held:
     """What a position stands for. The document is made when it is first read; then ``seen`` is dropped."""
@@ -106,6 +86,7 @@ class EnvironmentDriver:
         equality=Equality.LOGICAL,
         freeze=Freeze.COPY,
         freeze_limit=FREEZE_LIMIT,
+        writers_wait=False,
         describes=True,
         look="cat {place}/environment.json",
     )
@@ -146,7 +127,7 @@ class EnvironmentDriver:
     def read(self, component: Component, at: Position) -> Iterator[Item | Finding]:
         """The document, its tables, and what was found."""
         document, found = self._document(component, at)
-        yield Blob(ENVIRONMENT, len(document), _Bytes(document), view=True)
+        yield Blob(ENVIRONMENT, len(document), InMemory(document), view=True)
         yield from form.tables(form.decoded(document))
         yield from found
 
@@ -166,9 +147,9 @@ class EnvironmentDriver:
         document = _only_document(items)
         listed = form.requirements(form.decoded(document))
         now = time.time_ns()
-        blobs = [Blob(ROOT, 0, _Bytes(b""), {"m": 0o755, "t": now, "y": "d"})]
+        blobs = [Blob(ROOT, 0, InMemory(b""), {"m": 0o755, "t": now, "y": "d"})]
         for path, data in ((ENVIRONMENT, document), (REQUIREMENTS, listed)):
-            blobs.append(Blob(path, len(data), _Bytes(data), {"m": 0o644, "t": now}))
+            blobs.append(Blob(path, len(data), InMemory(data), {"m": 0o644, "t": now}))
         files_writing.write(blobs, target.location)
         return target
 

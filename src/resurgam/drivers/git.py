@@ -66,6 +66,7 @@ class GitDriver:
         equality=Equality.BYTES,
         freeze=Freeze.COPY,
         freeze_limit=FREEZE_LIMIT,
+        writers_wait=False,
         look="git -C {place} log --stat",
     )
 

@@ -10,33 +10,13 @@ import stat
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from resurgam.drivers.base import Blob
+from resurgam.drivers.base import Blob, InMemory
 from resurgam.drivers.files_listing import failed
 from resurgam.drivers.files_reading import add_extended
 from resurgam.model.system import Json
 
 _REFS = frozenset({b"HEAD", b"ORIG_HEAD", b"index", b"packed-refs"})
 _REF_FOLDERS = (b"refs", b"reftable")
-
-
-class InMemory:
-    """A Source over bytes that were noted."""
-
-    def __init__(self, data: bytes) -> None:
-        self._data = data
-
-    def read_into(self, offset: int, buffer: memoryview) -> int:
-        """See ``drivers.base.Source``."""
-        piece = self._data[offset : offset + len(buffer)]
-        buffer[: len(piece)] = piece
-        return len(piece)
-
-    def settled(self) -> bool:
-        """Bytes in memory stand still."""
-        return True
-
-    def close(self) -> None:
-        """Nothing is held."""
 
 
 State = tuple[object, ...]

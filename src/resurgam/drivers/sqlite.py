@@ -26,6 +26,7 @@ from hashlib import sha256
 import msgspec
 
 from resurgam.drivers.base import Blob, Equality, Facts, Freeze, Item, Rows, Traits
+from resurgam.drivers.pins import Pins
 from resurgam.drivers.sqlite_checks import check_virtual_tables, quick_check, virtual_tables
 from resurgam.drivers.sqlite_leaves import leaves_of
 from resurgam.drivers.sqlite_open import (
@@ -40,7 +41,7 @@ from resurgam.drivers.sqlite_open import (
 )
 from resurgam.drivers.sqlite_pin import Pin, Writers, take_pin
 from resurgam.drivers.sqlite_rows import DATABASE, SCHEMA, fingerprint, foreign_collations, query, read_tables, rows_of
-from resurgam.errors import IntegrityError, ManifestError, NotFound, TargetRefused
+from resurgam.errors import IntegrityError, ManifestError, TargetRefused
 from resurgam.model.codec import to_msgpack
 from resurgam.model.point import Finding, Position, Severity
 from resurgam.model.system import Component, Consistency
@@ -70,8 +71,7 @@ class SqliteDriver:
     )
 
     def __init__(self) -> None:
-        self._pins: dict[str, Pin] = {}
-        self._lock = threading.Lock()
+        self._pins = Pins[Pin]("database")
 
     def inspect(self, component: Component) -> Facts:
         """Settings, size and tables, at one read snapshot; nothing is written."""
@@ -101,7 +101,7 @@ class SqliteDriver:
         writers = Writers(path, own if limit is None else min(own, limit))
         position: Position | None = None
         try:
-            position = self._keep(take_pin(path, writers))
+            position = self._pins.keep(take_pin(path, writers))
             yield position
             writers.require_held()
         except BaseException:
@@ -134,14 +134,7 @@ class SqliteDriver:
     def release(self, component: Component, at: Position) -> None:
         """Close the pin with its last holder; repeatable, and harmless for an unknown position."""
         del component
-        with self._lock:
-            pin = self._pins.get(at.token)
-            if pin is None:
-                return
-            pin.holders -= 1
-            if not pin.holders:
-                del self._pins[at.token]
-                pin.close()
+        self._pins.release(at)
 
     def query(self, component: Component, at: Position, statement: str) -> Rows:
         """The rows of one SELECT at the position. Raises ManifestError where it is anything else, or is wrong."""
@@ -197,29 +190,9 @@ class SqliteDriver:
         except OSError as error:
             raise explain_os(error, target.location) from error
 
-    def _keep(self, pin: Pin) -> Position:
-        """Freezes of the same state share one pin: the token says which state it is, nothing else."""
-        token = pin.identity.hex()
-        with self._lock:
-            known = self._pins.get(token)
-            if known is None:
-                self._pins[token] = pin
-            else:
-                known.holders += 1
-                pin.close()
-        return Position(token=token, earned=Consistency.TRANSACTION)
-
     def pinned(self, at: Position) -> Pin:
         """The state at ``at``, for drivers that are composed over this one. Raises NotFound once it was released."""
-        with self._lock:
-            pin = self._pins.get(at.token)
-        if pin is None:
-            raise NotFound(
-                "This position of the database is not pinned any more.",
-                untouched="Nothing was changed.",
-                next_step="Capture again: pins end with their release and with the process.",
-            )
-        return pin
+        return self._pins.at(at)
 
 
 def _options(component: Component) -> Options:

@@ -113,6 +113,8 @@ class Contents:
 
     def _metas(self, before: Entry, after: Entry) -> Iterator[Value]:
         for word in sorted((before.meta.keys() | after.meta.keys()) - {"t"}):
+            if word not in _META and isinstance(after.meta.get(word), bytes):
+                continue  # a driver's own digest of the same bytes: no word for people
             old, new = (self._meta(word, entry.meta.get(word)) for entry in (before, after))
             yield from differences.changed(_META.get(word, word), old, new, self._mask)
 
