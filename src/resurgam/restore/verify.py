@@ -28,6 +28,7 @@ from resurgam.model.point import Particulars
 from resurgam.model.system import Isolation, System
 from resurgam.model.verdict import Baseline, IsolationReport, Judgement, Verdict
 from resurgam.probes.base import Runner
+from resurgam.probes.replay import HostedRunner
 from resurgam.proof.judge import AA_RUNS, Yardsticks, judge
 from resurgam.proof.observe import observe_repeatedly
 from resurgam.restore.plan import replaceable
@@ -116,7 +117,7 @@ def verify(
             restored = restore(repository, body, particulars, directory, drivers, clock, progress=progress)
         else:
             began -= restored.seconds  # which an earlier run took
-        copies = copies_of(system, directory, restored)
+        copies = msgspec.structs.replace(copies_of(system, directory, restored), at=particulars.cut.at)
         walled = replaceable(system, drivers)
         with (
             nullcontext() if resume else _removed_unless_judged(directory),
@@ -124,7 +125,8 @@ def verify(
         ):
             tell(f"asking {len(copies.probes)} probes, {'isolated' if box.isolation.isolated else 'NOT isolated'}")
             rounds = AA_RUNS if first_proof else REPEATS
-            runs = observe_repeatedly(copies, copies.probes, box, rounds) if box.runs else ()
+            runner = HostedRunner(box, copies)
+            runs = observe_repeatedly(copies, copies.probes, runner, rounds) if box.runs else ()
             changed = _changed(copies, restored, drivers) if runs else {}
             verdict = judge(
                 body.id,
