@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from resurgam.drivers import private
+from resurgam.drivers.sqlite_open import no_space
 from resurgam.errors import StoreFull
 from tests.journeys.world import World
 
@@ -94,6 +95,7 @@ def test_a_full_disk_is_the_one_of_the_copies(temporary: Path, tmp_path: Path) -
     ):
         private.copy_range(source.fileno(), full.fileno(), 1 << 20, 0, lambda: None)
     assert "TMPDIR" in told.value.next_step
+    assert "TMPDIR" not in no_space("/srv/notes.db").next_step, "a full disk of the store is another matter"
 
 
 def test_a_copy_ends_where_the_source_does(tmp_path: Path) -> None:

@@ -260,5 +260,5 @@ def no_space(path: str) -> StoreFull:
     return StoreFull(
         f"No space is left for {path}.",
         untouched="What was there before is unchanged.",
-        next_step="Free some space, or set TMPDIR to a disk with room, and run the same command again.",
+        next_step="Free some space there and run the same command again.",
     )
