@@ -126,7 +126,7 @@ def test_the_whole_story_is_as_told(cast: demo_cast.Cast, tmp_path: Path) -> Non
         pytest.skip(f"the extra helpdesk is not installed: {', '.join(missing)}")
     into = tmp_path / "show"
     command = [sys.executable, "-m", "resurgam", "demo", "--on", cast.name, "--into", str(into), "--json"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=600, check=False)
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=1500, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     told = json.loads(done.stdout)
     assert (told["system"], told["wrong"]) == (cast.name, [])

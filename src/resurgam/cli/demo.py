@@ -432,4 +432,4 @@ def _cells(row: Row, captured: bool) -> list[str]:
 
 
 def _told(findings: int | None) -> str:
-    return "" if findings is None else f"{findings} broken" if findings else "no finding"
+    return "not asked" if findings is None else f"{findings} broken" if findings else "no finding"
