@@ -44,11 +44,9 @@ CHANGES = (
     Trace("documents / tickets", "~ 2"),
     Trace("prompts", f"~ {CHANGED_PROMPT}"),
 )
-SHOWN, SHOWN_KEY, SHOWN_LINE = (
-    100,
-    12,
-    130,
-)  # characters of a line of an answer, of a key in a finding, of a line of a diff
+SHOWN = 160  # characters of a line of an answer
+SHOWN_KEY = 12  # characters of a key in a finding
+SHOWN_LINE = 130  # characters of a line of a diff
 OWN = (  # what to do with a system of one's own
     ("resurgam init", "write a manifest for what is found in this folder; then edit it"),
     ("resurgam vault init", "make the vault and its keys; take the recovery key off this machine"),
