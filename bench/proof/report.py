@@ -28,6 +28,7 @@ class Totals(NamedTuple):
     alarms_on_others: int
     alike: int
     alarms_on_alike: int
+    undecided_alike: int
     checks: dict[str, tuple[int, int]]
 
     @property
@@ -61,6 +62,7 @@ def totals(outcomes: Sequence[Outcome]) -> Totals:
         elsewhere=sum(one.effect == "elsewhere" for one in faults), nothing=len(nothing),
         alarms_on_nothing=_different(nothing), others=len(others), alarms_on_others=_different(others),
         alike=len(alike), alarms_on_alike=_different(alike),
+        undecided_alike=sum(one.verdict == "inconclusive" for one in [*alike, *others]),
         checks={name: (sum(getattr(one, name) for one in felt), sum(getattr(one, name) for one in others)) for name in CHECKS},
     )  # fmt: skip
 
@@ -101,7 +103,7 @@ def _told(outcomes: Iterable[Outcome]) -> list[str]:
 def _summed(all_: Totals) -> list[str]:
     counted = (
         f"{all_.faults} faults: {all_.felt} felt (harmless ones that were, included), {all_.elsewhere} only where no probe asks, "
-        f"{all_.nothing} changed nothing; of the felt {all_.undecided} were inconclusive"
+        f"{all_.nothing} changed nothing; inconclusive: {all_.undecided} of the felt, {all_.undecided_alike} A/A runs and harmless"
     )
     said = [counted]
     names = {"counts": "counts and integrity checks", "sums": "checksums", "overlap": "mean overlap, vecdiff's gates"}

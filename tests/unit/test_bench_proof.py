@@ -129,7 +129,9 @@ def test_only_different_detects_and_only_what_was_felt_must_be() -> None:
     missed = [*good, an_outcome(verdict="identical"), an_outcome(verdict="inconclusive")]
     assert not totals(missed).met
     assert lines(missed)[-1].endswith("MISSED")
-    assert totals(missed).undecided == 1
+    assert (totals(missed).undecided, totals(missed).undecided_alike) == (1, 0)
+    unsure = [*good, an_outcome("nothing", "inconclusive", kind="A/A", harmless=True)]
+    assert (totals(unsure).undecided_alike, totals(unsure).alarms_on_alike) == (1, 0)
     crying = [
         *good,
         an_outcome("nothing", kind="A/A", harmless=True),
