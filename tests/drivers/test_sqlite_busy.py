@@ -294,6 +294,38 @@ def test_a_killed_capture_leaves_the_source_writable(tmp_path: Path, mode: str) 
     assert counter(path) == 1
 
 
+HURRIED = """
+import sys
+from random import Random
+from resurgam.drivers.sqlite import SqliteDriver
+from resurgam.errors import LimitExceeded
+from resurgam.model.system import Component
+driver, random, ended, late = SqliteDriver(), Random(1), 0, 0
+component = Component(name="bank", driver="sqlite", location=sys.argv[1])
+for _ in range(1500):
+    try:
+        with driver.freeze(component, 10 ** random.uniform(-5, -2)) as position:
+            pass
+        driver.release(component, position)
+        ended += 1
+    except LimitExceeded:
+        late += 1
+print(ended, late)
+"""
+
+
+@pytest.mark.parametrize("mode", ["delete", "wal"])
+def test_a_limit_that_comes_at_any_moment_is_an_error_and_no_crash(tmp_path: Path, mode: str) -> None:
+    """P12: the watchdog lets the writers go at every step of a freeze, and the process lives to say so."""
+    path = tmp_path / "bank.db"
+    bank(path, mode)
+    done = subprocess.run([sys.executable, "-c", HURRIED, path], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, (done.returncode, done.stderr)
+    ended, late = map(int, done.stdout.split())
+    assert ended > 50
+    assert late > 50
+
+
 def test_the_freeze_is_short(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The writers of a WAL database wait for milliseconds; the figures are printed (pytest -s)."""
     path = tmp_path / "bank.db"

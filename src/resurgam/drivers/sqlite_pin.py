@@ -29,7 +29,7 @@ from resurgam.drivers.sqlite_open import (
     explain_os,
     primary_code,
 )
-from resurgam.errors import Busy, LimitExceeded
+from resurgam.errors import Busy, LimitExceeded, ResurgamError
 from resurgam.model.codec import to_msgpack
 from resurgam.model.system import Json
 
@@ -38,18 +38,23 @@ _clock = SystemClock()
 
 
 class Writers:
-    """The hold on the writers (W): ends with :meth:`let_go`, or by itself after ``limit`` seconds."""
+    """The hold on the writers (W): ends with :meth:`let_go`, or by itself after ``limit`` seconds.
+
+    Once the watchdog runs, nothing but :meth:`let_go` touches the connection: to close one in a thread while another is asking it
+    something ends the process. So what must be asked, ``wal``, is asked before.
+    """
 
     def __init__(self, path: str, limit: float) -> None:
         self._path = path
         self._limit = limit
-        self.connection = connect(path, "mode=rw")
+        self._connection = connect(path, "mode=rw")
         self._lock = threading.Lock()
         self._expired = False
+        self.wal = False
         try:
             self._wait()
         except BaseException:
-            self.connection.close()
+            self._connection.close()
             raise
         self._until = _clock.monotonic() + limit
         self._timer = threading.Timer(limit, self._expire)
@@ -63,7 +68,8 @@ class Writers:
         nap = threading.Event()
         for attempt in range(1 << 62):
             try:
-                self.connection.execute("BEGIN IMMEDIATE")
+                self._connection.execute("BEGIN IMMEDIATE")
+                self.wal = self._connection.execute("PRAGMA journal_mode").fetchone()[0] == "wal"
                 return
             except sqlite3.Error as error:
                 if primary_code(error) not in BUSY_CODES:
@@ -75,7 +81,7 @@ class Writers:
     def _not_had(self) -> Busy | LimitExceeded:
         """A writer at work can be waited out with more patience; an exclusive lock shuts readers out too."""
         try:
-            self.connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+            self._connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
         except sqlite3.Error as error:
             busy = explain(error, self._path)
             assert isinstance(busy, Busy), "only a lock is left to fail"
@@ -100,7 +106,7 @@ class Writers:
         """Writers go on. Repeatable."""
         self._timer.cancel()
         with self._lock:
-            self.connection.close()  # rolls back; nothing was written
+            self._connection.close()  # rolls back; nothing was written
 
     def _expire(self) -> None:
         self._expired = True
@@ -139,15 +145,16 @@ def take_pin(path: str, writers: Writers) -> Pin:
     """Pin the state that ``writers`` holds still. Raises LimitExceeded, and what the world does to it."""
     with ExitStack() as closing:
         try:
-            wal = writers.connection.execute("PRAGMA journal_mode").fetchone()[0] == "wal"
             held = closing.enter_context(Held.open(path))
-            pin = _pin_wal(path, held, closing) if wal else _pin_copy(held, writers, closing)
+            pin = _pin_wal(path, held, closing) if writers.wal else _pin_copy(held, writers, closing)
             writers.require_held()
-        except sqlite3.Error as error:
-            writers.require_held()  # a connection closed under us by the watchdog is its fault, not the database's
-            raise explain(error, path) from error
-        except OSError as error:
-            raise explain_os(error, path) from error
+        except (sqlite3.Error, OSError, ResurgamError) as error:
+            writers.require_held()  # what others did since the watchdog let them go is not the database's fault
+            if isinstance(error, sqlite3.Error):
+                raise explain(error, path) from error
+            if isinstance(error, OSError):
+                raise explain_os(error, path) from error
+            raise
         pin.closing = closing.pop_all()
         return pin
 
