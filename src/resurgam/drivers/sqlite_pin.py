@@ -98,8 +98,10 @@ class Writers:
             raise LimitExceeded(
                 f"The freeze of {self._path} did not end within {self._limit:g} s.",
                 untouched="The source was let go; nothing was written.",
-                next_step="Switch the database to WAL (`PRAGMA journal_mode = WAL`), which is frozen without a copy, "
-                "or raise the component's option freeze_limit.",
+                next_step="Raise limits.freeze in the manifest, or the component's option freeze_limit."
+                if self.wal
+                else "Switch the database to WAL (`PRAGMA journal_mode = WAL`), which is frozen without a copy, or raise "
+                "limits.freeze in the manifest or the component's option freeze_limit.",
             )
 
     def let_go(self) -> None:
