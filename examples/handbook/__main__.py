@@ -15,7 +15,8 @@ from safetensors import SafetensorError
 
 from .answering import Handbook, places_in
 from .building import PACKAGE, build
-from .service import Closed, client, fence, reload, write
+from .gate import Closed, client, fence, reload
+from .service import write
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -47,7 +47,7 @@ def _make(given: Given) -> int:
 
 
 def _ask(given: Given) -> int:
-    from examples.handbook.service import client
+    from examples.handbook.gate import client
 
     from . import desk
     from .load import barrier_of
@@ -64,7 +64,7 @@ def _ask(given: Given) -> int:
 
 
 def _resume(given: Given) -> int:
-    from examples.handbook.service import client
+    from examples.handbook.gate import client
 
     from . import desk
     from .load import barrier_of
@@ -183,14 +183,14 @@ def _strike(given: Given) -> int:
 
 
 def _fence(given: Given) -> int:
-    from examples.handbook.service import fence
+    from examples.handbook.gate import fence
 
     fence(given.dir)
     return 0
 
 
 def _reload(given: Given) -> int:
-    from examples.handbook.service import reload
+    from examples.handbook.gate import reload
 
     reload(given.dir)
     return 0

@@ -25,8 +25,8 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager, nullco
 from typing import IO, Any
 
 from examples.handbook import database
+from examples.handbook.gate import PAUSE, Closed, client, under_maintenance
 from examples.handbook.people import CUSTOMERS
-from examples.handbook.service import PAUSE, Closed, client, under_maintenance
 
 from . import desk, documents, keeper
 from .places import BARRIER, LAUNCHER, places_in

@@ -1,20 +1,21 @@
 """The desk over HTTP: ``POST /ask`` with ``{"question": …, "customer": 7, "thread": "…"}``, ``GET /health``.
 
-One desk answers one question at a time. It is opened at the first and let go when maintenance begins, so that a fence does not
-wait for the next one.
+One desk answers one question at a time. It is opened at the first, let go when maintenance begins, so that a fence does not wait
+for the next question, and opened anew as soon as maintenance ends. The process stays, with all its libraries loaded, so that
+clients wait for little more than the switch itself.
 """
 
 from __future__ import annotations
 
 import json
 import os
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Lock
 from typing import Any
 
-from examples.handbook.service import Closed, client, under_maintenance
+from examples.handbook.gate import PAUSE, Closed, client, under_maintenance
 
 from . import desk
 from .desk import Desk, Waiting
@@ -35,19 +36,30 @@ class Server(ThreadingHTTPServer):
         self._lock = Lock()
         self._desk: Desk | None = None
         self._held = ExitStack()
+        self._fenced = False
 
     def ask(self, question: str, customer: int, thread: str) -> dict[str, Any]:
         """One question. Raises Closed, Waiting, and what ``desk.opened`` raises."""
         with self._lock:
-            if self._desk is None:
-                self._held.enter_context(client(self.home))
-                self._desk = self._held.enter_context(desk.opened(places_in(self.home), barrier=barrier_of(self.home)))
-            return self._desk.ask(question, customer, thread)._asdict()
+            if under_maintenance(self.home):  # it may stand since we began to wait for our turn
+                self._let_go()
+            return self._opened().ask(question, customer, thread)._asdict()
+
+    def serve_forever(self, poll_interval: float = PAUSE) -> None:
+        """Until ``shutdown``. Looks at the gate every ``poll_interval`` seconds: a fence waits for us, customers do after it."""
+        super().serve_forever(poll_interval)
 
     def service_actions(self) -> None:
-        """Called twice a second by ``serve_forever``: a fence waits for us."""
+        """Called at each look: let go for a fence; what was open before it is opened again after it, before anybody asks."""
         if self._desk and under_maintenance(self.home):
             self.let_go()
+        elif self._fenced and not under_maintenance(self.home):
+            self._fenced = False
+            with (
+                self._lock,
+                suppress(Exception),
+            ):  # what is wrong is told to the first who asks, and to each until it is mended
+                self._opened()
 
     def server_close(self) -> None:
         """Stop listening, and let the desk go."""
@@ -57,8 +69,20 @@ class Server(ThreadingHTTPServer):
     def let_go(self) -> None:
         """Close the desk; the next question opens it anew."""
         with self._lock:
-            self._desk = None
-            self._held.close()
+            self._let_go()
+
+    def _opened(self) -> Desk:
+        if self._desk is None:
+            with ExitStack() as held:
+                held.enter_context(client(self.home))
+                self._desk = held.enter_context(desk.opened(places_in(self.home), barrier=barrier_of(self.home)))
+                self._held = held.pop_all()
+        return self._desk
+
+    def _let_go(self) -> None:
+        self._fenced = self._desk is not None or self._fenced
+        self._desk = None
+        self._held.close()
 
 
 class _Handler(BaseHTTPRequestHandler):

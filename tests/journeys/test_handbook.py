@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from examples.handbook import answering, building, corpus, database, router, service
+from examples.handbook import answering, building, corpus, database, gate, router
 from resurgam.capture.manifest import load_manifest
 from resurgam.model.system import Isolation
 
@@ -193,14 +193,14 @@ def test_a_fence_waits_for_clients_and_keeps_new_ones_out_until_reload(home: Pat
     with started(home, "write", "--rate", "100", "--seconds", str(PATIENCE)) as writer:
         try:
             eventually(lambda: rows(home, tickets) > [(before,)])
-            service.fence(str(home))
+            gate.fence(str(home))
             during = rows(home, tickets)
             assert not (home / "data" / "handbook.db-wal").exists()  # the last to leave has closed it
             code, _, err = run(home, "ask", "How do I acquire a lock?")
             assert (code, "maintenance" in err) == (os.EX_TEMPFAIL, True)
             assert writer.poll() is None
             assert rows(home, tickets) == during
-            service.reload(str(home))
+            gate.reload(str(home))
             eventually(lambda: rows(home, tickets) > during)
             writer.send_signal(signal.SIGTERM)
             told = json.loads(writer.communicate(timeout=PATIENCE)[0])
@@ -214,10 +214,10 @@ def test_a_fence_waits_for_clients_and_keeps_new_ones_out_until_reload(home: Pat
 
 def test_a_fence_that_a_client_does_not_heed_says_so(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It does not pretend that everybody left, and stays up."""
-    monkeypatch.setattr(service, "PATIENCE", 0.1)
-    with service.client(str(home)), pytest.raises(TimeoutError):
-        service.fence(str(home))
-    assert service.under_maintenance(str(home))
+    monkeypatch.setattr(gate, "PATIENCE", 0.1)
+    with gate.client(str(home)), pytest.raises(TimeoutError):
+        gate.fence(str(home))
+    assert gate.under_maintenance(str(home))
 
 
 def _edit(path: Path, old: str, new: str) -> None:

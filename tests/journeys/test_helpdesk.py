@@ -24,7 +24,7 @@ import numpy as np
 import pytest
 
 from examples.handbook import building as handbook
-from examples.handbook.service import fence, reload
+from examples.handbook.gate import fence, reload
 from examples.helpdesk import building, documents, places
 from examples.helpdesk.embedder import Embedder, install
 from examples.helpdesk.harmless import HARMLESS

@@ -272,7 +272,7 @@ def paused(home: Path) -> float:
     """Seconds that the desk's own fence and reload take, with nothing between them."""
     began = time.monotonic()
     for command in ("fence", "reload"):
-        subprocess.run([sys.executable, "bin/helpdesk", command], cwd=home, check=True)
+        subprocess.run([sys.executable, "-IS", "app/examples/handbook/gate.py", command], cwd=home, check=True)
     return time.monotonic() - began
 
 
