@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from resurgam.drivers import environment_code
 from resurgam.drivers.base import Blob
 from resurgam.drivers.environment import EnvironmentDriver
 from resurgam.drivers.environment_form import scrubbed, without_secrets
@@ -255,3 +256,24 @@ def test_secrets_are_found_in_words_and_addresses() -> None:
     assert " ".join(without_secrets(words)) == f"{told} x{SECRET} (left out) --max-tokens 512"
     assert scrubbed("https://me:pw@host/x") == ("https://host/x", True)
     assert scrubbed("https://host/me@x") == ("https://host/me@x", False)
+
+
+@pytest.mark.parametrize("word", ["clean", "process"])
+def test_no_command_of_a_repositorys_configuration_is_run(tmp_path: Path, word: str) -> None:
+    """Whoever may write the configuration of the code must not thereby run programs as the capture."""
+    code, ran = tmp_path / "code", tmp_path / "ran"
+    code.mkdir()
+    git = ["git", "-C", str(code), "-c", "user.name=t", "-c", "user.email=t@example"]
+    subprocess.run([*git, "init", "--quiet"], check=True)
+    (code / "app.py").write_text("one = 1\n")
+    (code / ".gitattributes").write_text("*.py filter=trap.with.dots\n")
+    for words in (["add", "."], ["commit", "--quiet", "-m", "first"]):
+        subprocess.run([*git, *words], check=True)
+    for name, value in ((f"filter.trap.with.dots.{word}", f"touch {ran}; cat"), ("core.fsmonitor", f"touch {ran}")):
+        subprocess.run([*git, "config", name, value], check=True)
+    subprocess.run([*git, "config", "filter.trap.with.dots.required", "true"], check=True)
+    (code / "app.py").write_text("one = 2\n")
+    assert environment_code.describe(str(code)).changes == (" M app.py",)
+    assert not ran.exists()
+    subprocess.run([*git, "status"], capture_output=True, check=False)
+    assert ran.exists(), "the trap would not have sprung"

@@ -1,8 +1,9 @@
 """The application's code beside its environment: which revision ran, and what in the working tree differs from it.
 
-git itself is asked where a folder is in a working tree (read-only, without hooks, file monitors and optional locks). All else, and
-whatever differs from the revision, is named by a digest over paths and bytes. The code is described here and not kept: name it
-as a component of its own (``files``, ``git``) to get it back.
+git itself is asked where a folder is in a working tree: read-only, without optional locks, and without the commands that a
+repository's configuration can name (hooks, file monitors, filters), since those would run with the rights of a capture. Submodules
+are compared by their commit. All else, and whatever differs from the revision, is named by a digest over paths and bytes. The code
+is described here and not kept: name it as a component of its own (``files``, ``git``) to get it back.
 """
 
 from __future__ import annotations
@@ -32,7 +33,8 @@ def describe(path: str) -> Code:
             next_step="Correct options.code; it is read from the folder in which the environment lies.",
         )
     revision = _git(path, "rev-parse", "--verify", "HEAD")
-    status = _git(path, "status", "--porcelain=v1", "-z", "--no-renames", "--untracked-files=all", "--", path)
+    words = ("status", "--porcelain=v1", "-z", "--no-renames", "--untracked-files=all", "--ignore-submodules=dirty")
+    status = _git(path, *words, "--", path, settings=_without_filters(path))
     top = _git(path, "rev-parse", "--show-toplevel")
     if revision is None or status is None or top is None:
         return Code(path=path, digest=digest(path, _files(path)))
@@ -87,13 +89,21 @@ def _raise(error: OSError) -> None:
     raise error
 
 
-def _git(path: str, *words: str) -> bytes | None:
+def _without_filters(path: str) -> list[str]:
+    """Settings that make every filter that is configured pass on what it gets."""
+    listed = _git(path, "config", "-z", "--name-only", "--get-regexp", r"^filter\.") or b""
+    names = {os.fsdecode(name).rpartition(".")[0] for name in listed.split(b"\0") if name}
+    off = [f"{name}.{word}" for name in sorted(names) for word in ("clean=", "process=", "smudge=", "required=false")]
+    return [word for setting in off for word in ("-c", setting)]
+
+
+def _git(path: str, *words: str, settings: Iterable[str] = ()) -> bytes | None:
     """What git answers; None where there is no git, no working tree, or no commit yet."""
     folder = path if os.path.isdir(path) else os.path.dirname(path)
     surroundings = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
     try:
         done = subprocess.run(
-            [*_GIT, folder, *words], capture_output=True, timeout=GIT_TIME, check=False, env=surroundings
+            [*_GIT, folder, *settings, *words], capture_output=True, timeout=GIT_TIME, check=False, env=surroundings
         )
     except (FileNotFoundError, subprocess.TimeoutExpired):
         return None
