@@ -34,6 +34,7 @@ from tests.support import no_witness
 ROOT = Path(__file__).parents[2]
 SLICE = 20
 RATE = 60  # acts a second of all writers together: some are at work in every freeze
+LONG_RATE = 20  # in the long run, where what they write adds up
 WRITERS = 3
 UNPAIRED = 200  # captures at most until one without the barrier is caught broken; it takes some five
 PATIENCE = 60.0
@@ -86,9 +87,9 @@ class Cuts:
         return list(answers["disagreements"])
 
     @contextmanager
-    def written_to(self, seed: int, *more: str) -> Iterator[None]:
+    def written_to(self, seed: int, *more: str, rate: int = RATE) -> Iterator[None]:
         """Processes of the desk's own write to all its stores."""
-        words = ["--rate", str(RATE), "--seconds", "3600", "--writers", str(WRITERS), "--seed", str(seed), *more]
+        words = ["--rate", str(rate), "--seconds", "3600", "--writers", str(WRITERS), "--seed", str(seed), *more]
         command = [sys.executable, "bin/helpdesk", "load", *words]
         pipe = subprocess.PIPE
         with subprocess.Popen(command, cwd=self.home, stdin=pipe, stdout=pipe, stderr=pipe, text=True) as load:
@@ -109,7 +110,7 @@ def under_the_barrier(folder: Path, seed: int, captures: int, *, copies: int) ->
     """``captures`` points beside writers: none with a broken invariant, and of ``copies`` the restored parts agree."""
     cuts = Cuts(folder)
     kept = [number * captures // copies for number in range(copies)]
-    with cuts.written_to(seed):
+    with cuts.written_to(seed, rate=RATE if captures <= SLICE else LONG_RATE):
         sealed = [(number, cuts.capture(cuts.system)) for number in range(captures)]
     assert cuts.broken == []
     for _, point in (sealed[number] for number in kept):

@@ -355,7 +355,8 @@ def test_a_switch_that_fails_after_carrying_takes_the_copies_back(world: World) 
 
 def commands(world: World, **words: tuple[str, ...]) -> Any:
     plain = {"fence": world.logs("fence"), "reload": world.logs("reload")}
-    return msgspec.structs.replace(world.system, promotion=Promotion(**(plain | words), timeout=1.0))
+    promotion = msgspec.structs.replace(Promotion(timeout=1.0), **(plain | words))
+    return msgspec.structs.replace(world.system, promotion=promotion)
 
 
 def test_a_fence_that_fails_switches_nothing(world: World) -> None:
