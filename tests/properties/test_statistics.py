@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import random
 
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from resurgam.model.system import Json
@@ -124,6 +124,7 @@ def test_what_is_foretold_grows_with_the_cases(cases: int, noise: float, margin:
 
 
 @given(claims, st.lists(st.tuples(answers, answers, answers), min_size=1, max_size=12), st.booleans())
+@example({"ratio": {"margin": 0.2}}, [([], [1], [1])], False)
 @settings(max_examples=150)
 def test_any_answers_are_judged(tolerance: Json, cases: list[tuple[Json, Json, Json]], moving: bool) -> None:
     """P4: nothing that a program may print breaks the judge, and nothing passes without its claim."""

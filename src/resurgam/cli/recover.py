@@ -34,7 +34,7 @@ def recover(
     keys: KeysOption = None,
     json: JsonOption = False,
 ) -> int:
-    """Bring the system back to the newest point that is clean and proven.
+    """Bring the newest clean, proven point back to live.
 
     Shows the plan and asks once.
 

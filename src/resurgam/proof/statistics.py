@@ -136,8 +136,10 @@ def ratios(logs: npt.ArrayLike, margin: float, alpha: float) -> Tested:
     stats = scipy_stats()
     values = np.sort(np.asarray(logs, dtype=np.float64))
     bound = np.log1p(margin)
-    below = stats.wilcoxon(values - bound, alternative="less", zero_method="zsplit").pvalue
-    above = stats.wilcoxon(values, alternative="greater", zero_method="zsplit").pvalue
+    below = above = 1.0  # what one pair says is chance, and scipy refuses it where it is a tie
+    if values.size > 1:
+        below = stats.wilcoxon(values - bound, alternative="less", zero_method="zsplit").pvalue
+        above = stats.wilcoxon(values, alternative="greater", zero_method="zsplit").pvalue
     rows, columns = np.triu_indices(values.size)
     walsh = np.sort((values[rows] + values[columns]) / 2)
     spread = NormalDist().inv_cdf(1 - alpha) * np.sqrt(values.size * (values.size + 1) * (2 * values.size + 1) / 24)
