@@ -10,7 +10,6 @@ from typing import Annotated
 import typer
 import yaml
 
-from resurgam.capture.discover import propose
 from resurgam.capture.preflight import ComponentReport, Report, Trouble
 from resurgam.capture.preflight import preflight as run_preflight
 from resurgam.capture.run import capture as run_capture
@@ -44,6 +43,8 @@ def init(
 
         resurgam init /srv/handbook --stdout
     """
+    from resurgam.capture.discover import propose  # looks into every kind of store: loaded for this verb only
+
     text = propose(folder)
     path = os.path.join(folder, manifest)
     if not stdout:
