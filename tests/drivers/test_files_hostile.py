@@ -15,16 +15,15 @@ from typing import Any
 import pytest
 
 from resurgam.drivers import files_writing
-from resurgam.drivers.base import Blob, Item, Rows
+from resurgam.drivers.base import Blob, InMemory, Item, Rows
 from resurgam.drivers.files import FilesDriver
 from resurgam.errors import Denied, IntegrityError, NotFound, StoreFull, TargetRefused, Unreachable
 from resurgam.model.system import Component
-from resurgam.testing.carrying import BytesSource
 from resurgam.testing.driver_kit import assert_says_what_next
 
 
 def item(path: bytes, data: bytes = b"", **meta: Any) -> Blob:
-    return Blob(path, len(data), BytesSource(data), {"m": 0o644, "t": 1, **meta})
+    return Blob(path, len(data), InMemory(data), {"m": 0o644, "t": 1, **meta})
 
 
 def folder(path: bytes) -> Blob:
@@ -72,11 +71,11 @@ HOSTILE: dict[str, list[Item]] = {
     "unknown kind": [ROOT, item(b"a", y="w")],
     "unknown meta": [ROOT, item(b"a", encrypted=True)],
     "meta of a wrong type": [ROOT, item(b"a", m="rw")],
-    "meta missing": [ROOT, Blob(b"a", 0, BytesSource(b""), {})],
+    "meta missing": [ROOT, Blob(b"a", 0, InMemory(b""), {})],
     "rows": [ROOT, Rows("table", ("a",), ("a",), [])],
-    "too few bytes": [ROOT, Blob(b"a", 10, BytesSource(b"123"), {"m": 0o644, "t": 1})],
-    "too few bytes of a large one": [ROOT, Blob(b"a", 1 << 20, BytesSource(b"123"), {"m": 0o644, "t": 1})],
-    "too few bytes of a sparse one": [ROOT, Blob(b"a", 1 << 20, BytesSource(b"123"), {"m": 0o644, "t": 1, "s": True})],
+    "too few bytes": [ROOT, Blob(b"a", 10, InMemory(b"123"), {"m": 0o644, "t": 1})],
+    "too few bytes of a large one": [ROOT, Blob(b"a", 1 << 20, InMemory(b"123"), {"m": 0o644, "t": 1})],
+    "too few bytes of a sparse one": [ROOT, Blob(b"a", 1 << 20, InMemory(b"123"), {"m": 0o644, "t": 1, "s": True})],
 }
 
 

@@ -25,20 +25,21 @@ from blake3 import blake3
 from onnx import TensorProto, helper, numpy_helper
 from safetensors.numpy import save_file
 
+from resurgam.drivers.base import InMemory
 from resurgam.drivers.models import ModelsDriver
 from resurgam.drivers.tensor import Malformed, Model, Window, changes, measure
 from resurgam.drivers.tensor_formats import read_model
 from resurgam.errors import ManifestError
 from resurgam.model.point import Severity
 from resurgam.model.system import Component
-from resurgam.testing.carrying import BytesSource, Taken, take
+from resurgam.testing.carrying import Taken, take
 
 W = np.linspace(-2, 2, 24, dtype=np.float32).reshape(4, 6)
 B = np.arange(6, dtype=np.int64)
 
 
 def model_of(data: bytes, name: bytes = b"x") -> Model | None:
-    return read_model(name, Window(BytesSource(data), len(data)))
+    return read_model(name, Window(InMemory(data), len(data)))
 
 
 def seen(model: Model | None) -> dict[str, tuple[str, tuple[int, ...], str, float | None]]:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import re
 import tomllib
 import zipfile
+from importlib import metadata
 from pathlib import Path
 
 import pytest
+
+from resurgam.restore.sandbox import available
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ("examples/__init__.py", "examples/handbook", "examples/helpdesk")
@@ -36,3 +41,18 @@ def test_the_wheel_holds_all_that_it_needs(tmp_path: Path) -> None:
     assert ours | examples | {"resurgam/py.typed"} <= names
     assert any(name.endswith("licenses/LICENSE") for name in names)
     assert [name for name in names if "__pycache__" in name or name.startswith("tests/")] == []
+
+
+def test_no_store_is_skipped() -> None:
+    """`make test` installs what the stores' tests need; where one is missing, those would be skipped and nobody told."""
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
+    names = {re.split(r"[<>=\[]", needed)[0] for extra in extras.values() for needed in extra} - {"resurgam"}
+    assert len(names) >= 10
+    for name in names:
+        assert metadata.version(name)
+
+
+@pytest.mark.skipif("CI" not in os.environ, reason="a developer's machine may have no namespaces")
+def test_no_wall_is_skipped_in_ci() -> None:
+    """P6: where the walls cannot be tested, CI is red and not green."""
+    assert available() == (True, "")

@@ -244,9 +244,8 @@ def _variables(system: System, seen: Look, found: _Sorted) -> Iterator[Gap]:
     """Names that no manifest knows: an application's behaviour may hang on each of them."""
     declared: list[str] = [match for text in _texts(system) for match in REFERENCE.findall(text)]
     for component in system.components:
-        if component.driver == "environment":
-            for option in ("env", "env_values"):
-                declared += map(str, component.options.get(option) or ())
+        for option in ("env", "env_values"):
+            declared += map(str, component.options.get(option) or ())
     common = {name for name in seen.variables if _COMMON.fullmatch(name)}
     known = {name for name in seen.variables - common if any(fnmatch.fnmatchcase(name, each) for each in declared)}
     found.summed["variables of every session"] = len(common)

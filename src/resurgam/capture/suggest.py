@@ -27,9 +27,9 @@ from resurgam.capture.suggest_tables import tables
 from resurgam.capture.suggest_vectors import vectors
 from resurgam.capture.suggestion import Look, Note, Suggestion
 from resurgam.clock import Clock
-from resurgam.drivers.base import Drivers
+from resurgam.drivers.base import Drivers, Traits
 from resurgam.errors import ManifestError, TargetRefused
-from resurgam.model.system import Component, Json, System
+from resurgam.model.system import Json, System
 from resurgam.probes.base import Runner
 
 CONTENTS = {  # a kind of store -> a table that its driver shows, a query of it, and why
@@ -94,7 +94,7 @@ def suggest(system: System, drivers: Drivers, runner: Runner, clock: Clock) -> S
         probes=probes,
         files={probe.file: probe.text for probe in probes if probe.file},
         notes=tuple(one for one in found if isinstance(one, Note)),
-        unprobed={component.name: _advice(component) for component in system.components if component.name not in read},
+        unprobed={c.name: _advice(drivers(c.driver).traits) for c in system.components if c.name not in read},
     )
 
 
@@ -125,7 +125,7 @@ def _contents(look: Look) -> Iterator[Suggestion]:
             yield look.suggestion(table, why, fields)
 
 
-def _advice(component: Component) -> str:
-    if component.driver == "environment":
+def _advice(traits: Traits) -> str:
+    if traits.describes:
         return "describes the machine; name it under `reads` of a probe that runs in it"
     return "nothing here can ask it: name it under `reads` of a `command` probe whose answers depend on it"

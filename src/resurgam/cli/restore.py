@@ -131,23 +131,11 @@ def promote(
         resurgam promote --undo latest
     """
     if (directory is not None) + (undo is not None) + resume != 1:
-        raise UsageError(
-            "Give one of: a folder, --undo ID, --resume.",
-            untouched="Nothing was changed.",
-            next_step="See `resurgam promote --help`.",
-        )
+        raise _wrong("Give one of: a folder, --undo ID, --resume.", "See `resurgam promote --help`.")
     if directory is None and (component or unverified):
-        raise UsageError(
-            "--component and --promote-unverified say how a folder is promoted.",
-            untouched="Nothing was changed.",
-            next_step="Name the folder too.",
-        )
-    if directory is not None and json and not (yes or dry_run):
-        raise UsageError(  # P10: nobody agrees to a plan that was not shown
-            "--json asks nothing.",
-            untouched="Nothing was changed.",
-            next_step="Give --dry-run to get the plan, or --yes to agree to it.",
-        )
+        raise _wrong("--component and --promote-unverified say how a folder is promoted.", "Name the folder too.")
+    if directory is not None and json and not (yes or dry_run):  # P10: nobody agrees to a plan that was not shown
+        raise _wrong("--json asks nothing.", "Give --dry-run to get the plan, or --yes to agree to it.")
     context = Context(manifest, keys=keys)
     promoter = promoter_of(context, json)
     if undo is not None:
@@ -168,6 +156,10 @@ def promote(
         outcomes = [promoter.promote(directory, agreed=plan, only=only, unverified=unverified)]
     show_outcomes(outcomes, json)
     return EXIT_DIFFERENT if any(outcome.withdrawn for outcome in outcomes) else 0
+
+
+def _wrong(what: str, next_step: str) -> UsageError:
+    return UsageError(what, untouched="Nothing was changed.", next_step=next_step)
 
 
 @reference_app.command("approve")

@@ -15,31 +15,11 @@ from typing import IO
 
 import msgspec
 
-from resurgam.drivers.base import Blob, Driver, Item, Rows
+from resurgam.drivers.base import Blob, Driver, InMemory, Item, Rows
 from resurgam.model.point import Finding, Position
 from resurgam.model.system import Component
 
 ATTEMPTS = 3  # times that bytes which do not stand still are read again, as the vault does
-
-
-class BytesSource:
-    """A Source over bytes."""
-
-    def __init__(self, data: bytes) -> None:
-        self._data = data
-
-    def read_into(self, offset: int, buffer: memoryview) -> int:
-        """See ``drivers.base.Source``."""
-        piece = self._data[offset : offset + len(buffer)]
-        buffer[: len(piece)] = piece
-        return len(piece)
-
-    def settled(self) -> bool:
-        """Bytes stand still."""
-        return True
-
-    def close(self) -> None:
-        """Nothing is held."""
 
 
 @dataclass(slots=True)
@@ -60,7 +40,7 @@ class Taken:
         """The items as a vault hands them back: blobs by path, then tables; views without their rows."""
         blobs = (item for item in self.items if isinstance(item, Blob))
         for blob in sorted(blobs, key=lambda blob: blob.path):
-            yield Blob(blob.path, blob.size, BytesSource(blob.read()), dict(blob.meta))
+            yield Blob(blob.path, blob.size, InMemory(blob.read()), dict(blob.meta))
         for item in self.items:
             if isinstance(item, Rows):
                 yield Rows(item.name, item.columns, item.key, () if item.view_of else item.batches, item.view_of)
@@ -100,7 +80,7 @@ def _settled(blob: Blob, restless: list[bytes]) -> Blob:
     if not calm:
         restless.append(blob.path)
     blob.source.close()
-    return Blob(blob.path, len(data), BytesSource(data), dict(blob.meta), blob.stamp)
+    return Blob(blob.path, len(data), InMemory(data), dict(blob.meta), blob.stamp)
 
 
 def _to_the_end(blob: Blob) -> bytes:

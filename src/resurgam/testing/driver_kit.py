@@ -33,11 +33,11 @@ import pytest
 from hypothesis import settings
 from hypothesis.stateful import run_state_machine_as_test
 
-from resurgam.drivers.base import Blob, Driver, Equality, Item, Rows, Traits
+from resurgam.drivers.base import Blob, Driver, Equality, InMemory, Item, Rows, Traits
 from resurgam.errors import IntegrityError, NotFound, ResurgamError, TargetRefused
 from resurgam.model.point import Position
 from resurgam.model.system import Component, Consistency
-from resurgam.testing.carrying import BytesSource, errors_of_nobody, read_all, running, take
+from resurgam.testing.carrying import errors_of_nobody, read_all, running, take
 from resurgam.testing.driver_machine import machine
 
 Data = dict[str, bytes]  # what a store holds, as the hooks see it
@@ -313,12 +313,12 @@ class DriverExam:
             data = victim.read()
             items = list(taken.through_memory())
             number = next(n for n, item in enumerate(items) if isinstance(item, Blob) and item.path == victim.path)
-            items[number] = Blob(victim.path, victim.size, BytesSource(data[:-1]), victim.meta)
+            items[number] = Blob(victim.path, victim.size, InMemory(data[:-1]), victim.meta)
             with pytest.raises(IntegrityError):
                 driver.write(items, target)
             assert not self.stands(target)
             flipped = bytes([data[0] ^ 1]) + data[1:]
-            items[number] = Blob(victim.path, victim.size, BytesSource(flipped), victim.meta)
+            items[number] = Blob(victim.path, victim.size, InMemory(flipped), victim.meta)
             with suppress(IntegrityError):
                 restored = driver.write(items, target)
                 assert _fingerprint_or_none(driver, restored) != right
