@@ -183,11 +183,11 @@ def _copied(listing: Listing, copy: PrivateCopy, troubles: Troubles, room: int) 
     """The items of a listing with their bytes copied, and whether one of them moved, or was too large to be copied."""
     items, moved = [], False
     for blob in blobs(listing, troubles, nothing_known):
-        if blob.size and blob.size <= room and copy.add(blob):
+        if blob.size <= room and copy.add(blob):  # empty files too: what is written to one later is not of this moment
             room -= blob.size
             items.append(copy.blobs[-1])
         else:
-            moved |= bool(blob.size)
+            moved = True
             items.append(blob)
     return items, moved or troubles.incomplete
 

@@ -156,11 +156,12 @@ class DriverExam:
 
     def test_02_later_writes_stay_out(self, driver: Driver, live: Component, target: Component) -> None:
         """P1: after the freeze nothing gets in, as far as the position's earned consistency claims it."""
-        before = {"kept": b"1", "changed": b"old", "deleted": b"2"}
+        before = {"kept": b"1", "changed": b"old", "deleted": b"2", "empty": b""}
         self.seed(live, before)
         with driver.freeze(live) as position:
             pass
         self.change(live, "changed", b"new")
+        self.change(live, "empty", b"no more")
         self.change(live, "deleted", None)
         self.change(live, "added", b"3")
         taken = read_all(driver, live, position)
