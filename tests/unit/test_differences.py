@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from resurgam.capture.secrets import masked
+from resurgam.model.secrets import masked
 from resurgam.restore.differences import LINES, MEMBERS, SHORT, Value, changed, only, printable, text, unified
 
 JSON = st.recursive(

@@ -33,10 +33,10 @@ from resurgam.capture.manifest_form import (
 from resurgam.capture.manifest_parts import HOLE, Query, Template, Tolerance
 from resurgam.capture.manifest_references import Anything, Path
 from resurgam.capture.manifest_yaml import Node, Place, Problems, read_tree
-from resurgam.capture.secrets import found_in_arguments, found_in_text, is_literal, says_secret
 from resurgam.drivers import registry as drivers
 from resurgam.errors import ManifestError
 from resurgam.model.codec import require_format
+from resurgam.model.secrets import found_in_arguments, found_in_text, is_literal, says_secret
 from resurgam.model.system import (
     Barrier,
     Budget,

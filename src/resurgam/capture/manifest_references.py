@@ -17,7 +17,7 @@ import numpy as np
 
 from resurgam.capture.manifest_form import WRONG, Field, Reading, Record, Text
 from resurgam.capture.manifest_yaml import Node
-from resurgam.capture.secrets import found_in_text
+from resurgam.model.secrets import found_in_text
 from resurgam.model.system import REFERENCE
 
 MAX_FILE = 64 << 20  # bytes of a {file: …}: questions to a probe, not data sets

@@ -16,11 +16,11 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from resurgam.capture import secrets
 from resurgam.capture.discover_kinds import FILES, TEXTS, Kind, is_tools, kind_of_name, tells_requirements
 from resurgam.capture.discover_sqlite import is_database, kind_of_database
 from resurgam.drivers.sqlite_open import SIDE_FILES
 from resurgam.errors import NotFound, UsageError
+from resurgam.model import secrets
 
 MAX_LOOSE = 8  # more files than this beside other things want a folder of their own, not a component each
 MAX_TEXT = 256 << 10  # bytes of a configuration file that are searched for secrets and for the names of databases

@@ -8,7 +8,6 @@ from typing import Annotated
 
 import typer
 
-from resurgam.capture.secrets import masked
 from resurgam.cli import output
 from resurgam.cli.context import (
     DEFAULT_MANIFEST,
@@ -22,6 +21,7 @@ from resurgam.cli.context import (
 from resurgam.drivers.registry import driver_for
 from resurgam.model.codec import to_plain
 from resurgam.model.point import PointBody
+from resurgam.model.secrets import masked
 from resurgam.restore.contents import Change, Contents, require_components
 from resurgam.restore.differences import Value, printable
 from resurgam.vault.compare import compare_points

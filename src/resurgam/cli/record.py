@@ -9,12 +9,12 @@ from typing import Annotated
 import msgspec
 import typer
 
-from resurgam.capture.secrets import MASK, is_literal, masked, says_secret
 from resurgam.cli import output
 from resurgam.cli.context import DEFAULT_MANIFEST, Context, JsonOption, ManifestOption
 from resurgam.errors import NotFound, ResurgamError, TargetRefused, UsageError
 from resurgam.model.nearest import did_you_mean
 from resurgam.model.point import Observation
+from resurgam.model.secrets import masking
 from resurgam.model.system import REFERENCE, Json, Probe, System
 from resurgam.probes.agent import RECORDED, AgentProbe
 from resurgam.probes.registry import probe_for
@@ -62,19 +62,6 @@ def record(
         return 0
     output.line(f"{len(hidden)} lines in {into}")
     return 0
-
-
-def masking(value: Json, secrets: list[str], under: str = "") -> Json:
-    """``value`` with what is a secret by its name, by its form, or by being one of ``secrets``, as ``***``."""
-    if isinstance(value, dict):
-        return {name: masking(member, secrets, name) for name, member in value.items()}
-    if isinstance(value, list):
-        return [masking(member, secrets, under) for member in value]
-    if isinstance(value, str):
-        for secret in secrets:
-            value = value.replace(secret, MASK)
-        return masked(value, under)
-    return MASK if says_secret(under) and is_literal(value) else value
 
 
 def secrets_of(spec: Probe) -> list[str]:

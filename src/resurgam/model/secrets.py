@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 
-from resurgam.model.system import REFERENCE
+from resurgam.model.system import REFERENCE, Json
 
 _SAYS_SO = re.compile(
     r"(^|[_.\- ])(password|passwd|passphrase|pwd|secret|token|credentials?|(api|access|private|secret|signing)[_-]?key)$",
@@ -87,6 +87,19 @@ def masked(text: str, under: str = "") -> str:
     text = _KEY_BLOCK.sub(MASK, _PASSWORD_IN_URL.sub(rf"\1{MASK}@", text))
     text = _TOKEN.sub(MASK, text)
     return _ASSIGNED.sub(_masked_value, text)
+
+
+def masking(value: Json, secrets: list[str], under: str = "") -> Json:
+    """``value`` with what is a secret by its name, by its form, or by being one of ``secrets``, as ``***``."""
+    if isinstance(value, dict):
+        return {name: masking(member, secrets, name) for name, member in value.items()}
+    if isinstance(value, list):
+        return [masking(member, secrets, under) for member in value]
+    if isinstance(value, str):
+        for secret in secrets:
+            value = value.replace(secret, MASK)
+        return masked(value, under)
+    return MASK if says_secret(under) and is_literal(value) else value
 
 
 def _masked_value(match: re.Match[str]) -> str:
