@@ -390,6 +390,16 @@ def test_p3_a_host_that_forgot_everything_captures_on(world: World) -> None:
 
 
 @needs_isolation
+def test_where_no_point_is_named_the_latest_is_meant(world: World) -> None:
+    world.capture()
+    latest = world.capture()
+    assert world.run("show", "--json").json["id"] == latest
+    assert world.run("restore", "--into", world.place("out"), "--json").json["point"] == latest
+    assert world.run("verify", "--json").json["verdict"]["point"] == latest
+    assert world.run("report", "--json").json["point"] == latest
+    assert world.run("export", "--native", "--into", world.place("plain"), "--json").json["point"] == latest
+
+
 def test_status_points_and_show_tell_the_same_story(world: World) -> None:
     empty = world.run("status")
     assert empty.code == 23  # rpo is promised, and there is nothing

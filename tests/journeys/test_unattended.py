@@ -144,8 +144,8 @@ def test_two_at_a_time_are_not_run(world: World) -> None:
 @pytest.mark.parametrize(
     "words",
     [
-        (),
         ("latest", "--latest-unproven"),
+        ("--within", "10m"),
         ("latest", "--within", "10m"),
         ("--latest-unproven", "--live"),
         ("--latest-unproven", "--into", "x"),

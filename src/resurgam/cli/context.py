@@ -36,6 +36,7 @@ PointArgument = Annotated[
     str, typer.Argument(help="The beginning of a point's id, `latest`, or a time such as 2026-11-21T04:00.")
 ]
 DEFAULT_MANIFEST = "resurgam.yaml"
+LATEST = "latest"  # the point that is meant where none is named
 
 
 @dataclass

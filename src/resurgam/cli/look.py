@@ -12,6 +12,7 @@ import typer
 from resurgam.cli import output
 from resurgam.cli.context import (
     DEFAULT_MANIFEST,
+    LATEST,
     Context,
     JsonOption,
     KeysOption,
@@ -96,8 +97,8 @@ def open_(
 
 
 def export(
-    point: PointArgument,
     into: Annotated[str, typer.Option("--into", help="A folder that does not exist yet.")],
+    point: PointArgument = LATEST,
     native: Annotated[bool, typer.Option("--native", help="Each component as its own store keeps it.")] = False,
     manifest: ManifestOption = DEFAULT_MANIFEST,
     vault: VaultOption = None,

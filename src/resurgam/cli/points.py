@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from resurgam.cli import output
 from resurgam.cli.context import (
     DEFAULT_MANIFEST,
+    LATEST,
     Context,
     JsonOption,
     KeysOption,
@@ -66,7 +67,7 @@ def points(
 
 
 def show(
-    point: PointArgument,
+    point: PointArgument = LATEST,
     manifest: ManifestOption = DEFAULT_MANIFEST,
     vault: VaultOption = None,
     keys: KeysOption = None,

@@ -12,6 +12,7 @@ import typer
 from resurgam.cli import output
 from resurgam.cli.context import (
     DEFAULT_MANIFEST,
+    LATEST,
     Context,
     JsonOption,
     KeysOption,
@@ -35,7 +36,7 @@ JunitOption = Annotated[
 
 
 def report(
-    point: PointArgument,
+    point: PointArgument = LATEST,
     html: HtmlOption = None,
     junit: JunitOption = None,
     redact: Annotated[

@@ -11,6 +11,7 @@ import typer
 from resurgam.cli import output
 from resurgam.cli.context import (
     DEFAULT_MANIFEST,
+    LATEST,
     Context,
     JsonOption,
     KeysOption,
@@ -41,8 +42,8 @@ reference_app = typer.Typer(
 
 
 def restore(
-    point: PointArgument,
     into: Annotated[str, typer.Option("--into", help="A folder that does not exist yet.")],
+    point: PointArgument = LATEST,
     component: Annotated[list[str] | None, typer.Option(help="Only this component; may be given again.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and do nothing.")] = False,
     manifest: ManifestOption = DEFAULT_MANIFEST,
@@ -56,7 +57,7 @@ def restore(
 
     Examples:
 
-        resurgam restore latest --into /srv/look
+        resurgam restore --into /srv/look
 
         resurgam restore 3fa9 --into out --component documents
 

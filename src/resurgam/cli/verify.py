@@ -9,6 +9,7 @@ import typer
 from resurgam.cli import output
 from resurgam.cli.context import (
     DEFAULT_MANIFEST,
+    LATEST,
     Context,
     JsonOption,
     KeysOption,
@@ -37,7 +38,10 @@ _EXIT = {Judgement.DIFFERENT: EXIT_DIFFERENT, Judgement.INCONCLUSIVE: EXIT_INCON
 
 def verify(
     point: Annotated[
-        str | None, typer.Argument(help="The beginning of a point's id, `latest`, or a time such as 2026-11-21T04:00.")
+        str | None,
+        typer.Argument(
+            help="The beginning of a point's id, `latest` (meant where none is named), or a time such as 2026-11-21T04:00."
+        ),
     ] = None,
     into: Annotated[
         str | None, typer.Option("--into", help="Keep the judged copies in this folder, to promote them.")
@@ -71,7 +75,9 @@ def verify(
 
     Examples:
 
-        resurgam verify latest
+        resurgam verify
+
+        resurgam verify 3fa9
 
         resurgam verify latest --into /srv/recovered && resurgam promote /srv/recovered
 
@@ -85,7 +91,9 @@ def verify(
     _require_one_meaning(point, into, live, latest_unproven, seconds)
     context = Context(manifest, vault, keys)
     chosen = (
-        unattended.newest_unproven(context.repository, context.system_name) if point is None else context.point(point)
+        unattended.newest_unproven(context.repository, context.system_name)
+        if latest_unproven
+        else context.point(point or LATEST)
     )
     if chosen is None:
         return _nothing_to_prove(context, json)
@@ -93,7 +101,7 @@ def verify(
         verdict, found = _judged_live(context, chosen, report=html is not None or junit is not None)
         show_verdict(verdict, json)
     else:
-        proof = _proven(context, chosen, into, seconds, unattended_run=point is None, json=json)
+        proof = _proven(context, chosen, into, seconds, unattended_run=latest_unproven, json=json)
         verdict = proof.verdict
         _show(context, chosen, proof, json)
         wanted = html is not None or junit is not None
@@ -108,8 +116,8 @@ def _require_one_meaning(
     point: str | None, into: str | None, live: bool, latest_unproven: bool, within: float | None
 ) -> None:
     """Raises UsageError where the words do not go together."""
-    if (point is not None) == latest_unproven:
-        wrong, next_step = "Give one of: a point, --latest-unproven.", "See `resurgam verify --help`."
+    if point is not None and latest_unproven:
+        wrong, next_step = "A point and --latest-unproven name two points.", "Give one of the two."
     elif live and into is not None:
         wrong, next_step = (
             "--live restores nothing, so there is nothing to put --into a folder.",
