@@ -12,14 +12,15 @@ from pathlib import Path
 
 import pytest
 
-from resurgam.drivers import private
+from resurgam import private
+from resurgam.drivers import copying
 from resurgam.drivers.sqlite_open import no_space
 from resurgam.errors import StoreFull
 from tests.journeys.world import World
 
 HOLD = """
 import sys
-from resurgam.drivers.private import private_file
+from resurgam.private import private_file
 with private_file() as (descriptor, path):
     open(path, "w").write("personal data")
     print("ready", flush=True)
@@ -93,7 +94,7 @@ def test_a_full_disk_is_the_one_of_the_copies(temporary: Path, tmp_path: Path) -
         open("/dev/full", "wb") as full,
         pytest.raises(StoreFull, match=str(temporary)) as told,
     ):
-        private.copy_range(source.fileno(), full.fileno(), 1 << 20, 0, lambda: None)
+        copying.copy_range(source.fileno(), full.fileno(), 1 << 20, 0, lambda: None)
     assert "TMPDIR" in told.value.next_step
     assert "TMPDIR" not in no_space("/srv/notes.db").next_step, "a full disk of the store is another matter"
 
@@ -102,5 +103,5 @@ def test_a_copy_ends_where_the_source_does(tmp_path: Path) -> None:
     """A store that became shorter meanwhile is no endless loop, and its bytes begin where they were wanted."""
     (tmp_path / "store").write_bytes(b"words")
     with open(tmp_path / "store", "rb") as source, open(tmp_path / "copy", "w+b") as copy:
-        private.copy_range(source.fileno(), copy.fileno(), 100, 3, lambda: None)
+        copying.copy_range(source.fileno(), copy.fileno(), 100, 3, lambda: None)
         assert copy.read() == b"\0\0\0words"

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pytest
 
+from resurgam import private
 from resurgam.probes import runner as runner_module
 from resurgam.probes.base import MAX_OUTPUT, Completed
 from resurgam.probes.runner import CANNOT_RUN, NOT_FOUND, LiveRunner
@@ -152,3 +155,44 @@ def test_an_interrupt_kills_the_command(tmp_path: Path, monkeypatch: pytest.Monk
     with pytest.raises(KeyboardInterrupt):
         python("import os, time\nopen('pid', 'w').write(str(os.getpid()))\ntime.sleep(600)", tmp_path)
     assert not is_running(int((tmp_path / "pid").read_text()))
+
+
+ASKING = """
+import sys
+from resurgam.probes.runner import LiveRunner
+LiveRunner(sys.argv[1]).run([sys.executable, "-c", sys.argv[2]], timeout=60)
+"""
+KEEPING = """
+import os, time
+open(os.environ["HOME"] + "/personal", "w").write("an answer")
+with open("child.new", "w") as file:
+    file.write(f"{os.getpid()} {os.environ['HOME']}")
+os.rename("child.new", "child")
+time.sleep(600)
+"""
+
+
+def test_the_home_of_a_killed_run_goes_and_that_of_a_living_one_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """``kill -9`` while a command runs: what it wrote into its HOME is cleared away by the next capture or verification."""
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    monkeypatch.setenv("TMPDIR", str(temporary))
+    monkeypatch.setattr("tempfile.tempdir", None)
+    with subprocess.Popen([sys.executable, "-c", ASKING, str(tmp_path), KEEPING]) as process:
+        deadline = time.monotonic() + 20
+        while not (tmp_path / "child").exists() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        child, home = (tmp_path / "child").read_text().split()
+        try:
+            private.clear()
+            assert os.listdir(home) == ["personal"], "it is in use"
+            process.kill()
+            process.wait()
+            assert os.path.exists(f"{home}/personal")
+            private.clear()
+            assert os.listdir(temporary) == []
+        finally:
+            process.kill()
+            os.kill(int(child), signal.SIGKILL)

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import sqlite3
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from resurgam import private
 from resurgam.errors import ManifestError
 from resurgam.model.point import Observation
 from resurgam.model.system import Component, Json, Probe, System, VaultPlace
@@ -263,3 +266,45 @@ def test_a_wrong_question_is_the_manifests_fault(tmp_path: Path, spec: Probe, dr
     with pytest.raises(ManifestError) as caught:
         SqlProbe().check(spec, system(tmp_path / "x.db", driver))
     assert words in str(caught.value)
+
+
+ASKING = """
+import sys
+from resurgam.probes.runner import LiveRunner
+from resurgam.probes.sql import _directly
+_directly(sys.argv[1], sys.argv[2], LiveRunner("/"), 60)
+"""
+ENDLESS = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n, chunks"
+
+
+def test_the_private_copy_of_a_killed_question_goes(
+    writer: sqlite3.Connection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """``kill -9`` of who asks and of the child that copied a database with its log: the next to clear has the copy."""
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    monkeypatch.setenv("TMPDIR", str(temporary))
+    monkeypatch.setattr("tempfile.tempdir", None)
+    left = tmp_path / "left.db"
+    (live,) = (tmp_path / "a%20?b#").glob("live.db")
+    shutil.copy(live, left)
+    shutil.copy(f"{live}-wal", f"{left}-wal")  # and no -shm: nobody has it open
+    with subprocess.Popen([sys.executable, "-c", ASKING, str(left), ENDLESS]) as process:
+        try:
+            copy = _the_only(temporary, "resurgam-probe-*/*/copy.db-wal")
+            assert copy.read_bytes()
+            (child,) = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        finally:
+            process.kill()
+        os.kill(int(child), signal.SIGKILL)
+    assert copy.exists()
+    private.clear()
+    assert os.listdir(temporary) == []
+
+
+def _the_only(folder: Path, pattern: str) -> Path:
+    deadline = time.monotonic() + 20
+    while not (found := [path for path in folder.glob(pattern) if path.stat().st_size]) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    (path,) = found
+    return path

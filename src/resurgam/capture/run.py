@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from resurgam import private
 from resurgam.capture import barriers
 from resurgam.capture.cut import release, take
 from resurgam.capture.invariants import hold_invariants
 from resurgam.clock import Clock
-from resurgam.drivers import private
 from resurgam.drivers.base import Drivers
 from resurgam.model.point import Cut, Finding, Observation, Particulars, Severity, Witness
 from resurgam.model.system import Consistency, System

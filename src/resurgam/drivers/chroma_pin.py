@@ -30,11 +30,12 @@ from typing import NamedTuple
 from resurgam.clock import SystemClock
 from resurgam.drivers import sqlite_pin
 from resurgam.drivers.chroma_index import HEADER, LABELS, read_header
-from resurgam.drivers.private import copy_range, private_file
+from resurgam.drivers.copying import copy_range
 from resurgam.drivers.sqlite_open import SIDE_FILES, explain_os
 from resurgam.drivers.sqlite_pin import Writers
 from resurgam.errors import IntegrityError, LimitExceeded
 from resurgam.model.codec import to_msgpack
+from resurgam.private import private_file
 
 DATABASE_FILE = "chroma.sqlite3"
 SEGMENT = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")

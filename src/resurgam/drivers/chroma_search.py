@@ -14,10 +14,10 @@ from resurgam.drivers.base import Blob, Source
 from resurgam.drivers.chroma_pin import DATABASE_FILE, ChromaPin
 from resurgam.drivers.chroma_store import Collection
 from resurgam.drivers.chroma_view import View
-from resurgam.drivers.private import private_folder, room
 from resurgam.drivers.searching import Floats, Hit, Vectors
 from resurgam.errors import IntegrityError, MissingExtra, NotFound
 from resurgam.model.nearest import did_you_mean
+from resurgam.private import private_folder, room
 
 
 def collection_of(view: View, name: str, location: str) -> Collection:

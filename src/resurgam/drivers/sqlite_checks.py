@@ -16,11 +16,11 @@ import sqlite3
 from collections.abc import Iterator
 
 from resurgam.drivers.base import Blob
-from resurgam.drivers.private import private_file, room
 from resurgam.drivers.sqlite_image import Image
 from resurgam.drivers.sqlite_open import connect, primary_code
 from resurgam.drivers.sqlite_rows import DATABASE, quote
 from resurgam.model.point import Finding, Severity
+from resurgam.private import private_file, room
 
 FTS_LIMIT = 64 << 20
 _EXAMPLES = 20  # Finding.keys holds no more

@@ -18,7 +18,7 @@ import threading
 from contextlib import ExitStack
 
 from resurgam.clock import SystemClock
-from resurgam.drivers.private import copy_range, private_file
+from resurgam.drivers.copying import copy_range
 from resurgam.drivers.sqlite_image import Image, WalIndex, read_progress, read_wal_index
 from resurgam.drivers.sqlite_open import (
     BUSY_CODES,
@@ -32,6 +32,7 @@ from resurgam.drivers.sqlite_open import (
 from resurgam.errors import Busy, LimitExceeded, ResurgamError
 from resurgam.model.codec import to_msgpack
 from resurgam.model.system import Json
+from resurgam.private import private_file
 
 _SETTLE_SECONDS = 2.0  # a file changed this recently may change again within the same time stamp
 _clock = SystemClock()

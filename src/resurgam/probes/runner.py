@@ -1,10 +1,10 @@
 """Runs the owner's commands on the live system, as plain child processes.
 
 A command gets the same surroundings here and in the sandbox, so that what differs is the system and nothing else: an
-environment scrubbed to a short list, an empty private HOME that is gone afterwards, its own session, no open files. It is
-over when the process that was started ends, or its time does, or it has printed too much; whatever is left of its
-process group is then killed. A child that makes itself a session of its own escapes that here; the sandbox's process
-namespace holds it.
+environment scrubbed to a short list, an empty private HOME that is gone afterwards (``resurgam.private``: by ``kill -9`` too),
+its own session, no open files. It is over when the process that was started ends, or its time does, or it has printed too
+much; whatever is left of its process group is then killed. A child that makes itself a session of its own escapes that here;
+the sandbox's process namespace holds it.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ import re
 import selectors
 import signal
 import subprocess
-import tempfile
 import time
 from collections.abc import Iterable, Mapping, Sequence
 
 from resurgam.model.system import REFERENCE
+from resurgam.private import private_folder
 from resurgam.probes.base import MAX_OUTPUT, Completed
 
 CANNOT_RUN, NOT_FOUND = 126, 127  # as POSIX shells report it
@@ -39,8 +39,9 @@ class LiveRunner:
         self._root = root
 
     def run(
-        self, argv: Sequence[str], *, input: bytes = b"", env: Mapping[str, str] | None = None, timeout: float = 60.0
-    ) -> Completed:
+        self, argv: Sequence[str], *, input: bytes = b"", env: Mapping[str, str] | None = None, timeout: float = 60.0,
+        inherit: Sequence[int] = (),
+    ) -> Completed:  # fmt: skip
         """Run ``argv`` to its end; ``timeout`` is in seconds. Never raises for what the command does."""
         given = dict(env or {})
         names = {name: found[1] for name, value in given.items() if (found := REFERENCE.fullmatch(value))}
@@ -48,9 +49,10 @@ class LiveRunner:
         if unset:
             return Completed(CANNOT_RUN, b"", f"cannot be run: {', '.join(unset)} is not set".encode())
         secrets = {name: os.environ[source] for name, source in names.items()}
-        with tempfile.TemporaryDirectory(prefix="resurgam-probe-", ignore_cleanup_errors=True) as home:
+        with private_folder("probe") as home:
             environment = clean_environment(home) | given | secrets
-            done = run_child(argv, input=input, env=environment, cwd=self._root or None, timeout=timeout)
+            cwd = self._root or None
+            done = run_child(argv, input=input, env=environment, cwd=cwd, timeout=timeout, inherit=inherit)
         return dataclasses.replace(done, errors=_without(done.errors, secrets.values()))
 
 
@@ -61,9 +63,11 @@ def clean_environment(home: str) -> dict[str, str]:
 
 
 def run_child(
-    argv: Sequence[str], *, input: bytes, env: Mapping[str, str], cwd: str | None, timeout: float
-) -> Completed:
-    """Run ``argv`` in exactly the environment ``env`` and kill its process group at the end, whatever that was."""
+    argv: Sequence[str], *, input: bytes, env: Mapping[str, str], cwd: str | None, timeout: float,
+    inherit: Sequence[int] = (),
+) -> Completed:  # fmt: skip
+    """Run ``argv`` in exactly the environment ``env`` and kill its process group at the end, whatever that was. Of open
+    descriptors it gets those in ``inherit`` only."""
     try:
         process = subprocess.Popen(
             list(argv),
@@ -74,6 +78,7 @@ def run_child(
             env=dict(env),
             cwd=cwd,
             start_new_session=True,
+            pass_fds=tuple(inherit),
         )
     except (OSError, ValueError) as error:  # not there, not executable, no such folder; a NUL in an argument
         code = NOT_FOUND if isinstance(error, FileNotFoundError) else CANNOT_RUN

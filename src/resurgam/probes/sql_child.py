@@ -10,7 +10,8 @@ How to read without a trace (SQLite's "Write-Ahead Logging", section "Read-Only 
   ``readonly_shm=1`` it maps it read-only, or builds the index in memory where nobody keeps the ``-shm`` up to date.
 * WAL, with no ``-wal`` or an empty one: the file is the whole truth. ``immutable=1`` keeps SQLite from creating both
   beside it; since it also takes no locks, the answer holds only if the file stood still meanwhile, else it is asked again.
-* WAL, with a ``-wal`` and no ``-shm``: nobody has it open; both are copied and the copy is asked.
+* WAL, with a ``-wal`` and no ``-shm``: nobody has it open; both are copied and the copy is asked. The copy lies among the
+  temporary files that the Runner gives, in a folder that is cleared away also when both were killed (``resurgam.private``).
 
 What JSON cannot say is encoded: bytes, and text that is not UTF-8, as ``{"$bytes": hex}``; infinities as strings.
 """

@@ -114,8 +114,8 @@ def redacted(report: Report) -> Report:
         report,
         redacted=True,
         probes=tuple(probe(found) for found in report.probes),
-        components=tuple(msgspec.structs.replace(c, why=_without_words(c.why)) for c in report.components),
-        unjudged=tuple((name, _without_words(why)) for name, why in report.unjudged),
+        components=tuple(msgspec.structs.replace(c, why=without_words(c.why)) for c in report.components),
+        unjudged=tuple((name, without_words(why)) for name, why in report.unjudged),
         findings=tuple(msgspec.structs.replace(f, keys=(LEFT_OUT,) if f.keys else ()) for f in report.findings),
     )
 
@@ -128,7 +128,7 @@ def _redacted(judged: Judged, number: dict[str, str]) -> Judged:
 
     return msgspec.structs.replace(
         judged,
-        reason=_without_words(judged.reason),
+        reason=without_words(judged.reason),
         changes=tuple(map(change, judged.changes)),
         within=tuple(map(change, judged.within)),
         flaky=tuple(number[name] for name in judged.flaky),
@@ -136,7 +136,7 @@ def _redacted(judged: Judged, number: dict[str, str]) -> Judged:
     )
 
 
-def _without_words(text: str) -> str:
+def without_words(text: str) -> str:
     """``text`` without what a failed program said: that stands in parentheses, or after "it said"."""
     return re.sub(r"; it said: .*", f"; it said: {LEFT_OUT}", re.sub(r"\(.*\)", LEFT_OUT, text))
 

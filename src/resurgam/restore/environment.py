@@ -26,12 +26,12 @@ from resurgam.clock import Clock
 from resurgam.drivers.base import Blob
 from resurgam.drivers.environment import EnvironmentDriver, captured
 from resurgam.drivers.environment_form import ENVIRONMENT, Environment, Package, decoded
-from resurgam.drivers.private import sweep
 from resurgam.errors import Ambiguous, NotFound
 from resurgam.model.plan import Plan, Step
 from resurgam.model.point import Particulars, PointBody
 from resurgam.model.system import Component
 from resurgam.model.verdict import Judgement
+from resurgam.private import sweep
 from resurgam.restore import installing
 from resurgam.restore.run import require_target
 from resurgam.restore.switch import fsync_folder, outside

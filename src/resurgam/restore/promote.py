@@ -41,6 +41,7 @@ from resurgam.errors import Busy, IntegrityError, NotFound, ResurgamError, Usage
 from resurgam.model.plan import Plan
 from resurgam.model.system import Json, System
 from resurgam.probes.base import Runner
+from resurgam.proof.report import without_words
 from resurgam.restore import candidate, carry, stage, state, switch
 from resurgam.restore import intent as journal
 from resurgam.restore.holders import require_idle
@@ -440,7 +441,7 @@ def _facts(intent: Intent) -> Facts:
         "started": intent.started,
         "components": [place.component for place in intent.places],
         "unverified": intent.unverified,
-        "why": intent.why,
+        "why": without_words(intent.why),  # a signed record holds no answer's text
     }
 
 

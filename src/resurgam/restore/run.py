@@ -15,10 +15,10 @@ from collections.abc import Callable, Iterator
 
 from resurgam.clock import Clock
 from resurgam.drivers.base import Blob, Drivers, Item
-from resurgam.drivers.private import sweep
 from resurgam.errors import Busy, NotFound, TargetRefused
 from resurgam.model.point import Particulars, PointBody
 from resurgam.model.system import Component, System
+from resurgam.private import sweep
 from resurgam.restore.plan import restore_order
 from resurgam.restore.state import Copy, Event, Restored, place_of, save
 from resurgam.restore.switch import fsync_folder, outside

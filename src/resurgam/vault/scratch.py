@@ -5,7 +5,7 @@
 
 What lies here may be a whole decrypted system, so it is not put into a temporary folder that nobody clears: all uses
 share one folder of this host's state, each holds its own locked while it lives, and each first removes those that
-nobody holds any more (``drivers.private``).
+nobody holds any more (``resurgam.private``).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from resurgam.drivers.private import claim, clear, sweep
+from resurgam.private import claim, clear, sweep
 from resurgam.vault.host import state_home, told
 
 _OURS = re.compile(r"[a-z]+-[a-z0-9_]{8}")  # as tempfile.mkdtemp names them

@@ -1,8 +1,9 @@
-"""Private copies among the temporary files, which a killed process cannot leave behind for good.
+"""Private folders among the temporary files, which a killed process cannot leave behind for good.
 
-A copy of a store is as secret as the store. Where a library wants it under a name, it lies in a folder of mode 0700 that is locked
-while it lives; the kernel lets go of the lock when the process dies, by ``kill -9`` too, and then :func:`clear` may have it. Each
-capture clears them away before it begins, never within a freeze: writers do not wait for what a dead process left.
+A copy of a store is as secret as the store, and so is what a probe's command leaves in its HOME. Where a name is wanted, both
+lie in a folder of mode 0700 that is locked while it lives; the kernel lets go of the lock when the process dies, by ``kill -9``
+too, and then :func:`clear` may have it. Each capture and verification clears them away before it begins, never within a
+freeze: writers do not wait for what a dead process left.
 """
 
 from __future__ import annotations
@@ -13,28 +14,26 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
-from resurgam.drivers.base import write_fully
 from resurgam.errors import Busy, Denied, StoreFull
 
-_PREFIX = "resurgam-copy-"
-_COPIES = re.compile(_PREFIX + r"[a-z0-9_]{8}")  # as tempfile.mkdtemp names them
+_OURS = re.compile(r"resurgam-(?:copy|probe)-[a-z0-9_]{8}")  # as tempfile.mkdtemp names them
 _TRIES = 5  # times that a folder is made anew when another sweep was faster than our lock
-_STEP = 32 << 20
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
-_NO_RANGE_COPY = frozenset({errno.EXDEV, errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP, errno.EBADF, errno.EPERM})
 
 
 @contextmanager
-def private_folder() -> Iterator[str]:
+def private_folder(purpose: str = "copy") -> Iterator[str]:
     """An empty folder among the temporary files that only this user can open, removed at the end with all that is in it.
 
-    Raises StoreFull, OSError, Busy.
+    ``purpose`` is ``copy`` (of a store) or ``probe`` (the HOME of a command). Raises StoreFull, OSError, Busy.
     """
+    prefix = f"resurgam-{purpose}-"
+    assert _OURS.fullmatch(f"{prefix}________"), "nobody would clear it away"
     with room():
-        folder, lock = claim(tempfile.gettempdir(), _PREFIX)
+        folder, lock = claim(tempfile.gettempdir(), prefix)
     try:
         yield folder
     finally:
@@ -69,9 +68,9 @@ def private_file() -> Iterator[tuple[int, str]]:
 
 
 def clear() -> None:
-    """Remove the private copies of dead processes. Raises Denied where the folder of temporary files cannot be read."""
+    """Remove the private folders of dead processes. Raises Denied where the folder of temporary files cannot be read."""
     try:
-        sweep(tempfile.gettempdir(), _COPIES)
+        sweep(tempfile.gettempdir(), _OURS)
     except OSError as error:
         raise Denied(
             f"The folder of temporary files cannot be used: {error.strerror}.",
@@ -119,29 +118,3 @@ def sweep(home: str, names: re.Pattern[str]) -> None:
             continue
         finally:
             os.close(lock)
-
-
-def copy_range(source: int, target: int, size: int, start: int, still_allowed: Callable[[], None]) -> None:
-    """Copy the first ``size`` bytes of ``source`` to ``start`` in ``target``, a private copy; the kernel shares blocks if it can.
-
-    ``still_allowed`` is asked between steps, and raises where it may not go on. A source that became shorter ends the copy: the
-    caller looks at what it got. Raises StoreFull, OSError.
-    """
-    done, by_kernel = 0, hasattr(os, "copy_file_range")
-    while done < size:
-        still_allowed()
-        step = min(_STEP, size - done)
-        with room():
-            try:
-                copied = os.copy_file_range(source, target, step, done, start + done) if by_kernel else -1
-            except OSError as error:
-                if error.errno not in _NO_RANGE_COPY:
-                    raise
-                by_kernel, copied = False, -1
-            if copied < 0:
-                data = os.pread(source, step, done)
-                write_fully(target, memoryview(data), start + done)
-                copied = len(data)
-        if not copied:
-            return
-        done += copied
