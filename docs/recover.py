@@ -112,6 +112,13 @@ def decode(codec, data, raw):
     """Section 7."""
     if codec < 2:
         return zstandard.ZstdDecompressor().decompress(data, max_output_size=raw) if codec else data
+    if codec == 5:
+        count, at = raw // 256, -(-(raw // 256) // 8)
+        kept = [n for n in range(count) if data[n // 8] >> n % 8 & 1]
+        rest = zstandard.ZstdDecompressor().decompress(data[at + 256 * len(kept) :], max_output_size=raw)
+        for place, n in enumerate(kept):
+            rest = rest[: 256 * n] + data[at + 256 * place : at + 256 * place + 256] + rest[256 * n :]
+        return rest
     width = 4 if codec == 3 else 2
     count, planes, at = raw // width, [], 4 * (3 if width == 4 else 2)
     for number, size in enumerate((count, count, 2 * count)[: at // 4]):

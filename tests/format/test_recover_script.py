@@ -17,7 +17,7 @@ from resurgam.stores.local import LocalStore
 from tests.support import World
 
 SCRIPT = Path(__file__).parents[2] / "docs" / "recover.py"
-LINES = 150
+LINES = 160
 Files = dict[bytes, bytes]
 
 
@@ -29,12 +29,15 @@ def content() -> Files:
     tensor = b'{"w":{"dtype":"F32","shape":[400000],"data_offsets":[0,1600000]}}'
     halves = (floats.view("<u4") >> 16).astype("<u2").tobytes()
     brains = b'{"w":{"dtype":"BF16","shape":[400000],"data_offsets":[0,800000]}}'
+    row = b"".join(rng.bytes(1536) + b"a row of a table, said in words " * 90 for _ in range(300))
+    database = b"SQLite format 3\x00\x10\x00" + row[:-18] + b"the last of it"
     words = " ".join(random.Random(7).choices(("vault", "point", "probe", "cut"), k=200_000)).encode()
     files = {
         b"empty": b"",
         b"f32.safetensors": struct.pack("<Q", len(tensor)) + tensor + floats.tobytes(),
         b"bf16.safetensors": struct.pack("<Q", len(brains)) + brains + halves,
         b"large.bin": rng.bytes(48 << 20),  # more than 64 chunks: its list lies in pages of its own
+        b"rows.db": database,
         b"text.txt": words,
         b"name-\xff": b"not UTF-8",
     }

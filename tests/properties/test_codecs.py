@@ -15,7 +15,12 @@ from resurgam.vault.tensors import Dtype
 runs = st.lists(
     st.tuples(st.binary(min_size=1, max_size=24), st.integers(1, 400)).map(lambda run: run[0] * run[1]), max_size=8
 )
-raws = st.one_of(st.binary(max_size=2000), runs.map(b"".join))
+mixed = st.lists(st.tuples(st.randoms(use_true_random=False), st.binary(max_size=300)), max_size=8)
+raws = st.one_of(
+    st.binary(max_size=2000),
+    runs.map(b"".join),
+    mixed.map(lambda parts: b"".join(random.randbytes(600) + text * 3 for random, text in parts)),
+)
 
 
 @settings(deadline=None, max_examples=400)
@@ -41,7 +46,7 @@ def attempt(codec: int, encoded: bytes, raw_length: int) -> None:
 
 
 @settings(deadline=None, max_examples=400)
-@given(codec=st.integers(0, 6), encoded=st.binary(max_size=300), raw_length=st.integers(0, 5000))
+@given(codec=st.integers(0, 7), encoded=st.binary(max_size=300), raw_length=st.integers(0, 5000))
 def test_random_bytes_are_refused_or_decoded_in_bounds(codec: int, encoded: bytes, raw_length: int) -> None:
     """P12."""
     attempt(codec, encoded, raw_length)
