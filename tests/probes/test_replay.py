@@ -210,8 +210,9 @@ def test_a_recording_keeps_to_its_budget(root: Path, provider: str) -> None:
     (hosted,) = system.hosted
     small = msgspec.structs.replace(system, hosted=(msgspec.structs.replace(hosted, budget=Budget(requests=1)),))
     asked = msgspec.structs.replace(small, hosted=(msgspec.structs.replace(hosted, url=hosted.stand_in),))
-    seen = ask(asked, HostedRunner(LiveRunner(system.root), small, recording=True))
-    assert "forwarded: 1 request, refused: 1 request" in str(seen.error)
+    seen = ask(asked, HostedRunner(LiveRunner(system.root), small, through=small.hosted, recording=True))
+    assert "through the proxy: 1 request, " in str(seen.error)
+    assert ", refused: 1 request" in str(seen.error)
     assert (root / "asked").read_text().count("\n") == 1
 
 

@@ -38,6 +38,7 @@ from resurgam.errors import ManifestError
 from resurgam.model.codec import require_format
 from resurgam.model.secrets import found_in_arguments, found_in_text, is_literal, says_secret
 from resurgam.model.system import (
+    REFERENCE,
     Barrier,
     Budget,
     Component,
@@ -55,7 +56,7 @@ from resurgam.model.system import (
 )
 from resurgam.probes import registry as probes
 from resurgam.probes.predict import LOADERS
-from resurgam.probes.replay import HOSTED_MODES
+from resurgam.probes.replay import ALLOWED, HOSTED_MODES
 from resurgam.probes.replay import check as check_hosted
 from resurgam.probes.retrieval import MODES
 
@@ -153,13 +154,19 @@ HOSTED = Record("a hosted model", {
     "provider": Field(Text(), "Who runs it."),
     "model": Field(Text(), "What is expected to answer."),
     "revision": Field(Text(), "Its revision, as far as the provider lets it be pinned."),
-    "mode": Field(Choice("a mode", HOSTED_MODES), "What a copy gets in its place: `refuse` (unless said) or `replay`."),
+    "mode": Field(Choice("a mode", HOSTED_MODES), "What a copy gets in its place: `refuse` (unless said), `replay` or `proxy`."),
     "recording": Field(Anything(from_file=True), "What `probes record --hosted` wrote: {file: path} of .jsonl."),
+    "allow": Field(ListOf(Text("a method and a path, such as POST /v1/chat", ALLOWED), distinct=True, filled=True),
+                   "What the proxy lets through; `/*` at the end stands for all below."),
+    "key": Field(Text("a reference to the credential, ${NAME}", REFERENCE.pattern),
+                 "The credential that the proxy puts in; looked up when it asks, never given to a copy."),
+    "header": Field(Text("the name of a header", r"[A-Za-z][A-Za-z0-9-]{0,63}"),
+                    "The header that carries the key alone; `Authorization: Bearer` unless said."),
     "budget": Field(Record("a budget", {
         "requests": Field(_many, "Requests; 1000 unless said."),
         "bytes": Field(_many, "Bytes, both ways; 64000000 unless said."),
         "seconds": Field(Duration(), "Time spent answering; `600s` unless said."),
-    }), "The most that a recording may ask of it."),
+    }), "The most that one verification through the proxy, or one recording, may ask of it."),
 })  # fmt: skip
 
 SYSTEM = Record("the manifest", {

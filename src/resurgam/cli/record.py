@@ -93,7 +93,9 @@ def _of_hosted(spec: Probe, system: System, name: str) -> list[Json]:
     one = next((hosted for hosted in system.hosted if hosted.name == name), None)
     if one is None:
         raise _missing(f"{name!r} is no hosted model of this system.", name, [h.name for h in system.hosted])
-    runner = HostedRunner(LiveRunner(system.root), msgspec.structs.replace(system, hosted=(one,)), recording=True)
+    runner = HostedRunner(
+        LiveRunner(system.root), msgspec.structs.replace(system, hosted=(one,)), through=(one,), recording=True
+    )
     # Its stand-in is asked in its place, so that the recording is made on the way.
     asked = tuple(msgspec.structs.replace(h, url=h.stand_in) if h is one else h for h in system.hosted)
     _answered(probe_for(spec.kind).ask(spec, msgspec.structs.replace(system, hosted=asked), runner))

@@ -139,7 +139,8 @@ class Probe(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Budget(msgspec.Struct, frozen=True, kw_only=True):
-    """The most that may be asked of a hosted model while it is recorded: requests, bytes (both ways), seconds of answering."""
+    """The most that may be asked of a hosted model by one verification or one recording: requests, bytes (both ways), seconds
+    of answering."""
 
     requests: int = 1000
     bytes: int = 64_000_000
@@ -148,8 +149,10 @@ class Budget(msgspec.Struct, frozen=True, kw_only=True):
 
 class Hosted(msgspec.Struct, frozen=True, kw_only=True):
     """A model or tool that others run, which no restore brings back. ``url`` is the one address that may be asked; ``provider``,
-    ``model`` and ``revision`` pin what is expected to answer there. ``mode`` says what a copy gets in its place: ``refuse``, or
-    ``replay`` of ``recording`` (docs/probes.md tells its form)."""
+    ``model`` and ``revision`` pin what is expected to answer there. ``mode`` says what a copy gets in its place: ``refuse``,
+    ``replay`` of ``recording`` (docs/probes.md tells its form), or ``proxy``: requests that stand on ``allow`` ("METHOD /path") are
+    let through, within ``budget``. ``key`` refers to the credential that is put in then (``${NAME}``), as ``Authorization: Bearer``
+    or alone in the header that ``header`` names; no copy gets it (P6)."""
 
     name: str
     url: str
@@ -158,6 +161,9 @@ class Hosted(msgspec.Struct, frozen=True, kw_only=True):
     revision: str = ""
     mode: str = "refuse"
     recording: Json = None
+    allow: tuple[str, ...] = ()
+    key: str = ""
+    header: str = ""
     budget: Budget = Budget()
 
     @property

@@ -15,6 +15,7 @@ from __future__ import annotations
 import json
 import math
 import signal
+from collections.abc import Sequence
 
 from resurgam.model.point import Observation
 from resurgam.model.system import Json
@@ -39,6 +40,32 @@ def observation_of(spec: ProbeSpec, done: Completed, seconds: float) -> Observat
         except ValueError as rubbish:
             error = f"its output is no answer: {rubbish}"
     return Observation(probe=spec.name, error=error + _last_words(done.errors), seconds=seconds, by=by)
+
+
+def observations_of(specs: Sequence[ProbeSpec], done: Completed, seconds: float) -> list[Observation]:
+    """The answers to several probes that one command printed: ``{"together": {probe: {"answers": …} or {"error": sentence}}}``.
+    What went wrong with the command went wrong with all of them."""
+    together: Json = None
+    if not done.withheld and _failure(specs[0], done) is None:
+        try:
+            printed = _printed(done.output)
+            together = printed.get("together") if isinstance(printed, dict) else None
+        except ValueError:
+            pass  # told below, as of a command that answers one probe
+    if not isinstance(together, dict):
+        return [observation_of(spec, done, seconds) for spec in specs]
+    return [_one_of(spec, together.get(spec.name), seconds, dict(done.by)) for spec in specs]
+
+
+def _one_of(spec: ProbeSpec, printed: Json, seconds: float, by: dict[str, str]) -> Observation:
+    by = _by(printed) | by
+    error = printed.get("error") if isinstance(printed, dict) else None
+    if isinstance(error, str):
+        return Observation(probe=spec.name, error=printable(error), seconds=seconds, by=by)
+    try:
+        return Observation(probe=spec.name, answers=_answers(printed), seconds=seconds, by=by)
+    except ValueError as rubbish:
+        return Observation(probe=spec.name, error=f"its output is no answer: {rubbish}", seconds=seconds, by=by)
 
 
 def read_answers(output: bytes) -> dict[str, Json]:
@@ -70,8 +97,8 @@ def _answers(printed: Json) -> dict[str, Json]:
     answers = printed.get("answers") if isinstance(printed, dict) else None
     if not isinstance(answers, dict):
         raise ValueError('expected an object {"answers": {case: value, ...}}')  # noqa: TRY004 - a wrong value, not a wrong call
-    narrowed: dict[str, Json] = _narrowed(answers, MAX_DEPTH)
-    return narrowed
+    narrow: dict[str, Json] = narrowed(answers)
+    return narrow
 
 
 def _by(printed: Json) -> dict[str, str]:
@@ -108,14 +135,14 @@ def _without_duplicates(pairs: list[tuple[str, Json]]) -> dict[str, Json]:
     return members
 
 
-def _narrowed(value: Json, depth: int) -> Json:
-    """``value`` in its one form; see the module's docstring."""
+def narrowed(value: Json, depth: int = MAX_DEPTH) -> Json:
+    """``value`` in its one form; see the module's docstring. Raises ValueError where it has none."""
     if depth < 0:
         raise ValueError(f"nested deeper than {MAX_DEPTH}")
     if isinstance(value, dict):
-        return {_narrowed(name, 0): _narrowed(member, depth - 1) for name, member in value.items()}
+        return {narrowed(name, 0): narrowed(member, depth - 1) for name, member in value.items()}
     if isinstance(value, list):
-        return [_narrowed(member, depth - 1) for member in value]
+        return [narrowed(member, depth - 1) for member in value]
     if isinstance(value, str):
         if any("\ud800" <= c <= "\udfff" for c in value):
             raise ValueError("a string holds an unpaired surrogate")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from resurgam.model.point import Observation
 from resurgam.model.system import Probe as ProbeSpec
@@ -37,10 +37,12 @@ class Runner(Protocol):
     """Runs a command to its end, somewhere. Never through a shell."""
 
     def run(
-        self, argv: Sequence[str], *, input: bytes = b"", env: Mapping[str, str] | None = None, timeout: float = 60.0
-    ) -> Completed:
+        self, argv: Sequence[str], *, input: bytes = b"", env: Mapping[str, str] | None = None, timeout: float = 60.0,
+        inherit: Sequence[int] = (),
+    ) -> Completed:  # fmt: skip
         """``env`` is added to the runner's own clean environment; a value ``${NAME}`` is a reference to a secret, which the
-        live system's runner looks up and the sandbox's does not (P6). What the command does wrong is in Completed."""
+        live system's runner looks up and the sandbox's does not (P6). ``inherit`` are open descriptors that the command gets
+        under their own numbers; all others are closed. What the command does wrong is in Completed."""
         ...
 
 
@@ -59,4 +61,14 @@ class Probe(Protocol):
     def ask(self, spec: ProbeSpec, system: System, runner: Runner) -> Observation:
         """Ask ``system`` (bound to live places or to copies). What goes wrong in the asked system is an observation
         with ``error`` set, not an exception."""
+        ...
+
+
+@runtime_checkable
+class AsksTogether(Protocol):
+    """An optional port of a kind: puts several questions to a system at once, which share what each of them would cost alone."""
+
+    def ask_together(self, specs: Sequence[ProbeSpec], system: System, runner: Runner) -> Sequence[Observation]:
+        """One observation for each of ``specs``, in order, as ``ask`` would have made it. None stops the others (P4): one that
+        is no question of this kind, too, is an observation with ``error``."""
         ...

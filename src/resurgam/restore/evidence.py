@@ -9,13 +9,14 @@ from __future__ import annotations
 import msgspec
 
 from resurgam.errors import NotFound
+from resurgam.model.nearest import did_you_mean
 from resurgam.model.point import PointBody
-from resurgam.model.system import System
+from resurgam.model.system import Json, System
 from resurgam.model.verdict import Baseline, Verdict
 from resurgam.proof.judge import Yardsticks
 from resurgam.proof.report import Evidence, make_report
 from resurgam.proof.report_values import Report, Signed
-from resurgam.restore.verify import VerdictBody, yardsticks_of
+from resurgam.restore.verify import Exchanges, VerdictBody, yardsticks_of
 from resurgam.vault.records import Record, RecordType
 from resurgam.vault.repository import Repository, Sealed
 
@@ -48,6 +49,23 @@ def report_of(repository: Repository, sealed: Sealed) -> Report:
     )
     verdict = repository.document(body.document, Verdict, what=f"the verdict on point {sealed.body.id}")
     return make_report(sealed.body, particulars, verdict, evidence)
+
+
+def exchanges_of(repository: Repository, sealed: Sealed, name: str) -> list[Json]:
+    """What was said to the hosted model ``name`` through the proxy while ``sealed`` was judged last, in the form of a recording.
+
+    Raises NotFound where nothing was, Denied without a reader's key, IntegrityError.
+    """
+    judged = [record for record in repository.records(sealed.body.id) if record.type is RecordType.VERDICT]
+    chunk = judged[-1].read(VerdictBody).exchanges if judged else ""
+    said = repository.document(chunk, Exchanges, what="what was said through the proxy").said if chunk else {}
+    if name not in said:
+        raise NotFound(
+            f"Nothing was said to {name!r} through the proxy when point {sealed.body.id} was judged last.",
+            untouched="Nothing was written.",
+            next_step=did_you_mean(name, list(said)) if said else "Declare it `mode: proxy`, and verify.",
+        )
+    return said[name]
 
 
 def report_on_live(repository: Repository, sealed: Sealed, system: System, verdict: Verdict, made: str) -> Report:

@@ -2,7 +2,8 @@
 
 It is started by :mod:`resurgam.restore.sandbox` and is the only code between it and the command, so it stands alone:
 the standard library, no import of ours. SPEC is a JSON file: ``argv``, ``env``, ``cwd``, ``copies``, ``hide``, ``seal``,
-``keep``, ``parent`` and ``status``, the file that it reports to. Its life is three processes:
+``keep``, ``parent``, ``inherit`` (descriptors that are the command's alone) and ``status``, the file that it reports to. Its
+life is three processes:
 
     outer    makes the namespaces (mount, network, pid, ipc, uts; a user namespace first where it has not the rights),
              waits, and is what the sandbox kills; it dies with the sandbox
@@ -125,7 +126,9 @@ def _command(spec: dict[str, object]) -> int:
             os._exit(NOT_FOUND if isinstance(error, FileNotFoundError) else CANNOT_RUN)
         finally:
             os._exit(CANNOT_RUN)
-    for descriptor in (0, 1, 2):
+    inherited = spec["inherit"]
+    assert isinstance(inherited, list)
+    for descriptor in (0, 1, 2, *inherited):
         os.close(descriptor)  # the command's alone from here on
     while True:
         ended, how = os.wait()

@@ -102,8 +102,9 @@ class Sandbox:
         """Nothing outlives a command, so nothing is left to end."""
 
     def run(
-        self, argv: Sequence[str], *, input: bytes = b"", env: Mapping[str, str] | None = None, timeout: float = 60.0
-    ) -> Completed:
+        self, argv: Sequence[str], *, input: bytes = b"", env: Mapping[str, str] | None = None, timeout: float = 60.0,
+        inherit: Sequence[int] = (),
+    ) -> Completed:  # fmt: skip
         """Run ``argv`` behind the walls, in the system's root.
 
         Raises Denied where the walls cannot be built and isolation is required, or where they failed this time: then the
@@ -111,9 +112,9 @@ class Sandbox:
         """
         given = dict(env or {})
         if not self.isolation.isolated:
-            return self._unisolated(argv, input, given, timeout)
+            return self._unisolated(argv, input, given, timeout, inherit)
         with scratch("jail") as private:
-            done, said = _jailed(argv, input, given, self._root, self._copies, self._hidden, timeout, private)
+            done, said = _jailed(argv, input, given, self._root, self._copies, self._hidden, timeout, private, inherit)
         if "failed" in said:
             raise _denied(str(said["failed"]))
         if done.timed_out or done.overflowed:
@@ -125,12 +126,14 @@ class Sandbox:
         assert isinstance(code, int)
         return Completed(code, done.output, done.errors)
 
-    def _unisolated(self, argv: Sequence[str], input: bytes, env: dict[str, str], timeout: float) -> Completed:
+    def _unisolated(
+        self, argv: Sequence[str], input: bytes, env: dict[str, str], timeout: float, inherit: Sequence[int]
+    ) -> Completed:
         if self._required:
             raise _denied(self.isolation.reason)
         with scratch("home") as home:
             surroundings = clean_environment(home) | env
-            return run_child(argv, input=input, env=surroundings, cwd=self._root, timeout=timeout)
+            return run_child(argv, input=input, env=surroundings, cwd=self._root, timeout=timeout, inherit=inherit)
 
 
 def _jailed(
@@ -142,6 +145,7 @@ def _jailed(
     hide: Sequence[str],
     timeout: float,
     private: str,
+    inherit: Sequence[int] = (),
 ) -> tuple[Completed, dict[str, object]]:
     """Run the jail to its end; what the outer process left behind, and what the jail reported. It is told what to do by
     a file in the folder ``private``, which is not there inside, and reports to another."""
@@ -159,12 +163,13 @@ def _jailed(
         "keep": _needed(cwd),
         "parent": os.getpid(),
         "status": status,
+        "inherit": list(inherit),
     }
     with open(spec, "x", encoding="ascii") as file:
         json.dump(asked, file)  # ASCII: a name that is not UTF-8 keeps its surrogate escapes
     # -I and -S: neither the environment nor installed packages have a say in how the walls are built.
     command = [sys.executable, "-I", "-S", jail.__file__, spec]
-    done = run_child(command, input=input, env=clean_environment(private), cwd="/", timeout=timeout)
+    done = run_child(command, input=input, env=clean_environment(private), cwd="/", timeout=timeout, inherit=inherit)
     with open(status, "rb") as reports:
         said: dict[str, object] = {}
         for line in reports:

@@ -25,7 +25,7 @@ from resurgam.clock import Clock
 from resurgam.drivers.base import Drivers
 from resurgam.errors import NotFound, ResurgamError
 from resurgam.model.point import Particulars
-from resurgam.model.system import Isolation, System
+from resurgam.model.system import Hosted, Isolation, Json, System
 from resurgam.model.verdict import Baseline, IsolationReport, Judgement, Verdict
 from resurgam.probes.base import Runner
 from resurgam.probes.replay import HostedRunner
@@ -46,7 +46,8 @@ REPEATS = 1  # of a later restore: its baseline knows the noise
 class VerdictBody(msgspec.Struct, frozen=True, kw_only=True):
     """The signed part of a verdict. ``document`` is the chunk with the whole of it, ``fingerprints`` what was judged. What the
     copy answered is in the chunk ``observed``, by what it was judged in ``baseline`` and ``reference``, beside the point's own
-    witness; all are a :class:`Baseline`, and empty where there was none, or where an older release judged."""
+    witness; all are a :class:`Baseline`, and empty where there was none, or where an older release judged. ``exchanges`` is of
+    :class:`Exchanges`, where there were any."""
 
     judgement: int
     word: str
@@ -59,6 +60,14 @@ class VerdictBody(msgspec.Struct, frozen=True, kw_only=True):
     observed: str = ""
     baseline: str = ""
     reference: str = ""
+    exchanges: str = ""
+
+
+class Exchanges(msgspec.Struct, frozen=True, kw_only=True):
+    """What was said to hosted models through the proxy while a point was judged, by name, in the form of recordings and masked."""
+
+    point: str
+    said: dict[str, list[Json]]
 
 
 class Observed(msgspec.Struct, frozen=True, kw_only=True):
@@ -125,7 +134,8 @@ def verify(
         ):
             tell(f"asking {len(copies.probes)} probes, {'isolated' if box.isolation.isolated else 'NOT isolated'}")
             rounds = AA_RUNS if first_proof else REPEATS
-            runner = HostedRunner(box, copies)
+            through = let_through(copies, own) if box.isolation.isolated else ()
+            runner = HostedRunner(box, copies, through=through)
             runs = observe_repeatedly(copies, copies.probes, runner, rounds) if box.runs else ()
             changed = _changed(copies, restored, drivers) if runs else {}
             verdict = judge(
@@ -141,7 +151,8 @@ def verify(
             restored = msgspec.structs.replace(restored.judged(verdict), seconds=verdict.seconds)
             kept = box.isolation.isolated and not changed and _is_yardstick(verdict)
             observed = Baseline(point=body.id, runs=runs, probes=system.probes)
-            _record(repository, sealed, restored, verdict, observed, yardsticks, clock, is_yardstick=kept)
+            said = Exchanges(point=body.id, said=runner.recorded) if runner.recorded else None
+            _record(repository, sealed, restored, verdict, observed, yardsticks, said, clock, is_yardstick=kept)
             save(directory, restored)
     return Proof(verdict, restored, into)
 
@@ -203,6 +214,7 @@ def _record(
     verdict: Verdict,
     observed: Baseline,
     yardsticks: Yardsticks,
+    said: Exchanges | None,
     clock: Clock,
     *,
     is_yardstick: bool,
@@ -213,7 +225,11 @@ def _record(
         answers = writer.document(observed)
         by = {
             name: writer.document(found)  # equal documents are one chunk: this names what the vault holds
-            for name, found in (("baseline", yardsticks.baseline), ("reference", yardsticks.reference))
+            for name, found in (
+                ("baseline", yardsticks.baseline),
+                ("reference", yardsticks.reference),
+                ("exchanges", said),
+            )
             if found is not None
         }
         writer.flush()
@@ -242,6 +258,15 @@ def as_accepted_here(system: System, own: System | None) -> System:
     """P6, P9: a point that says ``best-effort`` does not decide what its commands may do here; this host's manifest must too."""
     accepted = own is not None and own.isolation is Isolation.BEST_EFFORT
     return system if accepted else msgspec.structs.replace(system, isolation=Isolation.REQUIRED)
+
+
+def let_through(system: System, own: System | None) -> tuple[Hosted, ...]:
+    """P6, P9: the hosted models that a copy of ``system`` may ask through the proxy, as this host's manifest declares them today. A
+    point cannot have this host's keys sent to an address of its own choice."""
+    if own is None or own.name != system.name:
+        return ()
+    wanted = {hosted.name for hosted in system.hosted if hosted.mode == "proxy"}
+    return tuple(hosted for hosted in own.hosted if hosted.mode == "proxy" and hosted.name in wanted)
 
 
 def unjudged_copies(directory: str, point: str, system: System, drivers: Drivers) -> Restored | None:
