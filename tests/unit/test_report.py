@@ -35,7 +35,7 @@ from resurgam.proof.report_junit import junit
 from resurgam.proof.report_page import page
 from resurgam.proof.report_svg import interval
 from resurgam.proof.report_values import Judged, Report, Signed
-from resurgam.proof.report_words import describe, likeness
+from resurgam.proof.report_words import describe, likeness, percent
 
 RANKED: Json = {"overlap": {"k": 10, "at_least": 1.0, "by": 0}}
 COMPONENTS = (
@@ -291,6 +291,11 @@ def test_likeness_is_a_share() -> None:
     assert likeness({"a": 1, "b": 1}, {"a": 1}) == 0.5
     assert likeness(10, 8) == 0.8
     assert (likeness("", "x"), likeness(None, 1), likeness(0, 0.0), likeness({}, {})) == (0.0, 0.0, 1.0, 1.0)
+
+
+def test_a_share_that_is_not_the_whole_is_not_called_the_whole() -> None:
+    """An answer of which one word in two hundred changed stands among those that differ."""
+    assert [percent(share) for share in (0.0, 0.994, 0.9951, 1.0)] == ["0 %", "99 %", "> 99 %", "100 %"]
 
 
 def test_what_was_not_judged_stands_in_a_list_of_its_own() -> None:

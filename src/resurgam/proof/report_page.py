@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from resurgam.errors import MissingExtra
 from resurgam.proof import report_svg
 from resurgam.proof.report_values import Report
-from resurgam.proof.report_words import figures_of_test, tested
+from resurgam.proof.report_words import figures_of_test, percent, tested
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -44,6 +44,7 @@ def page(report: Report) -> str:
         bar=lambda share: Markup(report_svg.bar(share, "restored")),  # noqa: S704
         tested=tested,
         figures=figures_of_test,
+        percent=percent,
         size=_size,
         ms=_duration,
         shown=SHOWN,

@@ -15,7 +15,7 @@ from html import escape
 from resurgam.model.verdict import Statistics
 from resurgam.proof.report_graph import Layout, layout
 from resurgam.proof.report_values import ComponentReport, Frozen, Score
-from resurgam.proof.report_words import tested
+from resurgam.proof.report_words import percent, tested
 
 WIDTH = 360
 BINS = 20
@@ -27,7 +27,7 @@ def bar(value: float, state: str) -> str:
     """A share of 0 to 1 as a bar."""
     filled = round(max(0.0, min(1.0, value)) * 100, 1)
     body = f'<rect class="track" width="100" height="10"/><rect class="{state}" width="{filled}" height="10"/>'
-    return _drawing(f"{value:.0%}", 100, 10, body, "bar", stretched=True)
+    return _drawing(percent(value), 100, 10, body, "bar", stretched=True)
 
 
 def distributions(scores: Sequence[Score]) -> str:
@@ -178,4 +178,4 @@ def _ms(seconds: float) -> str:
 
 
 def _worst_in_words(scores: Sequence[Score]) -> str:
-    return f"the least alike is {min(s.restored for s in scores):.0%}" if scores else "nothing was measured"
+    return f"the least alike is {percent(min(s.restored for s in scores))}" if scores else "nothing was measured"

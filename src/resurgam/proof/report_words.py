@@ -106,6 +106,11 @@ def likeness(expected: Json, got: Json, *, ranked: bool = False, by: str | int |
     return 0.0
 
 
+def percent(share: float) -> str:
+    """A share between 0 and 1; what is not quite the whole is not called 100 %."""
+    return "> 99 %" if 0.995 <= share < 1 else f"{share * 100:.0f} %"
+
+
 def tested(found: Statistics) -> str:
     """A test over all cases in a sentence: what was found, beside what is allowed."""
     low, high = found.interval
