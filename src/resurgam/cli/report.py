@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json as jsons
 import os
 import tempfile
 from typing import Annotated
@@ -20,10 +21,10 @@ from resurgam.cli.context import (
     PointArgument,
     VaultOption,
 )
-from resurgam.errors import Denied, NotFound, ResurgamError, StoreFull
+from resurgam.errors import Denied, NotFound, ResurgamError, StoreFull, UsageError
 from resurgam.proof.report import redacted
 from resurgam.proof.report_values import ProbeReport, Report
-from resurgam.restore.evidence import report_of
+from resurgam.restore.evidence import exchanges_of, report_of
 
 HtmlOption = Annotated[
     str | None,
@@ -42,6 +43,10 @@ def report(
     redact: Annotated[
         bool, typer.Option("--redact", help="Leave out answers, names of cases, and keys; counts and measures stay.")
     ] = False,
+    hosted: Annotated[
+        str | None,
+        typer.Option("--hosted", help="In its place print what was said to this hosted model through the proxy."),
+    ] = None,
     manifest: ManifestOption = DEFAULT_MANIFEST,
     vault: VaultOption = None,
     keys: KeysOption = None,
@@ -50,7 +55,7 @@ def report(
     """Show the newest verdict on a point with its evidence.
 
     Says how each answer changed, how each component stands, what was not judged and why, and who signed. The files are
-    readable by you alone: they hold what the system answered.
+    readable by you alone: they hold what the system answered. With --hosted: lines of JSON, a recording.
 
     Examples:
 
@@ -59,8 +64,12 @@ def report(
         resurgam report latest --html verdict.html
 
         resurgam report 3fa9 --redact --html for-the-auditor.html --junit verdict.xml
+
+        resurgam report latest --hosted llm > probes/llm.jsonl
     """
     context = Context(manifest, vault, keys)
+    if hosted is not None:
+        return _said(context, point, hosted, redact or html is not None or junit is not None)
     found = report_of(context.repository, context.point(point))
     if redact:
         found = redacted(found)
@@ -71,6 +80,19 @@ def report(
     _show(found)
     for path in written:
         output.line(f"  written: {path}")
+    return 0
+
+
+def _said(context: Context, point: str, hosted: str, more: bool) -> int:
+    """Print what was said to ``hosted`` as a recording."""
+    if more:
+        raise UsageError(
+            "--hosted prints a recording, which is no report to be written or redacted.",
+            untouched="Nothing was read.",
+            next_step="Give it alone.",
+        )
+    for line in exchanges_of(context.repository, context.point(point), hosted):
+        output.line(jsons.dumps(line))  # in ASCII: what a hosted model said steers no terminal
     return 0
 
 

@@ -28,8 +28,8 @@ from resurgam.model.point import Particulars
 from resurgam.model.system import Hosted, Isolation, Json, System
 from resurgam.model.verdict import Baseline, IsolationReport, Judgement, Verdict
 from resurgam.probes.base import Runner
-from resurgam.probes.replay import HostedRunner
-from resurgam.proof.judge import AA_RUNS, Yardsticks, judge
+from resurgam.probes.replay import ANSWERED_BY, HostedRunner
+from resurgam.proof.judge import AA_RUNS, Run, Yardsticks, judge
 from resurgam.proof.observe import observe_repeatedly
 from resurgam.restore.plan import replaceable
 from resurgam.restore.run import Progress, copies_of, require_target, restore
@@ -149,7 +149,7 @@ def verify(
                 changed=changed,
             )
             restored = msgspec.structs.replace(restored.judged(verdict), seconds=verdict.seconds)
-            kept = box.isolation.isolated and not changed and _is_yardstick(verdict)
+            kept = box.isolation.isolated and not changed and _is_yardstick(verdict) and not _in_vain(runs, through)
             observed = Baseline(point=body.id, runs=runs, probes=system.probes)
             said = Exchanges(point=body.id, said=runner.recorded) if runner.recorded else None
             _record(repository, sealed, restored, verdict, observed, yardsticks, said, clock, is_yardstick=kept)
@@ -252,6 +252,13 @@ def _record(
 
 def _is_yardstick(verdict: Verdict) -> bool:
     return verdict.first_proof and verdict.judgement is not Judgement.DIFFERENT
+
+
+def _in_vain(runs: Sequence[Run], through: Sequence[Hosted]) -> bool:
+    """Whether a hosted model was asked through the proxy and did not answer, or was beyond its budget. That passes; a baseline
+    that lacks those answers would stay."""
+    names = {ANSWERED_BY + hosted.name for hosted in through}
+    return any(not seen.asked and names & seen.by.keys() for run in runs for seen in run)
 
 
 def as_accepted_here(system: System, own: System | None) -> System:
