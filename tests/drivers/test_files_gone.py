@@ -37,11 +37,12 @@ class GoingAway(FilesDriver):
 def test_a_file_that_vanishes_before_it_is_read_is_a_finding(
     tmp_path: Path, size: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(files_reading, "SAFE_AGE", -(1 << 60))  # as if the files were old: those are opened late
+    monkeypatch.setattr(files_reading, "SAFE_AGE", -(1 << 60))  # as if the files were old
     live = tmp_path / "live"
     live.mkdir()
     for name in "abc":
         (live / name).write_bytes(name.encode() * size)
+    os.link(live / "b", tmp_path / "b again")  # what has several names is opened late
     clock, store, driver = ManualClock(), MemoryStore(), GoingAway()
     Repository.create(store, str(tmp_path / "keys"), "test", clock)
     repository = Repository(store, Keyring(str(tmp_path / "keys")))

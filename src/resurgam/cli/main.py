@@ -57,6 +57,7 @@ _VERBS = {
 _WRONG_WORDS: Any = next(base for base in typer.BadParameter.__mro__ if base.__name__ == "ClickException")
 
 
+_SELDOM = 20_000  # new objects between two looks for garbage: of what a capture makes, most stays until it ends
 _HELP = "See `--help` of this command."
 _KEPT = "what was sealed before stands, the rest will be reused or removed"
 
@@ -109,6 +110,7 @@ def _loading() -> Iterator[None]:
         yield
     finally:
         gc.freeze()
+        gc.set_threshold(_SELDOM)
         gc.enable()
         if ours:
             del os.environ["OPENBLAS_NUM_THREADS"]  # the commands that a manifest names are none of its business

@@ -45,7 +45,7 @@ def blobs(
 ) -> Iterator[Blob | K]:
     """The listing's entries as items, in its order; see ``SkipsKnown`` for ``known``. What cannot be had any more, or at all,
     goes to ``troubles``."""
-    items = _Items(listing)
+    items = _Items(listing, all_read=known is not nothing_known)
     for start in range(0, len(listing), _WINDOW):
         keys = listing.packed[start : start + _WINDOW]
         for key, remembered in zip(keys, known(keys), strict=True):
@@ -77,10 +77,10 @@ def _blob(items: _Items, entry: Entry, listing: Listing, troubles: Troubles) -> 
 
 
 class _Items:
-    """Makes items of entries; remembers the first name of each file that has several."""
+    """Makes items of entries; remembers the first name of each file that has several. ``all_read``: whoever gets one reads it."""
 
-    def __init__(self, listing: Listing) -> None:
-        self._listing = listing
+    def __init__(self, listing: Listing, all_read: bool) -> None:
+        self._listing, self._all_read = listing, all_read
         self._first_name: dict[tuple[int, int], bytes] = {}
         self._rights = _Rights()
 
@@ -110,13 +110,15 @@ class _Items:
             return Blob(entry.path, 0, _NOTHING, meta)
         if entry.blocks * 512 < entry.size:
             meta["s"] = True
-        add_extended(meta, where)
         if not self._rights.to_read(entry, where):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), where)
         source = LiveSource(where, entry, meta)
         stamp = stamp_of(entry, self._listing.began)
-        if stamp is None or not entry.size:
+        if stamp is None or not entry.size or (self._all_read and entry.links == 1):
             source.open()  # it will be read now in any case, and young files are the ones that vanish
+            source.add_extended()
+        else:
+            add_extended(meta, where)
         if entry.links > 1:
             self._first_name[inode] = entry.path
         return Blob(entry.path, entry.size, source, meta, stamp)
@@ -134,13 +136,15 @@ def stamp_of(entry: Entry, began: int) -> bytes | None:
     return LSTAT.pack(*entry[1:]) + (b"+" if entry.links > 1 else b"")
 
 
-def extended(where: bytes) -> list[list[bytes]]:
-    """Extended attributes (ACLs among them) as sorted pairs of name and value. Labels of SELinux are the host's own affair."""
+def extended(where: bytes | int) -> list[list[bytes]]:
+    """Extended attributes (ACLs among them) of a path, or of an open file, as sorted pairs of name and value. Labels of SELinux
+    are the host's own affair. Tells by FileNotFoundError that a path is gone."""
+    follow = isinstance(where, int)
     if not _HAS_EXTENDED:
-        os.lstat(where)  # the callers count on hearing that it is gone
+        os.stat(where, follow_symlinks=follow)
         return []
     try:
-        names = os.listxattr(where, follow_symlinks=False)
+        names = os.listxattr(where, follow_symlinks=follow)
     except OSError as error:
         if error.errno in {errno.ENOTSUP, errno.EPERM}:
             return []
@@ -151,15 +155,15 @@ def extended(where: bytes) -> list[list[bytes]]:
     for name in sorted(names):
         if name != "security.selinux":
             try:
-                pairs.append([os.fsencode(name), os.getxattr(where, name, follow_symlinks=False)])
+                pairs.append([os.fsencode(name), os.getxattr(where, name, follow_symlinks=follow)])
             except OSError as error:
                 if error.errno != errno.ENODATA:  # removed since they were listed
                     raise
     return pairs
 
 
-def add_extended(meta: dict[str, Json], where: bytes) -> None:
-    """Add extended attributes to ``meta`` where there are any. Tells by FileNotFoundError that the path is gone."""
+def add_extended(meta: dict[str, Json], where: bytes | int) -> None:
+    """Add to ``meta`` the extended attributes that ``extended`` finds, where there are any."""
     if pairs := extended(where):
         meta["x"] = pairs
 
@@ -200,6 +204,10 @@ class LiveSource:
                 if self._seen != self._listed:  # another file, or the same one changed, since it was listed
                     self._unsure = True
 
+    def add_extended(self) -> None:
+        """Of the open file, which the system finds sooner than a path."""
+        add_extended(self._meta, self._descriptor)
+
     def read_into(self, offset: int, buffer: memoryview) -> int:
         """See ``drivers.base.Source``. Raises NotFound, Denied, Unreachable."""
         try:
@@ -239,6 +247,8 @@ class LiveSource:
             else:
                 os.close(self._descriptor)
                 self._descriptor = descriptor
+            self._meta.pop("x", None)
+            self.add_extended()
             found = self._rest(found)
             self._meta.update(m=stat.S_IMODE(found.st_mode), t=found.st_mtime_ns)
 

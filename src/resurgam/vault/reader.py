@@ -27,6 +27,7 @@ from resurgam.vault.snapshots import Entry, Extent, SnapshotRoot, entries, exten
 
 THREADS = 4
 BATCH = 4 << 20  # bytes of a file that a thread restores at a time
+RUN = 1 << 20  # bytes that are written into a file at a time; threads meet at the interpreter's lock at each write
 AHEAD = 1 << 20  # bytes of a pack that are read at a time where one chunk follows the other
 _CACHED = 16  # decoded chunks kept: shared chunks of small files, and pages; at most a few MB each
 
@@ -41,6 +42,7 @@ class _Memory(threading.local):
         self.block = memoryview(bytearray(AHEAD))
         self.pack, self.start, self.end = "", 0, 0  # what of which pack ``block`` holds
         self.plain = memoryview(bytearray(AHEAD))
+        self.run = memoryview(bytearray(RUN))  # neighbours on their way into a file
 
 
 class ChunkReader:
@@ -88,6 +90,10 @@ class ChunkReader:
             raise _lost(chunk, "its bytes do not have its id")
         return data
 
+    def run(self) -> memoryview:
+        """Memory of this thread, of RUN bytes, in which nothing is kept."""
+        return self._memory.run
+
     def _read(self, place: Place, chunk: bytes) -> memoryview:
         """The frame at ``place``; and what follows it, where this thread is reading a pack from chunk to chunk."""
         memory, length = self._memory, FRAME + place.stored
@@ -132,8 +138,7 @@ class VaultSource:
         placed = self._placed()
         os.ftruncate(descriptor, self._entry.size)
         if len(placed) <= 2:
-            for start, extent in placed:
-                self._write(descriptor, start, extent)
+            self._write_all(descriptor, placed)
             return
         with ThreadPoolExecutor(THREADS, thread_name_prefix="restore") as pool:
             for _ in pool.map(lambda batch: self._write_all(descriptor, batch), _batches(placed)):
@@ -147,17 +152,31 @@ class VaultSource:
         """Nothing is held."""
 
     def _write_all(self, descriptor: int, batch: list[Placed]) -> None:
+        """Neighbours together, small ones by way of this thread's memory."""
+        run, begin, filled = self._reader.run(), 0, 0
         for start, extent in batch:
-            self._write(descriptor, start, extent)
+            piece = self._piece(extent)
+            zeros, small = not _any_byte(piece), len(piece) <= len(run) // 2
+            if filled and (zeros or not small or filled + len(piece) > len(run)):
+                write_fully(descriptor, run[:filled], begin)
+                filled = 0
+            if small and not zeros:
+                begin = begin if filled else start
+                run[filled : filled + len(piece)] = piece
+                filled += len(piece)
+            elif not zeros:
+                write_fully(descriptor, piece, start)
+        if filled:
+            write_fully(descriptor, run[:filled], begin)
 
-    def _write(self, descriptor: int, start: int, extent: Extent) -> None:
+    def _piece(self, extent: Extent) -> memoryview:
+        """The bytes of an extent, good until this thread asks for others."""
         chunk, skip, length = extent
         data = self._reader.fetch(chunk, Kind.DATA) if length >= _BIG else self._reader.get(chunk, Kind.DATA)
         piece = memoryview(data)[skip : skip + length]
         if len(piece) != length:
             raise _lost(chunk, "it is shorter than its entry says")
-        if _any_byte(piece):
-            write_fully(descriptor, piece, start)
+        return piece
 
     def _placed(self) -> list[Placed]:
         if self._extents is None:
