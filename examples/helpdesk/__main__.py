@@ -177,8 +177,9 @@ def _work(given: Given) -> int:
 def _strike(given: Given) -> int:
     from .harmless import HARMLESS
     from .incidents import INCIDENTS
+    from .wording import adopt
 
-    print((INCIDENTS | HARMLESS)[given.incident](given.dir))
+    print((INCIDENTS | HARMLESS | {"other-words": adopt})[given.incident](given.dir))
     return 0
 
 

@@ -6,8 +6,11 @@ is cited does not. ``HELPDESK_WORDING`` (any text) makes it repeat itself; witho
 
 from __future__ import annotations
 
+import json
 import os
 import random
+
+from .places import places_in, read
 
 SEED = "HELPDESK_WORDING"
 WAYS = (
@@ -18,6 +21,9 @@ WAYS = (
      "Before this is used in production, a second person has to read it.",
      "Let a second person read this before you act on it in production."),
 )  # fmt: skip
+SAMPLES = 8  # texts for a question
+MARGIN = 0.15  # how far two distributions of texts may be apart, of which 2 is the most
+OPENING = 100  # characters that are compared: what follows is quoted
 
 
 class Worded:
@@ -35,3 +41,38 @@ class Worded:
             if said is not None:
                 prompt = prompt.replace(said, chosen, 1)
         return prompt
+
+
+def adopt(home: str) -> str:
+    """From now on the desk in ``home`` has this writer, and a manifest that says what of an answer must stay: topic and sources
+    exactly, the wording as a distribution. It goes by a name of its own, since it is asked otherwise."""
+    import yaml
+
+    config = places_in(home)["config"]
+    _write(config, read(config).replace("writer: composed", "writer: worded", 1))
+    manifest = os.path.join(home, "resurgam.yaml")
+    said = yaml.safe_load(read(manifest))
+    golden = json.loads(read(os.path.join(home, "probes", "golden.json")))
+    texts = {case: question for case, question in golden.items() if isinstance(question, str)}
+    for name, asked in {"texts": texts, "threads": {c: q for c, q in golden.items() if c not in texts}}.items():
+        _write(os.path.join(home, "probes", f"{name}.json"), json.dumps(asked))
+    answers = said["probes"]["answers"]
+    said["system"] += "-in-other-words"
+    said["promotion"].pop("watch_probes", None)
+    sampled = {"run": [*answers["run"], "--samples", str(SAMPLES)], "ask": {"file": "probes/texts.json"}}
+    said["probes"] = {
+        "answers": answers
+        | {
+            "ask": {"file": "probes/texts.json"},
+            "tolerance": {"jsonpath": {"$.topic": "exact", "$.chunks": "exact"}},
+        },
+        "threads": answers | {"ask": {"file": "probes/threads.json"}},
+        "wording": answers | sampled | {"tolerance": {"text": {"margin": MARGIN, "characters": OPENING}}},
+    }
+    _write(manifest, yaml.safe_dump(said, sort_keys=False))
+    return f"each answer is worded otherwise now; topic and sources must stay, {SAMPLES} wordings are compared as a distribution"
+
+
+def _write(path: str, text: str) -> None:
+    with open(path, "w", encoding="utf-8") as file:
+        file.write(text)

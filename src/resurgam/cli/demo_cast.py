@@ -2,7 +2,7 @@
 data in which systems differ.
 
 The naive checks stand here too, since they are the same everywhere: what a backup job or a health page looks at, over the
-files, databases and models that a cast names. Files there and none smaller, no rows missing, ``quick_check`` passed, models
+files, databases and models that a cast names. Files there and none empty, no rows missing, ``quick_check`` passed, models
 that load.
 """
 
@@ -27,11 +27,13 @@ DETAIL = "      "  # what a line of a diff begins with that says more of the one
 
 
 class Watched(NamedTuple):
-    """What the naive checks look at, relative to the system's folder."""
+    """What the naive checks look at, relative to the system's folder. Of ``parts`` that are folders the files in them count, not
+    those further down, which Chroma and git name as they like. ``uncounted`` are tables that a store keeps for itself."""
 
     parts: tuple[str, ...]
     databases: tuple[str, ...]
     models: tuple[str, ...]
+    uncounted: tuple[str, ...] = ()
 
 
 class Check(NamedTuple):
@@ -70,22 +72,24 @@ class Trace(NamedTuple):
         )
 
 
-class Incident(NamedTuple):
-    """Something that happens to a system.
+class Act(NamedTuple):
+    """Something that happens to a copy of a system.
 
     ``strike`` does it in the folder that it is given, with the chunks that golden answers cite, and returns what it did.
-    ``noticed`` names the naive checks that see it. Where there is a ``trace``, the damage is captured too, as a schedule would
-    do; ``trace`` is in its diff to the point before, and ``broken`` is what the findings of that point say (nothing: it has
-    none). ``probed`` says whether the probes notice it.
+    ``noticed`` names the naive checks that see it. ``level`` is the lowest at which the verdict catches it; where that is empty,
+    nothing may be called different. With ``captured`` it was there before the capture: what is judged is a point of it, and where
+    it is a damage the reference alone can tell. ``traces`` are in the diff of that point to the one before. The ``few`` are
+    those that the impatient see.
     """
 
     name: str
     title: str
-    noticed: tuple[str, ...]
     strike: Callable[[Stage, str, Iterable[int]], str]
-    trace: Trace | None = None
-    broken: str = ""
-    probed: bool = True
+    noticed: tuple[str, ...] = ()
+    level: str = ""
+    captured: bool = False
+    traces: tuple[Trace, ...] = ()
+    few: bool = False
 
 
 class Cast(NamedTuple):
@@ -104,10 +108,16 @@ class Cast(NamedTuple):
     writers: tuple[str, ...]  # words that start customers' work
     ends_by: int  # the signal that ends it; 0: the end of its standard input
     written: Callable[[Json], str]  # what is told of what it wrote
-    agree: tuple[str, ...]  # words that ask whether its stores agree, for what no probe shows
+    levels: dict[str, str]  # what each probe asks for: rows, retrieval, model, answers
     watched: Watched
-    incidents: tuple[Incident, ...]
+    incidents: tuple[Act, ...]
+    harmless: tuple[Act, ...]
     ending: Callable[[Stage, int, str], None] | None = None  # a last act, on the system that was recovered last
+
+
+def moved(_stage: Stage, home: str, _cited: Iterable[int]) -> str:
+    """What befalls every copy, and here nothing else: it is another folder."""
+    return f"it is in {os.path.basename(home)} now, and nothing else has happened"
 
 
 def remember(home: str, watched: Watched) -> Remembered:
@@ -134,16 +144,16 @@ def traced(lines: list[str], traces: tuple[Trace, ...]) -> dict[Trace, list[str]
         for trace in traces:
             if trace not in found and trace.fits(heading, line):
                 details = lines[number + 1 : number + 1 + trace.details]
-                below = takewhile(lambda detail: detail.startswith(DETAIL), details)
-                found[trace] = [f"{heading}: {line.strip()}", *below]
+                below = takewhile(lambda detail: not detail or detail.startswith(DETAIL), details)
+                found[trace] = [f"{heading}: {line.strip()}", *filter(None, below)]
     return found
 
 
 def _files(home: str, watched: Watched, healthy: Remembered) -> Check:
     sizes = _sizes(home, watched)
-    short = [path for path, size in healthy.sizes.items() if sizes.get(path, -1) < size]
-    found = f"files missing or too small: {', '.join(short)}" if short else f"{len(sizes)} files, none smaller"
-    return Check("files", not short, found)
+    lost = [path for path, size in healthy.sizes.items() if sizes.get(path, 0) <= 0 < size]
+    found = f"files missing or empty: {', '.join(lost)}" if lost else f"{len(sizes)} files, none empty"
+    return Check("files", not lost, found)
 
 
 def _count(home: str, watched: Watched, healthy: Remembered) -> Check:
@@ -186,9 +196,9 @@ def _sizes(home: str, watched: Watched) -> dict[str, int]:
 
 
 def _paths(part: str) -> list[str]:
-    if os.path.isfile(part):
-        return [part]
-    return sorted(os.path.join(folder, name) for folder, _, names in os.walk(part) for name in names)
+    if not os.path.isdir(part):
+        return [part] if os.path.isfile(part) else []
+    return sorted(entry.path for entry in os.scandir(part) if entry.is_file())
 
 
 def _rows(home: str, watched: Watched) -> dict[str, int]:
@@ -198,7 +208,8 @@ def _rows(home: str, watched: Watched) -> dict[str, int]:
             tables = dict(database.execute("SELECT name, sql FROM sqlite_schema WHERE type = 'table'"))
             virtual = tuple(name for name, sql in tables.items() if (sql or "").startswith("CREATE VIRTUAL"))
             for table in sorted(tables):
-                if not table.startswith(virtual):  # an index's own tables, which no one counts
+                # an index's own tables, and a store's, which no one counts
+                if not table.startswith(virtual) and table not in watched.uncounted:
                     (rows[f"{path}:{table}"],) = database.execute(f'SELECT count(*) FROM "{table}"').fetchone()  # noqa: S608 (our own table names)
     return rows
 

@@ -1,4 +1,4 @@
-"""The handbook in ``resurgam demo``: a system of SQLite and files that any installation can run, and four real damages.
+"""The handbook in ``resurgam demo``: a system of SQLite and files that any installation can run, and five real damages.
 
 Each damage takes the folder of a handbook system, does what its name says, and tells in a sentence what it did.
 """
@@ -17,7 +17,7 @@ from safetensors import safe_open
 from safetensors.numpy import save_file
 
 from resurgam.cli import output
-from resurgam.cli.demo_cast import Cast, Incident, Watched
+from resurgam.cli.demo_cast import Act, Cast, Trace, Watched, moved
 from resurgam.model.system import Json
 
 DATABASE = "data/handbook.db"
@@ -91,6 +91,16 @@ def swap_weights(home: str) -> str:
     return f"{MODEL} holds other weights of the same shape ({shapes})"
 
 
+def vacuum(home: str) -> str:
+    """Write the database anew without its free pages, as maintenance does."""
+    path = os.path.join(home, DATABASE)
+    before = os.path.getsize(path)
+    with closing(sqlite3.connect(path, isolation_level=None)) as database:
+        database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        database.execute("VACUUM")
+    return f"{DATABASE} is vacuumed: {before:,} bytes are now {os.path.getsize(path):,}"
+
+
 def _twisted(text: str) -> str:
     head, tail = text[:_QUOTED], text[_QUOTED:]
     for word, other in _TWISTS:
@@ -117,20 +127,45 @@ def _written(told: Json) -> str:
 
 
 INCIDENTS = (
-    Incident(
+    Act(
         "ransomware",
         "The database is encrypted by ransomware",
-        ("row counts", "quick_check"),
         lambda _stage, home, _cited: encrypt(home),
+        ("row counts", "quick_check"),
+        level="rows",
+        few=True,
     ),
-    Incident("rows", f"{ROWS} rows are quietly changed", (), lambda _stage, home, cited: change_rows(home, cited)),
-    Incident("prompt", "A prompt is changed by one line", (), lambda _stage, home, _cited: change_prompt(home)),
-    Incident(
-        "weights",
+    Act(
+        "changed-rows",
+        f"{ROWS} rows are quietly changed",
+        lambda _stage, home, cited: change_rows(home, cited),
+        level="answers",
+    ),
+    Act(
+        "edited-prompt",
+        "A prompt is changed by one word",
+        lambda _stage, home, _cited: change_prompt(home),
+        level="answers",
+    ),
+    Act(
+        "swapped-router",
         "The model's weights are swapped for others of the same shape",
-        (),
         lambda _stage, home, _cited: swap_weights(home),
+        level="answers",
     ),
+    Act(
+        "captured-as-healthy",
+        "A prompt is changed, and then the system is captured as if it were healthy: only the reference can tell",
+        lambda _stage, home, _cited: change_prompt(home),
+        level="answers",
+        captured=True,
+        traces=(Trace("prompts", "~ answer.md", details=6),),
+        few=True,
+    ),
+)
+HARMLESS = (
+    Act("vacuum", "The database is vacuumed", lambda _stage, home, _cited: vacuum(home), few=True),
+    Act("other-path", "The system is moved to another folder", moved),
 )
 
 HANDBOOK = Cast(
@@ -147,7 +182,8 @@ HANDBOOK = Cast(
     writers=("write", "--rate", "200"),
     ends_by=signal.SIGTERM,
     written=_written,
-    agree=(),
+    levels={"sections": "rows", "plans": "rows", "strays": "rows", "golden": "answers"},
     watched=Watched(("data", "models", "prompts", "policies", "config"), (DATABASE,), (MODEL,)),
     incidents=INCIDENTS,
+    harmless=HARMLESS,
 )

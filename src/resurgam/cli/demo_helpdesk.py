@@ -1,7 +1,7 @@
-"""The helpdesk in ``resurgam demo``: a support agent with a vector index and a memory, and four damages that no count shows.
+"""The helpdesk in ``resurgam demo``: a support agent with a vector index and a memory; what befalls it, and what must not alarm.
 
-The damages are the helpdesk's own (``examples/helpdesk/incidents.py``), done by its own command in a process of its own: a folder
-of Chroma is not opened by whoever tells the story.
+Damages and maintenance are the helpdesk's own (``examples/helpdesk/incidents.py``, ``harmless.py``), done by its own command in a
+process of its own: a folder of Chroma is not opened by whoever tells the story.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import sqlite3
 from collections.abc import Callable, Iterable
 from contextlib import closing
 
-from resurgam.cli.demo_cast import Cast, Incident, Trace, Watched
+from resurgam.cli.demo_cast import Act, Cast, Trace, Watched, moved
 from resurgam.cli.demo_stage import Stage
 from resurgam.model.system import Json
 
@@ -39,8 +39,8 @@ def _written(told: Json) -> str:
     )
 
 
-def _struck(name: str) -> Callable[[Stage, str, Iterable[int]], str]:
-    return lambda stage, home, _cited: stage.application(home, "strike", name)
+def _struck(*names: str) -> Callable[[Stage, str, Iterable[int]], str]:
+    return lambda stage, home, _cited: "; ".join(stage.application(home, "strike", name) for name in names)
 
 
 def resume(stage: Stage, number: int, home: str) -> None:
@@ -60,28 +60,69 @@ def _states(path: str) -> dict[int, str]:
 
 
 INCIDENTS = (
-    Incident("vectors", "Some vectors are lost; every count is as before", (), _struck("missing-vectors")),
-    Incident(
-        "embedder",
-        "The embedder is swapped for another of the same name, shape and size",
-        (),
-        _struck("swapped-embedder"),
+    Act(
+        "lost-index",
+        "The index folder is removed by a clean-up",
+        _struck("lost-index"),
+        ("files", "row counts", "quick_check"),
+        level="retrieval",
+        few=True,
     ),
-    Incident(
-        "poison",
-        "A poisoned document is added through the agent, and captured too, as a schedule would",
-        (),
-        _struck("poisoned-document"),
-        trace=Trace("documents / chunks", "+"),
+    Act(
+        "encrypted-database",
+        "The documents are encrypted by ransomware",
+        _struck("encrypted-database"),
+        ("row counts", "quick_check"),
+        level="rows",
     ),
-    Incident(
-        "memory",
-        "A memory of the agent is rewritten, and captured too; no golden question shows it",
-        (),
-        _struck("corrupted-memory"),
-        trace=Trace("agent / memories", "~"),
-        broken="memories-cite-chunks",
-        probed=False,
+    Act(
+        "poisoned-chunks",
+        "Five chunks are added that capture a question which many ask, and lie",
+        _struck("poisoned-chunks"),
+        level="rows",
+    ),
+    Act("edited-prompt", "A prompt is edited by one word", _struck("edited-prompt"), level="answers", few=True),
+    Act(
+        "swapped-router",
+        "The router's weights are swapped for others of the same shape",
+        _struck("swapped-router"),
+        level="answers",
+    ),
+    Act(
+        "other-embedder",
+        "The index is rebuilt with another embedder, and all counts agree",
+        _struck("other-embedder"),
+        level="retrieval",
+    ),
+    Act("missing-vectors", "The graph (HNSW) lacks 2 % of the vectors", _struck("missing-vectors"), level="retrieval"),
+    Act(
+        "moved-memories",
+        "What the agent remembers of one customer is moved to another",
+        _struck("moved-memories"),
+        level="rows",
+    ),
+    Act("loosened-tool", "A tool's schema is loosened", _struck("loosened-tool"), level="rows"),
+    Act(
+        "captured-as-healthy",
+        "A prompt is edited and memories are moved, and then the system is captured as if it were healthy",
+        _struck("edited-prompt", "moved-memories"),
+        level="rows",
+        captured=True,
+        traces=(Trace("prompts", "~ answer.md", details=6),),
+        few=True,
+    ),
+)
+HARMLESS = (
+    Act("vacuum", "The documents' database is vacuumed", _struck("vacuum"), few=True),
+    Act("compaction", "The index's own database is compacted", _struck("compaction")),
+    Act("reordered-rows", "The memories are put in another order", _struck("reordered-rows")),
+    Act("rebuilt-index", "The index is rebuilt from the same chunks, in another order", _struck("rebuilt-index")),
+    Act("other-path", "The system is moved to another folder", moved),
+    Act(
+        "other-words",
+        "The writer says the same in other words each time, as a hosted model does",
+        _struck("other-words"),
+        captured=True,
     ),
 )
 
@@ -107,12 +148,18 @@ HELPDESK = Cast(
     writers=("load", "--writers", "3", "--rate", "20"),
     ends_by=0,
     written=_written,
-    agree=("agree",),
+    levels={
+        **dict.fromkeys(("memories", "sections", "strays", "offer"), "rows"),
+        **dict.fromkeys(("retrieval", "recall", "canaries", "reach"), "retrieval"),
+        **dict.fromkeys(("answers", "threads", "wording"), "answers"),
+    },
     watched=Watched(
         ("documents.db", "index", "embedder", "router", "prompts", "tools", "agent.db", "config.yaml"),
         ("documents.db", "agent.db", "index/chroma.sqlite3"),
         ("embedder/model.safetensors", "router/router.safetensors"),
+        ("acquire_write", "embeddings_queue", "embeddings_queue_config", "max_seq_id", "segments", "segment_metadata"),
     ),
     incidents=INCIDENTS,
+    harmless=HARMLESS,
     ending=resume,
 )

@@ -15,7 +15,8 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Self
 
 from resurgam.cli import output
 from resurgam.cli.context import DEFAULT_MANIFEST
@@ -23,10 +24,11 @@ from resurgam.errors import EXIT_DIFFERENT, EXIT_FINDINGS, EXIT_INCONCLUSIVE, No
 from resurgam.model.system import Json
 
 MARK = ".resurgam-demo"  # in a folder that a demo made, and that the next one may therefore remove
-PATIENCE = 120.0  # seconds for one command
+PATIENCE = 240.0  # seconds for one command
 
 _ANSWERS = {
     "verify": (EXIT_DIFFERENT, EXIT_INCONCLUSIVE),
+    "recover": (EXIT_DIFFERENT, EXIT_INCONCLUSIVE),
     "capture": (EXIT_FINDINGS,),
 }  # exit codes that are no failure
 
@@ -34,12 +36,15 @@ _ANSWERS = {
 @dataclass
 class Stage:
     """The demo's folder, and the name of the system that plays. ``quiet`` tells nothing; ``wrong`` gathers what went otherwise
-    than the story says."""
+    than the story says. ``host`` names the host whose notes Resurgam keeps: each copy is as on a machine of its own. ``held`` are
+    lines that wait to be told, None where nothing waits."""
 
     folder: str
     system: str = ""
     quiet: bool = False
     wrong: list[str] = field(default_factory=list)
+    host: str = "host"
+    held: list[tuple[str, str | None]] | None = None
 
     def heading(self, text: str) -> None:
         """Begin a part of the story."""
@@ -47,9 +52,22 @@ class Stage:
 
     def say(self, *lines: str, style: str | None = None, indent: str = "   ") -> None:
         """Tell something."""
-        if not self.quiet:
-            for text in lines:
-                output.line(f"{indent}{text}" if text else "", style=style)
+        told = [(f"{indent}{text}" if text else "", style) for text in lines]
+        if self.held is not None:
+            self.held += told
+        elif not self.quiet:
+            for text, its_style in told:
+                output.line(text, style=its_style)
+
+    def aside(self, host: str) -> Self:
+        """A stage for what is played beside other things, on a host of its own: what it tells waits for ``join``."""
+        return replace(self, wrong=[], host=host, held=[])
+
+    def join(self, aside: Stage) -> None:
+        """Tell what ``aside`` held, and keep what went wrong there."""
+        self.wrong += aside.wrong
+        for text, style in aside.held or ():
+            self.say(text, style=style, indent="")
 
     def expect(self, held: bool, what: str) -> None:
         """The story says that ``what``; when it is not so, that is told, and kept."""
@@ -89,10 +107,10 @@ class Stage:
             finally:
                 writers.kill()  # where the block did not come to its end
 
-    def resurgam(self, home: str, *words: str, tell: bool = True) -> Json:
-        """Run a command of Resurgam in ``home``; its answer."""
+    def resurgam(self, home: str, *words: str, tell: bool = True, shown: str = "", indent: str = "   ") -> Json:
+        """Run a command of Resurgam in ``home``; its answer. It is told as ``shown``, which says less of where things are."""
         if tell:
-            self.say(f"$ resurgam {' '.join(words)}", style="bold")
+            self.say(f"$ resurgam {shown or ' '.join(words)}", style="bold", indent=indent)
         return json.loads(self._resurgam(home, *words, "--json"))
 
     def resurgam_shown(self, home: str, *words: str) -> str:
@@ -100,7 +118,8 @@ class Stage:
         return self._resurgam(home, *words)
 
     def _resurgam(self, home: str, *words: str) -> str:
-        env = {"RESURGAM_STATE": os.path.join(self.folder, "state"), "RESURGAM_MANIFEST": DEFAULT_MANIFEST}
+        state = os.path.join(self.folder, "state", self.host)
+        env = {"RESURGAM_STATE": state, "RESURGAM_MANIFEST": DEFAULT_MANIFEST}
         return self._run([sys.executable, "-m", "resurgam", *words], home, env, _ANSWERS.get(words[0], ()))
 
     def _run(
