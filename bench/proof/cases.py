@@ -23,7 +23,7 @@ from resurgam.proof.observe import observe_repeatedly
 
 LEVELS = {1: "rows", 2: "retrieval", 3: "model", 4: "answers"}
 _KINDS = {"sql": 1, "retrieval": 2, "predict": 3}
-_NAMES = {"retrieval": 2, "reach": 2, "offer": 1}  # commands that ask for less than an answer
+_NAMES = {"reach": 2, "offer": 1}  # commands that ask for less than an answer
 
 
 class Outcome(NamedTuple):

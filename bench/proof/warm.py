@@ -31,7 +31,8 @@ LIBRARIES = (
 
 
 class Warm:
-    """See the module's docstring. Commands run in ``root``; one that is not Python's runs as on a live system."""
+    """See the module's docstring. Commands run in ``root``; one that is not Python's, or inherits open files, runs as on a live
+    system."""
 
     def __init__(self, root: str, env: Mapping[str, str] | None = None) -> None:
         self.root = root
@@ -52,11 +53,12 @@ class Warm:
         self._server.stdout.close()
 
     def run(
-        self, argv: Sequence[str], *, input: bytes = b"", env: Mapping[str, str] | None = None, timeout: float = 60.0
-    ) -> Completed:
+        self, argv: Sequence[str], *, input: bytes = b"", env: Mapping[str, str] | None = None, timeout: float = 60.0,
+        inherit: Sequence[int] = (),
+    ) -> Completed:  # fmt: skip
         """A ``Runner``'s. Raises ConnectionError where the server is gone."""
-        if argv[0] != sys.executable:
-            return LiveRunner(self.root).run(argv, input=input, env=env, timeout=timeout)
+        if argv[0] != sys.executable or inherit:
+            return LiveRunner(self.root).run(argv, input=input, env=env, timeout=timeout, inherit=inherit)
         script = [word for word in argv[1:] if word not in ("-I", "-S")]
         with tempfile.TemporaryDirectory(prefix="bench-proof-") as home:
             environment = clean_environment(home) | self.env | dict(env or {})

@@ -147,15 +147,13 @@ def _make_worded(home: str) -> None:
         said = yaml.safe_load(file)
     golden = _golden(home)
     answers = said["probes"]["answers"]
-    texts = {case: question for case, question in golden.items() if isinstance(question, str)}
-    kept = {"texts": texts, "threads": {case: question for case, question in golden.items() if case not in texts}}
-    for name, questions in kept.items():
-        with open(os.path.join(home, "probes", f"{name}.json"), "x", encoding="utf-8") as file:
-            json.dump(questions, file)
+    threads = {case: question for case, question in golden.items() if not isinstance(question, str)}
+    with open(os.path.join(home, "probes", "threads.json"), "x", encoding="utf-8") as file:
+        json.dump(threads, file)
     said["probes"]["threads"] = answers | {"ask": {"file": "probes/threads.json"}}
     tolerance = {"jsonpath": {"$.topic": "exact", "$.chunks": "exact"}}
-    said["probes"]["answers"] = answers | {"ask": {"file": "probes/texts.json"}, "tolerance": tolerance}
-    sampled = answers | {"run": [*answers["run"], "--samples", "8"], "ask": {"file": "probes/texts.json"}}
+    said["probes"]["answers"] = answers | {"ask": {"file": "probes/questions.json"}, "tolerance": tolerance}
+    sampled = answers | {"run": [*answers["run"], "--samples", "8"], "ask": {"file": "probes/questions.json"}}
     said["probes"]["wording"] = sampled | {"tolerance": {"text": {"margin": MARGIN, "characters": oracle.OPENING}}}
     with open(manifest, "w", encoding="utf-8") as file:
         yaml.safe_dump(said, file, sort_keys=False)

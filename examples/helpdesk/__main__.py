@@ -23,6 +23,7 @@ NEAR = 5  # among so many a chunk must be found by its own words: some are said 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; returns the exit code. 75 (try again later) during maintenance or while a decision is due."""
     gc.set_threshold(FEW)
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # else numpy starts a thread for each processor, and they spin
     given = _parser().parse_args(arguments)
     try:
         code: int = given.run(given)
@@ -93,19 +94,13 @@ def _answer(given: Given) -> int:
     return _say({"answers": answers})
 
 
-def _retrieve(given: Given) -> int:
-    """A probe's question: the nearest chunks of each question with their distances, by embedder and index alone."""
+def _embed(_given: Given) -> int:
+    """A probe's texts, as the vectors that the embedder makes of them."""
     from .embedder import Embedder
-    from .index import Reader
 
     asked = json.load(sys.stdin)
-    questions = {case: question for case, question in asked["ask"].items() if isinstance(question, str)}
-    vectors = Embedder.load(asked["components"]["embedder"]).embed(list(questions.values()))
-    with Reader(asked["components"]["index"]) as reader:
-        found = {
-            case: reader.index.search(vector, given.limit) for case, vector in zip(questions, vectors, strict=True)
-        }
-    return _say({"answers": found})
+    vectors = Embedder.load(asked["components"]["embedder"]).embed(list(asked["ask"].values()))
+    return _say({"answers": dict(zip(asked["ask"], vectors.tolist(), strict=True))})
 
 
 def _reach(_given: Given) -> int:
@@ -248,8 +243,7 @@ def _parser() -> argparse.ArgumentParser:
     agree.add_argument("--probe", action="store_true", help="of the places given on standard input, as a probe asks")
     strike = _command(commands, "strike", _strike, "damage this desk, or do what must not alarm, for a rehearsal")
     strike.add_argument("incident")
-    retrieve = _command(commands, "retrieve", _retrieve, "answer a probe about retrieval: JSON in, JSON out")
-    retrieve.add_argument("--limit", type=int, default=10)
+    _command(commands, "embed", _embed, "turn a probe's texts into vectors: JSON in, JSON out")
     _command(commands, "reach", _reach, "answer a probe: which chunks are not found by their own words")
     _command(commands, "offer", _offer, "answer a probe: the tools, as a model is told of them")
     answer = _command(commands, "answer", _answer, "answer a probe: JSON on standard input, JSON on standard output")

@@ -3,7 +3,7 @@ the byte where a store allows it (embedder, router, prompts, tools, configuratio
 
 documents.db  index/  embedder/  router/  prompts/  tools/  agent.db  config.yaml     the components
 app/  bin/helpdesk                                                                    the application: code, kept elsewhere
-run/  probes/golden.json  resurgam.yaml                                               its barrier, how to ask it, what it is
+run/  probes/  resurgam.yaml                                                          its barrier, how to ask it, what it is
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import os
 import shutil
 import sys
 import time
+from collections.abc import Sequence
 from string import Template
 from typing import NamedTuple
 
@@ -24,6 +25,7 @@ from .places import LAUNCHER, PLACES, read
 PACKAGE = os.path.dirname(os.path.abspath(__file__))
 CONTENT = os.path.join(PACKAGE, "content")
 CHUNKS = 2000
+CANARIES = 200  # chunks whose neighbours a probe asks for
 
 HISTORY = {  # message -> what the commit adds
     "Begin with a prompt and what we do not speak of": ["answer.md", "unknown.md", "notices.md", "policies/scope.md"],
@@ -86,6 +88,7 @@ def make(home: str, chunks: int = CHUNKS, isolation: str = "required", with_llm:
     model, accuracy = router.train([chunk.words for chunk in learned], [chunk.section for chunk in learned])
     model.save(places["router"])
     waiting = _first_day(places | ({"llm": os.path.join(home, "llm")} if with_llm else {}))
+    _asked_of_index(os.path.join(home, "probes"), filled)
     _application(home)
     _manifest(home, isolation, with_llm)
     return Built(
@@ -101,6 +104,19 @@ def _first_day(places: dict[str, str]) -> str:
             answer = opened.ask(question, customer, f"customer-{customer}")
             waiting = answer.thread if answer.waits else waiting
     return waiting
+
+
+def _asked_of_index(folder: str, filled: Sequence[documents.Chunk]) -> None:
+    """The golden questions that are texts, and chunks from all over: a canary asks for the neighbours of one that is there."""
+    golden = json.loads(read(os.path.join(folder, "golden.json")))
+    spread = filled[:: max(1, len(filled) // CANARIES)][:CANARIES]
+    asked = {
+        "questions": {case: question for case, question in golden.items() if isinstance(question, str)},
+        "canaries": {f"chunk {chunk.id}": {"like": str(chunk.id)} for chunk in spread},
+    }
+    for name, queries in asked.items():
+        with open(os.path.join(folder, f"{name}.json"), "x", encoding="utf-8") as file:
+            json.dump(queries, file, indent=1)
 
 
 def _settings(path: str, writer: str) -> None:

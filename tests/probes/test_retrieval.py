@@ -14,7 +14,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from resurgam.drivers.asking import Search, searched
+from resurgam.drivers.asking import Request, answer
 from resurgam.drivers.base import Blob
 from resurgam.drivers.chroma import ChromaDriver
 from resurgam.drivers.chroma_index import LEVEL0
@@ -23,10 +23,11 @@ from resurgam.errors import ManifestError, NotFound
 from resurgam.model.point import Observation
 from resurgam.model.system import Component, Json, Probe, System, VaultPlace
 from resurgam.model.verdict import Judgement
-from resurgam.probes.base import Runner
+from resurgam.probes.base import Completed, Runner
 from resurgam.probes.retrieval import RetrievalProbe
 from resurgam.probes.runner import LiveRunner
 from resurgam.proof.compare import compare
+from resurgam.proof.observe import observe as observe_all
 from resurgam.restore import sandbox
 from resurgam.restore.sandbox import Sandbox
 from tests.drivers.chroma_client import Client
@@ -208,6 +209,54 @@ def test_what_cannot_be_searched_is_an_observation(live: Path, queries: Json, mo
     assert seen.asked
 
 
+def test_probes_of_one_component_share_a_child_and_an_encoder(live: Path, original: Any) -> None:
+    """What they answer is what each answers alone; one that cannot be answered, and one that is no question, stop no other (P4)."""
+    say = f"print(json.dumps({{'answers': {{case: {original[1]['q3']} for case in json.load(sys.stdin)['ask']}}}}))"
+    texts = {"encode": command(say), "ask": {"how?": "how?"}}
+    specs = [
+        probe(original[1], name="exact"),
+        probe(None, **texts, name="approximate", mode="approximate"),
+        probe({"q": {"like": "nobody"}}, name="nobody"),
+        probe(None, **texts, name="recall", mode="recall", k=5),
+        probe({"q": [1.0]}, name="elsewhere", collection="halp"),
+        probe(None, name="nothing"),
+        probe(None, canaries=True, name="canaries", mode="recall"),
+    ]
+    runner = Counting(str(live.parent))
+    seen = {one.probe: one for one in observe_all(system(live), specs, runner)}
+    assert runner.commands == 2, "one encoder, one child"
+    assert [*seen] == [spec.name for spec in specs]
+    for spec in specs:
+        if seen[spec.name].error is None:
+            alone = RetrievalProbe().ask(spec, system(live), LiveRunner(str(live.parent)))
+            assert (alone.answers, alone.by) == (seen[spec.name].answers, seen[spec.name].by), spec.name
+    assert {name for name, one in seen.items() if one.error is not None} == {"nobody", "elsewhere", "nothing"}
+    assert "no vector of 'nobody'" in (seen["nobody"].error or "")
+    assert "Did you mean 'help'?" in (seen["elsewhere"].error or "")
+    assert [name for name, one in seen.items() if not one.asked] == ["nothing"]
+    assert not seen["exact"].by
+    assert seen["canaries"].answers.keys() == {"canary:a"}
+
+
+def test_what_goes_wrong_with_the_child_goes_wrong_with_all(live: Path, original: Any) -> None:
+    """P4: a store that cannot be frozen at all, an encoder that fails."""
+    (live / "chroma.sqlite3").write_bytes(b"x" * 5000)
+    specs = [probe(original[1], name=name) for name in ("one", "two")]
+    specs.append(probe({"how?": "how?"}, name="three", encode=command("raise SystemExit(3)")))
+    for seen in observe_all(system(live), specs, LiveRunner(str(live.parent))):
+        assert ("could not be encoded" if seen.probe == "three" else "exit code 8") in (seen.error or ""), seen
+
+
+class Counting(LiveRunner):
+    """The runner of the live system, and how many commands it ran."""
+
+    commands = 0
+
+    def run(self, argv: Sequence[str], **more: Any) -> Completed:
+        self.commands += 1
+        return super().run(argv, **more)
+
+
 # ---- what must be seen, and what must not ---------------------------------------------------------------------------------
 
 
@@ -337,9 +386,8 @@ def test_a_collection_smaller_than_k_is_answered_whole(client: Client, tmp_path:
 
 
 def test_a_driver_without_vectors_says_so() -> None:
-    component = Component(name="d", driver="files", location="d")
     with pytest.raises(ManifestError, match="cannot be searched"):
-        searched(Any, component, Any, Search(collection="c", queries={}, k=1, mode="exact"))  # type: ignore[arg-type]
+        answer(Request(component=Component(name="d", driver="files", location="d"), searches={}))
 
 
 # ---- what the manifest may say ------------------------------------------------------------------------------------------

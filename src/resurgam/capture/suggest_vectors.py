@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from resurgam.capture.suggestion import FOLDER, Look, Note, Suggestion
-from resurgam.drivers.asking import CANARY
+from resurgam.drivers.searches import CANARY
 from resurgam.drivers.searching import Floats, Searches, Vectors
 from resurgam.errors import IntegrityError
 from resurgam.model.system import Json

@@ -85,7 +85,7 @@ def nearest(vectors: Vectors, queries: Floats, k: int) -> list[Found]:
     for ids, block in vectors.blocks():
         distances = _distances(vectors.space, asked, block.astype(np.float64))
         for place, row in enumerate(distances):
-            last = _last(kept[place], k)
+            last = min(_last(kept[place], k), float(np.partition(row, k - 1)[k - 1]) if len(row) >= k else np.inf)
             new = np.flatnonzero(row <= last + _slack(vectors.space, asked[place], last)).tolist()
             hits = kept[place] + [Hit(ids[number], float(row[number])) for number in new]
             kept[place] = _within(vectors.space, asked[place], hits, k)

@@ -9,11 +9,19 @@ A query is a case, and what it answers depends on ``mode``:
 
 So a wrong decoding, a lost vector, a damaged graph and another embedder each show somewhere else. Exact answers are judged exactly;
 approximate ones and recall want a tolerance (``proof.compare``), since a graph that is built anew is another graph.
+
+Probes of one component are asked together (``AsksTogether``): the same texts are encoded once, and one child reads the vectors and
+opens the store once for all of them. The ``seconds`` of each are those of all.
 """
 
 from __future__ import annotations
 
+import json
 import math
+from collections import defaultdict
+from collections.abc import Sequence
+
+import msgspec
 
 from resurgam.clock import Clock, SystemClock
 from resurgam.errors import ManifestError
@@ -21,12 +29,11 @@ from resurgam.model.nearest import did_you_mean
 from resurgam.model.point import Observation
 from resurgam.model.system import Json, System
 from resurgam.model.system import Probe as ProbeSpec
-from resurgam.probes.answers import observation_of
+from resurgam.probes.answers import observations_of
 from resurgam.probes.base import Runner
 from resurgam.probes.encoding import check_encoder, encode
 from resurgam.probes.through_driver import ask_driver
 
-DRIVERS = ("chroma",)  # kinds of component that can be searched
 MODES = ("exact", "approximate", "recall")
 
 
@@ -40,10 +47,9 @@ class RetrievalProbe:
 
     def check(self, spec: ProbeSpec, system: System) -> None:
         """Raises ManifestError where there is nothing to search for, or nothing to search in."""
-        searchable = {component.name for component in system.components if component.driver in DRIVERS}
-        if spec.component not in searchable:
+        if spec.component not in (known := [component.name for component in system.components]):
             given = spec.component or ""
-            raise _wrong(spec, f"{given!r} is no component that can be searched", did_you_mean(given, searchable))
+            raise _wrong(spec, f"{given!r} is no component that can be searched", did_you_mean(given, known))
         if not spec.collection:
             raise _wrong(spec, "`collection` is missing", "Name the collection to search.")
         if spec.mode not in MODES or not 1 <= spec.k <= 1000:
@@ -62,25 +68,58 @@ class RetrievalProbe:
     def ask(self, spec: ProbeSpec, system: System, runner: Runner) -> Observation:
         """Search the component at its bound location. Raises ManifestError as ``check`` does."""
         self.check(spec, system)
-        assert spec.component is not None
-        started = self._clock.monotonic()
-        queries = dict(spec.ask or {})
-        if texts := _texts(queries):
-            vectors = encode(spec, texts, system, runner)
-            if isinstance(vectors, Observation):
-                return vectors
-            if wrong := [case for case, vector in vectors.items() if not _is_vector(vector)]:
-                return Observation(probe=spec.name, error=f"`encode` made no vector of {wrong[0]!r}")
-            queries |= vectors
-        search = {
-            "collection": spec.collection,
-            "queries": queries,
-            "k": spec.k,
-            "mode": spec.mode,
-            "canaries": spec.canaries,
-        }
-        done = ask_driver(system.component(spec.component), {"search": search}, runner, spec.timeout)
-        return observation_of(spec, done, self._clock.monotonic() - started)
+        (seen,) = self.ask_together((spec,), system, runner)
+        return seen
+
+    def ask_together(self, specs: Sequence[ProbeSpec], system: System, runner: Runner) -> Sequence[Observation]:
+        """See ``probes.base.AsksTogether``."""
+        seen: dict[str, Observation] = {}
+        due: dict[tuple[str, float], list[tuple[ProbeSpec, dict[str, Json]]]] = defaultdict(list)
+        encoded: dict[str, dict[str, Json] | Observation] = {}
+        for spec in specs:
+            try:
+                self.check(spec, system)
+            except ManifestError as error:
+                seen[spec.name] = Observation(probe=spec.name, error=f"it could not be asked: {error}", asked=False)
+                continue
+            queries = _queries(spec, system, runner, encoded)
+            if isinstance(queries, Observation):
+                seen[spec.name] = queries
+            else:
+                assert spec.component is not None
+                due[spec.component, spec.timeout].append((spec, queries))
+        for (component, timeout), asked in due.items():
+            started = self._clock.monotonic()
+            searches: dict[str, Json] = {spec.name: _search(spec, queries) for spec, queries in asked}
+            done = ask_driver(system.component(component), {"searches": searches}, runner, timeout)
+            found = observations_of([spec for spec, _ in asked], done, self._clock.monotonic() - started)
+            seen |= {one.probe: one for one in found}
+        return [seen[spec.name] for spec in specs]
+
+
+def _queries(
+    spec: ProbeSpec, system: System, runner: Runner, encoded: dict[str, dict[str, Json] | Observation]
+) -> dict[str, Json] | Observation:
+    """What ``spec`` asks, texts as vectors; an Observation where there are none. ``encoded`` are the texts of probes before it."""
+    queries = dict(spec.ask or {})
+    texts = _texts(queries)
+    if not texts:
+        return queries
+    same = json.dumps([spec.encode, spec.env, spec.timeout, texts])
+    if same not in encoded:
+        encoded[same] = encode(spec, texts, system, runner)
+    vectors = encoded[same]
+    if isinstance(vectors, Observation):
+        return msgspec.structs.replace(vectors, probe=spec.name)
+    if wrong := [case for case, vector in vectors.items() if not _is_vector(vector)]:
+        return Observation(probe=spec.name, error=f"`encode` made no vector of {wrong[0]!r}")
+    return queries | vectors
+
+
+def _search(spec: ProbeSpec, queries: dict[str, Json]) -> dict[str, Json]:
+    return {
+        "collection": spec.collection, "queries": queries, "k": spec.k, "mode": spec.mode, "canaries": spec.canaries,
+    }  # fmt: skip
 
 
 def _texts(queries: dict[str, Json]) -> dict[str, str]:

@@ -19,7 +19,7 @@ ONE_THREAD = dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_
 
 
 def ask_driver(component: Component, question: dict[str, Json], runner: Runner, timeout: float) -> Completed:
-    """What the driver of ``component`` answers to ``question``, a ``query`` or a ``search``."""
+    """What the driver of ``component`` answers to ``question``, a ``query`` or ``searches``."""
     request = {"component": to_plain(component), **question}
     # -I: neither the environment nor the folder that it is started in has a say in what is imported.
     argv = [sys.executable, "-I", "-m", PROGRAM]
