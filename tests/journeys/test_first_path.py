@@ -318,7 +318,7 @@ def keys_with(world: World, name: str, *files: str) -> str:
 def test_p9_capturing_judging_and_approving_are_three_hosts(world: World) -> None:
     """Each with the keys of its role, and a refusal that names the key which it lacks."""
     capture = keys_with(world, "keys-capture", "trust.json", "capture.json")
-    verifier = keys_with(world, "keys-verifier", "trust.json", "reader.agekey", "verifier.json")
+    verifier = keys_with(world, "keys-verifier", "trust.json", "reader.agekey", "evidence.agekey", "verifier.json")
     approver = keys_with(world, "keys-approver", "trust.json", "capture.json", "approver.json", "reader.agekey")
 
     taken = world.run("capture", "--keys", capture, "--json")

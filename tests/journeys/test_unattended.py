@@ -61,7 +61,7 @@ def test_p9_the_verifiers_keys_are_enough(world: World) -> None:
     point = world.capture()
     keys = world.place("verifiers-keys")
     os.mkdir(keys, mode=0o700)
-    for name in ("trust.json", "reader.agekey", "verifier.json"):
+    for name in ("trust.json", "reader.agekey", "evidence.agekey", "verifier.json"):
         shutil.copy(os.path.join(world.path("keys"), name), keys)
     done = world.run(*NEXT, "--within", "10m", "--keys", keys)
     assert (done.code, done.json["verdict"]["point"]) == (0, point), done

@@ -143,7 +143,9 @@ def capture(
         output.line(f"  {parts} of {output.size(total)}, {output.size(stored)} new in the vault")
         show_cut(body)
         if body.host_can_read:
-            output.line("  this host can also read the vault: keep reader.agekey and recovery.agekey elsewhere")
+            output.line(
+                "  this host can also read the vault: keep reader.agekey, evidence.agekey and recovery.agekey elsewhere"
+            )
         for severity in (Severity.BROKEN, Severity.WARNING):
             if count := body.findings.get(severity, 0):
                 found = f"{count} finding{'' if count == 1 else 's'}"

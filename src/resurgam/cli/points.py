@@ -112,12 +112,20 @@ def show(
         output.line("  the rest opens with a reader's key")
     else:
         findings(details.findings)
+        if body.answers and not context.repository.opens(body.evidence):
+            output.line(f"  {_closed(context, body)}")
     if state.damaged is not None:
         output.warning(f"what became known of it later is not shown: {state.damaged} Run `resurgam vault check`.")
         return 0
     for record in context.repository.records(body.id):
         output.line(f"  {record.made[:19]}  {record.type} by {record.by} ({record.signer})")
     return 0
+
+
+def _closed(context: Context, body: PointBody) -> str:
+    when = context.repository.shredded(body.evidence)
+    what = "what was answered around the capture, and the keys that findings name,"
+    return f"{what} were shredded on {when[:10]}" if when else f"{what} open with {body.evidence}.agekey"
 
 
 def summary(context: Context, sealed: Sealed) -> dict[str, object]:

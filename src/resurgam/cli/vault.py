@@ -1,4 +1,4 @@
-"""vault init, check, stats."""
+"""vault init, check, stats, shred, add-domain."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from resurgam.cli import output
 from resurgam.cli.context import DEFAULT_MANIFEST, Context, JsonOption, KeysOption, ManifestOption, VaultOption
 from resurgam.errors import IntegrityError
 from resurgam.stores.local import LocalStore
+from resurgam.vault import shred as shredding
 from resurgam.vault.check import check as run_check
 from resurgam.vault.repository import Repository
 
@@ -81,6 +82,10 @@ def check(
         output.line(f"{report.points} points, {report.chunks} chunks in {report.packs} packs {what}")
         if read and not report.contents:
             output.line("  packs have their digests; contents were not decrypted: there is no reader's key here")
+        for domain in report.closed:
+            output.line(
+                f"  contents of the domain {domain} were not decrypted: it was shredded, or {domain}.agekey is not here"
+            )
         for damage in report.damage:
             affected = f" (points {', '.join(damage.points)})" if damage.points else ""
             output.line(f"  damaged: {damage.object}: {damage.what}{affected}", style="bold red")
@@ -129,4 +134,77 @@ def stats(
     output.line(f"  {output.size(on_disk)} in the vault, in {len(objects)} objects")
     if on_disk:
         output.line(f"  {logical / on_disk:.1f} bytes of systems per byte of vault")
+    return 0
+
+
+@app.command("shred")
+def shred(
+    domain: Annotated[str, typer.Argument(help="The shred domain; `evidence` holds what systems answered.")],
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do what the plan says. Nothing brings it back.")] = False,
+    why: Annotated[str, typer.Option("--why", help="The reason; signed, in the clear, and shown ever after.")] = "",
+    manifest: ManifestOption = DEFAULT_MANIFEST,
+    vault: VaultOption = None,
+    keys: KeysOption = None,
+    json: JsonOption = False,
+) -> int:
+    """Make what lies in one shred domain unreadable for ever.
+
+    In every point and every copy of the vault, by destroying the domain's key: every copy of DOMAIN.agekey, of which this command
+    can reach one. Prints the plan, and acts with --yes only. Signed with the root key as a new role table. Points still restore
+    what lies in other domains, and records still verify.
+
+    Examples:
+
+        resurgam vault shred evidence
+
+        resurgam vault shred evidence --yes --why "request 2026-118"
+    """
+    context = Context(manifest, vault, keys)
+    repository = context.repository
+    ending = shredding.unfinished(repository, domain)
+    plan = None if ending else shredding.plan(repository, domain)
+    if not json and plan is not None:
+        output.line(plan.title, style="bold")
+        for step in plan.steps:
+            output.line(f"  {step.verb}: {step.what}")
+    if yes:
+        shredding.shred(repository, domain, context.clock, why)
+    if json:
+        output.as_json({"plan": plan, "done": yes, "shredded": repository.shredded(domain)})
+    elif yes:
+        output.line(
+            f"{domain} is shredded; {domain}.agekey is destroyed here, and every other copy is yours to destroy"
+        )
+    else:
+        what = f"{domain}.agekey is still here, though {domain} was shredded" if ending else "nothing was changed"
+        output.line(f"{what}: --yes does it")
+    return 0
+
+
+@app.command("add-domain")
+def add_domain(
+    domain: Annotated[str, typer.Argument(help="A name, to be given as `shred_domain` in the manifest.")],
+    manifest: ManifestOption = DEFAULT_MANIFEST,
+    vault: VaultOption = None,
+    keys: KeysOption = None,
+    json: JsonOption = False,
+) -> int:
+    """Make a shred domain with a key of its own.
+
+    What lies in it opens with DOMAIN.agekey and with nothing else, the recovery key included: keep a copy where that is. Signed
+    with the root key. In a vault of before 0.1.0, `evidence` takes answers of systems from then on.
+
+    Examples:
+
+        resurgam vault add-domain customers
+    """
+    context = Context(manifest, vault, keys)
+    path = shredding.add_domain(context.repository, domain, context.clock)
+    if json:
+        output.as_json({"domain": domain, "identity": path})
+        return 0
+    output.line(f"made the shred domain {domain}; its key is {path}")
+    output.line(
+        "  nothing else opens what lies in it: keep a copy with recovery.agekey, and destroy every copy to shred it"
+    )
     return 0

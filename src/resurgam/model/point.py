@@ -117,6 +117,19 @@ class Witness(msgspec.Struct, frozen=True, kw_only=True):
     after: tuple[Observation, ...] = ()
 
 
+class Answers(msgspec.Struct, frozen=True, kw_only=True):
+    """What a point keeps of what was answered, apart from all that a restore needs, so that it can be shredded alone: the
+    witness, and the keys that its findings name, in their order."""
+
+    witness: Witness = Witness()
+    keys: tuple[tuple[str, ...], ...] = ()
+
+    @property
+    def any(self) -> bool:
+        """Whether there is anything to keep."""
+        return self.witness != Witness() or any(self.keys)
+
+
 class Particulars(msgspec.Struct, frozen=True, kw_only=True):
     """The encrypted part of a recovery point."""
 
@@ -126,9 +139,25 @@ class Particulars(msgspec.Struct, frozen=True, kw_only=True):
     witness: Witness
     cut: Cut
 
+    def parted(self) -> tuple[Particulars, Answers]:
+        """What a restore needs, and what was answered."""
+        silent = tuple(msgspec.structs.replace(finding, keys=()) for finding in self.findings)
+        rest = msgspec.structs.replace(self, findings=silent, witness=Witness())
+        return rest, Answers(witness=self.witness, keys=tuple(finding.keys for finding in self.findings))
+
+    def with_answers(self, answers: Answers) -> Particulars:
+        """The whole again, of the two that :meth:`parted` gave."""
+        told = tuple(
+            msgspec.structs.replace(finding, keys=keys)
+            for finding, keys in zip(self.findings, answers.keys, strict=True)
+        )
+        return msgspec.structs.replace(self, findings=told, witness=answers.witness)
+
 
 class PointBody(msgspec.Struct, frozen=True, kw_only=True):
-    """The signed, clear part of a recovery point: digests, counts, times. ``freezes`` are those of each component."""
+    """The signed, clear part of a recovery point: digests, counts, times. ``freezes`` are those of each component; ``answers``
+    is the chunk of its :class:`Answers` in the shred domain ``evidence``, empty where there are none, or where they lie in its
+    ``particulars``, as older releases wrote them."""
 
     format: int
     id: str
@@ -145,6 +174,8 @@ class PointBody(msgspec.Struct, frozen=True, kw_only=True):
     previous: str | None = None
     freezes: dict[str, float] = {}
     barrier: BarrierHeld | None = None
+    answers: str = ""
+    evidence: str = "default"
 
 
 def body_to_plain(body: PointBody) -> dict[str, Any]:

@@ -8,6 +8,9 @@ The copy was asked all its probes, once or several times (the *runs*). Each prob
   so a first proof has none; every later restore must have one;
 * the **reference**, a baseline that the owner has approved, for the probes that it holds.
 
+Where the answers of witness or baseline were shredded, it is as if there were none, and said; a shredded reference is
+inconclusive until the owner approves another.
+
 Probes come from the point, so from whoever captured it. A probe that baseline or reference holds, and that the system
 lacks by now or asks otherwise, is inconclusive: to drop a question is no way to pass it.
 
@@ -62,11 +65,12 @@ _NO_QUESTION = ("witness", "timeout")  # fields of a probe that change neither w
 
 
 class Yardsticks(msgspec.Struct, frozen=True, kw_only=True):
-    """What a restore may be judged by; any may be missing."""
+    """What a restore may be judged by; any may be missing. ``shredded`` names those whose answers were, with the day."""
 
     witness: Witness = Witness()
     baseline: Baseline | None = None
     reference: Baseline | None = None
+    shredded: dict[str, str] = {}
 
 
 def judge(
@@ -92,6 +96,7 @@ def judge(
     ]
     parts = _held_against_each_other(parts)
     parts += _dropped(system, yardsticks)
+    parts += _shredded_reference(yardsticks)
     parts += _unprobed(system)
     parts += [_undecided(name, "none", why) for name, why in (changed or {}).items()]
     accepted = system.isolation is Isolation.BEST_EFFORT
@@ -154,7 +159,7 @@ def _judge_probe(
     copy = _behaviour(probe, runs, "the copy", AA_RUNS if first_proof else 1)
     parts = []
     moved_everywhere = False
-    if probe.witness:
+    if probe.witness and "witness" not in yardsticks.shredded:
         live = _behaviour(probe, (yardsticks.witness.before, yardsticks.witness.after), "the live system", 2)
         part, moved = _judge_by("witness", live, copy, probe, point, _FAULT if first_proof else _MOVED_ON, moving=True)
         parts.append(part)
@@ -167,7 +172,27 @@ def _judge_probe(
         parts[:2] = [_adding(parts[1], "the witness moved with the live system during the cut")]
     if [part.yardstick for part in parts] == ["baseline"] and parts[0].judgement.passes:
         parts = [_adding(parts[0], "this baseline itself was never compared with the live system or a reference")]
-    return parts or [_undecided(probe.name, "none", "no yardstick: neither witness nor reference knows this probe")]
+    gone = _gone(probe, yardsticks)
+    if not parts:
+        return [
+            _undecided(probe.name, "none", f"no yardstick: {gone or 'neither witness nor reference knows this probe'}")
+        ]
+    return [_adding(part, gone) for part in parts] if gone else parts
+
+
+def _gone(probe: Probe, yardsticks: Yardsticks) -> str:
+    """That there were other answers to judge ``probe`` by, which were shredded; empty where there were not."""
+    names = [
+        name for name in ("witness", "baseline") if name in yardsticks.shredded and (name != "witness" or probe.witness)
+    ]
+    return "; ".join(f"the answers of the {name} were shredded on {yardsticks.shredded[name]}" for name in names)
+
+
+def _shredded_reference(yardsticks: Yardsticks) -> list[Part]:
+    """P4: what the owner held to be right cannot be asked any more, and that is no pass."""
+    if (day := yardsticks.shredded.get("reference")) is None:
+        return []
+    return [_undecided("reference", "none", f"its answers were shredded on {day}: approve another one")]
 
 
 def _judge_by_earlier(yardstick: str, earlier: Baseline | None, copy: _Behaviour, probe: Probe, point: str) -> Part:

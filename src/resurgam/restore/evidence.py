@@ -1,7 +1,8 @@
 """What the vault keeps of a judgement, read again: the verdict, what the copy answered, and by what it was judged.
 
-A verdict's record names its documents; they lie encrypted in chunks of their own. Verdicts made before answers were kept with
-them have none, and the report then shows the deviations that the verdict itself holds. Needs a reader's key.
+A verdict's record names its documents; they lie encrypted in a shred domain of their own. Verdicts made before answers were kept
+with them have none, and the report then shows the deviations that the verdict itself holds. Where the domain was shredded, the
+report is what the signed record says, and says that there is no more. Needs a reader's key, and that of answers.
 """
 
 from __future__ import annotations
@@ -10,9 +11,9 @@ import msgspec
 
 from resurgam.errors import NotFound
 from resurgam.model.nearest import did_you_mean
-from resurgam.model.point import PointBody
+from resurgam.model.point import Particulars, PointBody
 from resurgam.model.system import Json, System
-from resurgam.model.verdict import Baseline, Verdict
+from resurgam.model.verdict import Baseline, Judgement, Part, Verdict
 from resurgam.proof.judge import Yardsticks
 from resurgam.proof.report import Evidence, make_report
 from resurgam.proof.report_values import Report, Signed
@@ -37,17 +38,23 @@ def report_of(repository: Repository, sealed: Sealed) -> Report:
     newest = judged[-1]
     body = newest.read(VerdictBody)
     particulars = repository.particulars(sealed.body)
-    reference = _observations(repository, body.reference)
+    signed = tuple(_signed(record, newest) for record in (sealed.record, *records))
+    if when := repository.shredded(body.evidence):
+        return _without_answers(sealed, particulars, body, Evidence(made=newest.made, signed=signed), when[:10])
+    reference = _observations(repository, body.reference, body.evidence)
     evidence = Evidence(
-        observed=_observations(repository, body.observed),
+        observed=_observations(repository, body.observed, body.evidence),
         yardsticks=Yardsticks(
-            witness=particulars.witness, baseline=_observations(repository, body.baseline), reference=reference
+            witness=particulars.witness,
+            baseline=_observations(repository, body.baseline, body.evidence),
+            reference=reference,
         ),
         approved=_point(repository, reference),
         made=newest.made,
-        signed=tuple(_signed(record, newest) for record in (sealed.record, *records)),
+        signed=signed,
     )
-    verdict = repository.document(body.document, Verdict, what=f"the verdict on point {sealed.body.id}")
+    what = f"the verdict on point {sealed.body.id}"
+    verdict = repository.document(body.document, Verdict, what=what, domain=body.evidence)
     return make_report(sealed.body, particulars, verdict, evidence)
 
 
@@ -57,8 +64,13 @@ def exchanges_of(repository: Repository, sealed: Sealed, name: str) -> list[Json
     Raises NotFound where nothing was, Denied without a reader's key, IntegrityError.
     """
     judged = [record for record in repository.records(sealed.body.id) if record.type is RecordType.VERDICT]
-    chunk = judged[-1].read(VerdictBody).exchanges if judged else ""
-    said = repository.document(chunk, Exchanges, what="what was said through the proxy").said if chunk else {}
+    body = judged[-1].read(VerdictBody) if judged else None
+    what = "what was said through the proxy"
+    said = (
+        repository.document(body.exchanges, Exchanges, what=what, domain=body.evidence).said
+        if body is not None and body.exchanges
+        else {}
+    )
     if name not in said:
         raise NotFound(
             f"Nothing was said to {name!r} through the proxy when point {sealed.body.id} was judged last.",
@@ -77,8 +89,25 @@ def report_on_live(repository: Repository, sealed: Sealed, system: System, verdi
     return make_report(sealed.body, msgspec.structs.replace(particulars, system=system), verdict, evidence)
 
 
-def _observations(repository: Repository, chunk: str) -> Baseline | None:
-    return repository.document(chunk, Baseline, what="what was observed") if chunk else None
+def _without_answers(
+    sealed: Sealed, particulars: Particulars, body: VerdictBody, evidence: Evidence, day: str
+) -> Report:
+    """What the signed record of a verdict says, whose evidence was shredded on ``day``."""
+    reason = f"what was asked and answered was shredded on {day}"
+    verdict = Verdict(
+        point=sealed.body.id,
+        judgement=Judgement(body.judgement),
+        parts=(Part(name="answers", yardstick="none", judgement=Judgement.INCONCLUSIVE, reason=reason),),
+        isolation=body.isolation,
+        first_proof=body.first_proof,
+        seconds=body.seconds,
+    )
+    said = f"The signed record says: {body.word}. The answers were shredded on {day}, so no more can be shown of it."
+    return msgspec.structs.replace(make_report(sealed.body, particulars, verdict, evidence), conclusion=said)
+
+
+def _observations(repository: Repository, chunk: str, domain: str) -> Baseline | None:
+    return repository.document(chunk, Baseline, what="what was observed", domain=domain) if chunk else None
 
 
 def _point(repository: Repository, reference: Baseline | None) -> PointBody | None:

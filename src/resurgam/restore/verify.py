@@ -35,6 +35,7 @@ from resurgam.restore.plan import replaceable
 from resurgam.restore.run import Progress, copies_of, require_target, restore
 from resurgam.restore.sandbox import Sandbox
 from resurgam.restore.state import Restored, State, load, save
+from resurgam.vault.keys import DEFAULT_DOMAIN
 from resurgam.vault.records import RecordType
 from resurgam.vault.repository import Repository, Sealed
 from resurgam.vault.scratch import scratch
@@ -44,7 +45,8 @@ REPEATS = 1  # of a later restore: its baseline knows the noise
 
 
 class VerdictBody(msgspec.Struct, frozen=True, kw_only=True):
-    """The signed part of a verdict. ``document`` is the chunk with the whole of it, ``fingerprints`` what was judged. What the
+    """The signed part of a verdict: no answer's text, but ids of chunks in the shred domain ``evidence``. ``document`` is the chunk
+    with the whole of the verdict, ``fingerprints`` what was judged. What the
     copy answered is in the chunk ``observed``, by what it was judged in ``baseline`` and ``reference``, beside the point's own
     witness; all are a :class:`Baseline`, and empty where there was none, or where an older release judged. ``exchanges`` is of
     :class:`Exchanges`, where there were any."""
@@ -60,6 +62,7 @@ class VerdictBody(msgspec.Struct, frozen=True, kw_only=True):
     observed: str = ""
     baseline: str = ""
     reference: str = ""
+    evidence: str = DEFAULT_DOMAIN
     exchanges: str = ""
 
 
@@ -71,9 +74,11 @@ class Exchanges(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Observed(msgspec.Struct, frozen=True, kw_only=True):
-    """The body of baseline and reference records: ``document`` is the chunk that holds the :class:`Baseline`."""
+    """The body of baseline and reference records: ``document`` is the chunk that holds the :class:`Baseline`, in the shred domain
+    ``evidence``."""
 
     document: str
+    evidence: str = DEFAULT_DOMAIN
 
 
 @dataclass(frozen=True)
@@ -158,16 +163,30 @@ def verify(
 
 
 def yardsticks_of(repository: Repository, sealed: Sealed, particulars: Particulars) -> Yardsticks:
-    """What this point is judged by: its own witness and baseline, and the newest reference that the system's owner
-    approved, whichever point that was taken from."""
-    baselines = [r for r in repository.records(sealed.body.id) if r.type is RecordType.BASELINE]
+    """What this point is judged by: its own witness and its oldest baseline that was not shredded, and the newest reference that
+    the system's owner approved, whichever point that was taken from. Raises Denied without the key of answers."""
+    baselines = _baselines(repository, sealed)
+    left = [found for found in baselines if not repository.shredded(found.evidence)]
     references = repository.references(sealed.body.system)
-    newest = references[-1] if references else None
+    reference = references[-1].read(Observed) if references else None
+    shredded = {
+        "witness": repository.shredded(sealed.body.evidence) if sealed.body.answers else "",
+        "baseline": repository.shredded(baselines[0].evidence) if baselines and not left else "",
+        "reference": repository.shredded(reference.evidence) if reference else "",
+    }
+    if sealed.body.answers and not shredded["witness"]:
+        repository.require_open(sealed.body.evidence)  # P12: a missing key is no missing witness
     return Yardsticks(
         witness=particulars.witness,
-        baseline=_baseline(repository, baselines[0].read(Observed)) if baselines else None,
-        reference=_baseline(repository, newest.read(Observed)) if newest else None,
+        baseline=_baseline(repository, left[0]) if left else None,
+        reference=_baseline(repository, reference) if reference and not shredded["reference"] else None,
+        shredded={name: when[:10] for name, when in shredded.items() if when},
     )
+
+
+def _baselines(repository: Repository, sealed: Sealed) -> list[Observed]:
+    """Where the answers of each baseline of a point lie, oldest first."""
+    return [r.read(Observed) for r in repository.records(sealed.body.id) if r.type is RecordType.BASELINE]
 
 
 def judge_live(repository: Repository, sealed: Sealed, system: System, runner: Runner, clock: Clock) -> Verdict:
@@ -195,16 +214,14 @@ def approve_reference(repository: Repository, sealed: Sealed, clock: Clock) -> s
 
     Returns the record's name. Raises NotFound where the point has no baseline yet, Denied without an approver's key.
     """
-    baselines = [r for r in repository.records(sealed.body.id) if r.type is RecordType.BASELINE]
-    if not baselines:
+    left = [found for found in _baselines(repository, sealed) if not repository.shredded(found.evidence)]
+    if not left:
         raise NotFound(
-            f"Point {sealed.body.id} has no baseline yet.",
+            f"Point {sealed.body.id} has no baseline yet, or none whose answers were not shredded.",
             untouched="Nothing was approved.",
             next_step=f"Make one with `resurgam verify {sealed.body.id}`, look at the answers, then approve.",
         )
-    return repository.put_record(
-        RecordType.REFERENCE, sealed.body.id, baselines[0].read(Observed), Role.APPROVER, clock
-    )
+    return repository.put_record(RecordType.REFERENCE, sealed.body.id, left[0], Role.APPROVER, clock)
 
 
 def _record(
@@ -220,11 +237,12 @@ def _record(
     is_yardstick: bool,
 ) -> None:
     """The verdict is signed with what it rests on: what was answered, and by what that was judged."""
+    evidence = repository.roles.evidence
     with repository.evidence_writer() as writer:
-        document = writer.document(verdict)
-        answers = writer.document(observed)
+        document = writer.document(verdict, evidence)
+        answers = writer.document(observed, evidence)
         by = {
-            name: writer.document(found)  # equal documents are one chunk: this names what the vault holds
+            name: writer.document(found, evidence)  # equal documents are one chunk: this names what the vault holds
             for name, found in (
                 ("baseline", yardsticks.baseline),
                 ("reference", yardsticks.reference),
@@ -243,10 +261,12 @@ def _record(
         first_proof=verdict.first_proof,
         seconds=verdict.seconds,
         observed=answers,
+        evidence=evidence,
         **by,
     )
     if is_yardstick:
-        repository.put_record(RecordType.BASELINE, sealed.body.id, Observed(document=answers), Role.VERIFIER, clock)
+        kept = Observed(document=answers, evidence=evidence)
+        repository.put_record(RecordType.BASELINE, sealed.body.id, kept, Role.VERIFIER, clock)
     repository.put_record(RecordType.VERDICT, sealed.body.id, body, Role.VERIFIER, clock)
 
 
@@ -307,7 +327,7 @@ def _changed(copies: System, restored: Restored, drivers: Drivers) -> dict[str, 
 
 
 def _baseline(repository: Repository, observed: Observed) -> Baseline:
-    return repository.document(observed.document, Baseline, what="a baseline")
+    return repository.document(observed.document, Baseline, what="a baseline", domain=observed.evidence)
 
 
 def _place(into: str | None) -> AbstractContextManager[str]:

@@ -35,7 +35,8 @@ class Damage(msgspec.Struct, frozen=True):
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
-    """What a check looked at and what it found. ``contents`` says whether chunks were decrypted too."""
+    """What a check looked at and what it found. ``contents`` says whether chunks were decrypted too, but for those of the shred
+    domains ``closed``, which were shredded or whose keys are not here."""
 
     points: int
     chunks: int
@@ -43,6 +44,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     bytes_read: int
     contents: bool
     damage: tuple[Damage, ...]
+    closed: tuple[str, ...] = ()
 
     @property
     def ok(self) -> bool:
@@ -61,13 +63,13 @@ def check(repository: Repository, *, read: bool = False, progress: BytesDone | N
             needed.setdefault(chunk, set()).add(sealed.body.id)
     damage += _misplaced(repository, needed, sizes)
     damage += [Damage("an object", why) for why in (*repository.refused, *repository.places.refused)]
-    done, contents = 0, False
+    done, contents, closed = 0, False, set[str]()
     if read:
         for name in sorted(sizes):
             done += _read_pack(repository, name, sizes[name], damage, progress)
         contents = repository.keyring.can_read
         if contents:
-            damage += _unreadable(repository, points, progress)
+            damage += _unreadable(repository, points, closed, progress)
     return Report(
         points=len(points),
         chunks=len(needed),
@@ -75,6 +77,7 @@ def check(repository: Repository, *, read: bool = False, progress: BytesDone | N
         bytes_read=done,
         contents=contents,
         damage=tuple(damage),
+        closed=tuple(sorted(closed)),
     )
 
 
@@ -95,6 +98,8 @@ def _points(repository: Repository, damage: list[Damage]) -> Iterator[Sealed]:
 def _listed(repository: Repository, sealed: Sealed, damage: list[Damage]) -> Iterator[tuple[str, bytes]]:
     """Every chunk that a point needs, with its shred domain."""
     yield DEFAULT_DOMAIN, bytes.fromhex(sealed.body.particulars)
+    if sealed.body.answers:
+        yield sealed.body.evidence, bytes.fromhex(sealed.body.answers)
     for snapshot in sealed.body.snapshots:
         get = repository.chunks(snapshot.domain).get
         try:
@@ -127,11 +132,20 @@ def _read_pack(repository: Repository, name: str, size: int, damage: list[Damage
     return offset
 
 
-def _unreadable(repository: Repository, points: list[Sealed], progress: BytesDone | None) -> Iterator[Damage]:
-    """Fetch every chunk once, as the kind that its frame says; a chunk of the wrong kind is found when it is used."""
+def _unreadable(
+    repository: Repository, points: list[Sealed], closed: set[str], progress: BytesDone | None
+) -> Iterator[Damage]:
+    """Fetch every chunk once, as the kind that its frame says; a chunk of the wrong kind is found when it is used. Domains that
+    cannot be opened here are ``closed``: that is no damage."""
     seen: set[bytes] = set()
+    opens: dict[str, bool] = {}
     for sealed in points:
         for domain, chunk in _listed(repository, sealed, []):
+            if domain not in opens:
+                opens[domain] = repository.opens(domain)
+            if not opens[domain]:
+                closed.add(domain)
+                continue
             place = repository.index.find(chunk)
             if chunk in seen or place is None:
                 continue

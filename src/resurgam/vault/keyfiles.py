@@ -79,6 +79,37 @@ def write_private_folder(folder: str, files: dict[str, bytes]) -> None:
         _sync_folder(parent)
 
 
+def write_private(path: str, data: bytes) -> None:
+    """One more file into a folder of keys, durably, whole or not at all. Raises TargetRefused where one is there, Denied,
+    StoreFull."""
+    building = f"{path}.partial-{secrets.token_hex(4)}"
+    with _refusals(path):
+        try:
+            _write_private(building, data)
+            os.link(building, path)  # which refuses, where a rename would replace
+        finally:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(building)
+        _sync_folder(os.path.dirname(path))
+
+
+def destroy_private(path: str) -> None:
+    """Overwrite a key file, and remove it, durably; one that is gone is no error. What a copying file system or a drive keeps of
+    the old bytes is out of reach. Raises Denied."""
+    try:
+        with _refusals(path):
+            descriptor = os.open(path, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            try:
+                os.pwrite(descriptor, bytes(os.fstat(descriptor).st_size), 0)
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+            os.unlink(path)
+            _sync_folder(os.path.dirname(path))
+    except FileNotFoundError:
+        return
+
+
 def _write_private(path: str, data: bytes) -> None:
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with open(descriptor, "wb") as file:

@@ -6,12 +6,14 @@
     verifier.json     signs verdicts                                                  the same
     approver.json     signs promotions, references, quarantines                       whoever may say yes
     recovery.agekey   opens contents: an age identity                                 offline
+    evidence.agekey   opens answers of systems, and nothing else: an age identity     the host that verifies, a copy offline
     root.json         signs role tables                                               offline
 
 The folder has mode 700 and each file 600; a file that others may read is refused. Files are loaded when they are needed,
 so a host without a role finds out at the first act of that role, by the name of the file that it lacks. Nothing is ever
-overwritten. The two ``.agekey`` files are age identity files, whose comments say which vault they belong to; the recovery
-key's file and the vault are together enough to read everything (P3).
+overwritten. The ``.agekey`` files are age identity files, whose comments say which vault they belong to; the recovery
+key's file and the vault are together enough to restore everything (P3) but what lies in a shred domain with an identity of its
+own (``DOMAIN.agekey``): that is what makes it possible to shred a domain, by destroying its file (``vault.shred``).
 
 P9: ``can_read`` says whether contents can be opened with what lies here; a host that captures should not have it, and the
 point says it where it has.
@@ -20,7 +22,7 @@ point says it where it has.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from functools import cached_property
 from typing import Final, TypeVar
@@ -30,8 +32,15 @@ import msgspec
 from resurgam.errors import Denied, IntegrityError
 from resurgam.model.codec import require_format, to_json
 from resurgam.vault.age import Identity, Secret, is_passphrase_protected
-from resurgam.vault.keyfiles import read_private, require_free, require_private_folder, write_private_folder
-from resurgam.vault.keys import DEFAULT_DOMAIN, INDEX_OBJECT, KEY, VAULT_ID, IndexSecret, unwrap_index
+from resurgam.vault.keyfiles import (
+    destroy_private,
+    read_private,
+    require_free,
+    require_private_folder,
+    write_private,
+    write_private_folder,
+)
+from resurgam.vault.keys import DEFAULT_DOMAIN, EVIDENCE_DOMAIN, INDEX_OBJECT, KEY, VAULT_ID, IndexSecret, unwrap_index
 from resurgam.vault.records import sign_roles
 from resurgam.vault.roles import role_table
 from resurgam.vault.signing import Role, SigningKey
@@ -43,12 +52,14 @@ TRUST: Final = "trust.json"
 CAPTURE: Final = "capture.json"
 READER: Final = "reader.agekey"
 RECOVERY: Final = "recovery.agekey"
+EVIDENCE: Final = f"{EVIDENCE_DOMAIN}.agekey"
 PURPOSES: Final = {
     TRUST: "says which vault these keys belong to, and pins its root key",
     CAPTURE: "adds recovery points: it names chunks and signs points, and cannot read them",
     READER: "opens the contents of points, to restore and to verify",
     "verifier.json": "signs verdicts and baselines",
     "approver.json": "signs approvals: references, promotions, quarantines",
+    EVIDENCE: "opens what systems answered, and nothing else: without any copy of it, the answers are shredded",
     RECOVERY: "opens the contents of points when every other key is lost",
     "root.json": "signs the role table: who may sign what, and who can read",
 }
@@ -56,6 +67,7 @@ _ADVICE: Final = {
     CAPTURE: "leave it on the host that captures",
     READER: "move it to the host that verifies; while it stays here, every point says that this host can read",
     "verifier.json": "move it along with reader.agekey",
+    EVIDENCE: "move it along with reader.agekey, and keep one copy with recovery.agekey, which does not open answers",
     "approver.json": "give it to whoever approves",
     RECOVERY: "move it off this machine and keep two copies: with it and the vault alone, all can be read",
     "root.json": "move it off this machine: it is needed only when a key is added or withdrawn",
@@ -125,13 +137,15 @@ class Keyring(Secret):
         index = IndexSecret.generate(vault)
         signers = [SigningKey.generate(role) for role in (Role.ROOT, Role.CAPTURE, Role.VERIFIER, Role.APPROVER)]
         identities = {READER: Identity.generate(), RECOVERY: Identity.generate()}
+        evidence = Identity.generate()
         recipients = tuple(identity.recipient for identity in identities.values())
         trust = Trust(format=FORMAT, vault=vault.hex(), root=signers[0].public.fingerprint, name=name)
         files = {TRUST: to_json(trust)}
         files |= {f"{key.role}.json": _key_file(key, index) for key in signers}
-        files |= {file: _age_file(file, identity, trust) for file, identity in identities.items()}
+        files |= {file: _age_file(file, key, trust) for file, key in {**identities, EVIDENCE: evidence}.items()}
         write_private_folder(folder, files)
-        table = role_table(vault, 1, signers, {DEFAULT_DOMAIN: recipients})
+        domains = {DEFAULT_DOMAIN: recipients, EVIDENCE_DOMAIN: (evidence.recipient,)}
+        table = role_table(vault, 1, signers, domains, EVIDENCE_DOMAIN)
         return NewKeys(
             trust=trust,
             files=tuple(NewFile(os.path.join(folder, file), PURPOSES[file], word) for file, word in _ADVICE.items()),
@@ -166,6 +180,45 @@ class Keyring(Secret):
         if not files:
             raise self._missing(READER)
         return tuple(identity for file in files for identity in self._identities_of(file))
+
+    def opening(self, domain: str, recipients: Sequence[str]) -> tuple[Identity, ...]:
+        """The identities here that open ``domain``, which is encrypted to ``recipients``. Raises Denied, naming the domain's own
+        file where none does."""
+        if domain == DEFAULT_DOMAIN:
+            return self.identities
+        own = self._own(domain)
+        held = [key for file in (own, READER, RECOVERY) if self.has(file) for key in self._identities_of(file)]
+        found = tuple(key for key in held if key.recipient in recipients)
+        if not found:
+            raise self._missing(own)
+        return found
+
+    def path_of(self, domain: str) -> str:
+        """Where the identity of ``domain`` is, or would be."""
+        return self._paths.get(self._own(domain), f"{domain}.agekey")
+
+    def make_identity(self, domain: str) -> Identity:
+        """The identity of a new shred domain, durable in a file of its own; one that a run before made is taken up. Raises
+        Denied."""
+        own = self._own(domain)
+        if self._folder is None:
+            raise self._missing(own)
+        if not self.has(own):
+            write_private(self._paths[own], _age_file(own, Identity.generate(), self.trust))
+        return self._identities_of(own)[0]
+
+    def destroy(self, domain: str) -> None:
+        """Destroy the identity of ``domain`` here; one that is not here is no error. Raises Denied."""
+        own = self._own(domain)
+        if self.has(own):
+            destroy_private(self._paths[own])
+
+    def _own(self, domain: str) -> str:
+        """The file of a domain's own identity."""
+        own = f"{domain}.agekey"
+        if self._folder is not None:
+            self._paths.setdefault(own, os.path.join(self._folder, own))
+        return own
 
     def index_secret(self, fetch: Callable[[], bytes]) -> IndexSecret:
         """The index secret: the capture role's own, or else unwrapped from ``keys/index``, which ``fetch`` returns.
@@ -233,7 +286,7 @@ class Keyring(Secret):
     def _missing(self, file: str) -> Denied:
         path = self._paths.get(file, f"{file}, only {self._paths[RECOVERY]}")
         return Denied(
-            f"There is no {path}. It is the file that {PURPOSES.get(file, 'holds the key of another role')}.",
+            f"There is no {path}. It is the file that {_purpose(file)}.",
             untouched="Nothing was changed.",
             next_step=f"Bring {file} into the keys folder, or run this where it is kept.",
         )
@@ -247,9 +300,17 @@ def _key_file(key: SigningKey, index: IndexSecret) -> bytes:
     return to_json(_KeyFile(format=FORMAT, vault=index.vault.hex(), role=key.role, key=key.secret_bytes(), index=held))
 
 
+def _purpose(file: str) -> str:
+    domain, dot, kind = file.partition(".")
+    own = (
+        f"opens the shred domain {domain}, and nothing else" if dot + kind == ".agekey" else "holds another role's key"
+    )
+    return PURPOSES.get(file, own)
+
+
 def _age_file(file: str, identity: Identity, trust: Trust) -> bytes:
     comments = {
-        "resurgam": f"{file}: {PURPOSES[file]}",
+        "resurgam": f"{file}: {_purpose(file)}",
         "vault": trust.vault,
         "name": " ".join(trust.name.split()),
         "root": trust.root,

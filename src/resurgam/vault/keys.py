@@ -39,6 +39,7 @@ VAULT_ID: Final = 16
 SESSION_ID: Final = 16
 NONCES: Final = 1 << 32  # chunks under one session key
 DEFAULT_DOMAIN: Final = "default"
+EVIDENCE_DOMAIN: Final = "evidence"  # of a new vault's answers; after it was shredded, evidence-2 and so on
 INDEX_OBJECT: Final = "keys/index"
 
 _SEALED = struct.Struct("<8sH6x32s")

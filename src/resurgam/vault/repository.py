@@ -18,7 +18,7 @@ import secrets
 from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TypeVar
 
 import msgspec
@@ -27,9 +27,10 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from resurgam.clock import Clock
 from resurgam.errors import Ambiguous, Denied, IntegrityError, NotFound, TargetRefused
 from resurgam.model.codec import from_json, to_json, versioned
-from resurgam.model.point import Particulars, PointBody
+from resurgam.model.point import Answers, Particulars, PointBody
 from resurgam.model.system import System
 from resurgam.stores.base import AlreadyThere, Entry, Store
+from resurgam.vault.age import Identity
 from resurgam.vault.history import Life, PointState, fold
 from resurgam.vault.host import HostState
 from resurgam.vault.index import Index
@@ -298,8 +299,13 @@ class Repository:
             return PointState(life=Life.SEALED, digest=sealed.record.subject.digest, damaged=error.message)
 
     def particulars(self, body: PointBody) -> Particulars:
-        """The encrypted part of a point. Raises Denied without an identity."""
-        return self.document(body.particulars, Particulars, what=f"the particulars of point {body.id}")
+        """The encrypted part of a point, without its answers where they were shredded or their key is not here: no restore
+        needs them, and who judges asks :meth:`require_open`. Raises Denied without an identity."""
+        found = self.document(body.particulars, Particulars, what=f"the particulars of point {body.id}")
+        if not body.answers or not self.opens(body.evidence):
+            return found
+        what = f"the answers of point {body.id}"
+        return found.with_answers(self.document(body.answers, Answers, what=what, domain=body.evidence))
 
     def document(self, chunk: str, kind: type[T], *, what: str, domain: str = DEFAULT_DOMAIN) -> T:
         """A document that a writer stored."""
@@ -309,8 +315,30 @@ class Repository:
         """The chunks of a shred domain."""
         if domain not in self._readers:
             keys = ChunkKeys(self.secret, domain)
-            self._readers[domain] = ChunkReader(self.vault, self.store, self.index, keys, self._cipher)
+            self._readers[domain] = ChunkReader(self.vault, self.store, self.index, keys, partial(self._cipher, domain))
         return self._readers[domain]
+
+    def shredded(self, domain: str) -> str:
+        """When ``domain`` was shredded, RFC 3339; empty where it was not."""
+        noted = self.roles.shredded.get(domain)
+        return noted.at if noted is not None else ""
+
+    def require_open(self, domain: str) -> tuple[Identity, ...]:
+        """The identities that open ``domain``. Raises NotFound where it was shredded, Denied where its key is not here."""
+        return self.keyring.opening(domain, self.roles.recipients(domain))
+
+    def opens(self, domain: str) -> bool:
+        """Whether what lies in ``domain`` can be read here."""
+        try:
+            return bool(self.require_open(domain))
+        except (NotFound, Denied):
+            return False
+
+    def believe(self, table: RoleTable) -> None:
+        """Go on by ``table``, which was just put, and keep no key that the one before gave."""
+        self.roles = table
+        self._sessions.clear()
+        self._readers.clear()
 
     def snapshot(self, body: PointBody, component: str) -> SnapshotReader:
         """One component of a point. Raises NotFound."""
@@ -323,8 +351,9 @@ class Repository:
             next_step=f"It has: {', '.join(s.component for s in body.snapshots)}.",
         )
 
-    def _cipher(self, session: bytes) -> AESGCM:
+    def _cipher(self, domain: str, session: bytes) -> AESGCM:
         if session not in self._sessions:
+            identities = self.require_open(domain)
             try:
                 wrapped = self.store.get(session_object(session))
             except NotFound as error:
@@ -333,7 +362,7 @@ class Repository:
                     untouched="Nothing was restored from it.",
                     next_step="Bring keys/ back from a replica, or restore from another point.",
                 ) from error
-            self._sessions[session] = unwrap_session(wrapped, self.vault, session, self.keyring.identities).cipher
+            self._sessions[session] = unwrap_session(wrapped, self.vault, session, identities).cipher
         return self._sessions[session]
 
     def _about(self, sealed: Sealed, name: str, expect: Collection[RecordType] | None = None) -> Record:

@@ -8,6 +8,9 @@ never changed (P2); ``vault.records`` signs and reads it. Two rules of this rele
   points are wanted, and a stolen one is left out.
 
 Roles that this release does not know are kept and may sign nothing here.
+
+It also says in which domain answers of systems are kept (``evidence``), and which domains were shredded: who may read is
+said in one place, by one key.
 """
 
 from __future__ import annotations
@@ -17,6 +20,7 @@ from typing import Final
 import msgspec
 
 from resurgam.errors import NotFound
+from resurgam.vault.keys import DEFAULT_DOMAIN
 from resurgam.vault.signing import Envelope, PublicKey, Role, SigningKey, broken
 
 FORMAT: Final = 1
@@ -29,14 +33,24 @@ class RoleKey(msgspec.Struct, frozen=True):
     public: bytes
 
 
-class RoleTable(msgspec.Struct, frozen=True, kw_only=True):
-    """``roles`` maps a role's name to its keys, ``domains`` a shred domain to its age recipients."""
+class Shredded(msgspec.Struct, frozen=True):
+    """Since when nobody opens a shred domain (RFC 3339), and why."""
+
+    at: str
+    why: str = ""
+
+
+class RoleTable(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """``roles`` maps a role's name to its keys, ``domains`` a shred domain to its age recipients. ``evidence`` is the domain into
+    which answers go; tables of before it was named leave it out. ``shredded`` names the domains that are no more."""
 
     format: int
     vault: str
     serial: int
     roles: dict[str, tuple[RoleKey, ...]]
     domains: dict[str, tuple[str, ...]]
+    evidence: str = DEFAULT_DOMAIN
+    shredded: dict[str, Shredded] = {}
 
     def keys(self, role: str) -> tuple[PublicKey, ...]:
         """The public keys of ``role``; none for a role that nobody holds."""
@@ -52,12 +66,14 @@ class RoleTable(msgspec.Struct, frozen=True, kw_only=True):
 
     def recipients(self, domain: str) -> tuple[str, ...]:
         """To whom ``domain`` is encrypted. Raises NotFound."""
+        if domain in self.shredded:
+            raise shredded(domain, self.shredded[domain])
         found = self.domains.get(domain)
         if not found:
             raise NotFound(
                 f"The vault has no shred domain {domain!r}; it has {', '.join(sorted(self.domains))}.",
                 untouched="Nothing was written.",
-                next_step="Correct `shred_domain` in the manifest, or have the root key's holder add the domain.",
+                next_step="Correct `shred_domain` in the manifest, or have the root key's holder run `resurgam vault add-domain`.",
             )
         return found
 
@@ -67,12 +83,31 @@ class RoleTable(msgspec.Struct, frozen=True, kw_only=True):
         return f"roles/{self.serial:08d}"
 
 
-def role_table(vault: bytes, serial: int, signers: list[SigningKey], domains: dict[str, tuple[str, ...]]) -> RoleTable:
+def shredded(domain: str, noted: Shredded) -> NotFound:
+    """What whoever asks for something in a shredded domain is told."""
+    return NotFound(
+        f"The shred domain {domain} was shredded on {noted.at[:10]}: nobody can read what lay in it{_because(noted)}.",
+        untouched="Everything that lies in other domains is as it was.",
+        next_step="Go on without it: `--component` names others to restore; in the manifest, name another `shred_domain`.",
+    )
+
+
+def _because(noted: Shredded) -> str:
+    return f" ({noted.why})" if noted.why else ""
+
+
+def role_table(
+    vault: bytes,
+    serial: int,
+    signers: list[SigningKey],
+    domains: dict[str, tuple[str, ...]],
+    evidence: str = DEFAULT_DOMAIN,
+) -> RoleTable:
     """A table over the public halves of ``signers``."""
     roles: dict[str, tuple[RoleKey, ...]] = {}
     for key in signers:
         roles[key.role] = (*roles.get(key.role, ()), RoleKey(key.key_id, key.public.raw))
-    return RoleTable(format=FORMAT, vault=vault.hex(), serial=serial, roles=roles, domains=domains)
+    return RoleTable(format=FORMAT, vault=vault.hex(), serial=serial, roles=roles, domains=domains, evidence=evidence)
 
 
 def require_sound(table: RoleTable, what: str) -> None:
@@ -86,3 +121,7 @@ def require_sound(table: RoleTable, what: str) -> None:
         raise broken(what, "it has no root key")
     if not table.domains or not all(table.domains.values()):
         raise broken(what, "a shred domain in it has no recipients")
+    if table.domains.keys() & table.shredded.keys():
+        raise broken(what, "a shred domain in it was shredded")
+    if table.evidence != DEFAULT_DOMAIN and table.evidence not in table.domains:
+        raise broken(what, "the shred domain of answers is none of its own")

@@ -179,7 +179,9 @@ class PointWriter(Writer):
         counts = {severity.value: 0 for severity in Severity}
         for finding in particulars.findings:
             counts[finding.severity.value] += 1
-        document = self.document(particulars)
+        rest, answers = particulars.parted()
+        document, evidence = self.document(rest), repository.roles.evidence
+        answered = self.document(answers, evidence) if answers.any else ""
         self.flush()
         body = PointBody(
             format=POINT_FORMAT,
@@ -194,9 +196,11 @@ class PointWriter(Writer):
             snapshots=snapshots,
             particulars=document,
             findings=counts,
-            host_can_read=repository.keyring.can_read,
+            host_can_read=repository.keyring.can_read or repository.opens(evidence),
             resurgam=__version__,
             previous=self._last.point if self._last else None,
+            answers=answered,
+            evidence=evidence,
         )
         try:
             # P1: the record is the last thing written.
