@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from resurgam.drivers.registry import _OURS, driver_for
+from resurgam.drivers.registry import _OURS, answers_of, driver_for
 from tests.house.test_code import ROOT
 
 EXAMS = ROOT / "tests/drivers"
@@ -63,6 +63,12 @@ def test_the_versions_tested_are_those_that_are_pinned_and_asked_for(kind: str) 
     for library, versions in _OURS[kind].tested.items():
         assert versions[-1] == pins[library], library
         assert library in brought
+
+
+@pytest.mark.parametrize("kind", sorted(_OURS))
+def test_what_a_kind_answers_is_what_its_driver_has(kind: str) -> None:
+    """The table is read where a driver's library may be missing; a driver of another package has no line in it."""
+    assert _OURS[kind].answers == answers_of(driver_for(kind))
 
 
 @pytest.mark.parametrize("kind", sorted(_OURS))

@@ -11,6 +11,7 @@ import os
 import shutil
 import subprocess
 import sys
+import venv
 from pathlib import Path
 from typing import Any
 
@@ -130,6 +131,39 @@ def test_without_its_package_the_manifest_says_what_is_missing(post: Path, tmp_p
     )
     assert done.returncode == 3
     assert "'mbox' is not" in done.stderr
+
+
+def test_a_probe_asks_it_through_its_driver(post: Path, installed: Path) -> None:
+    """Installed as its users do, since what asks for a probe reads no PYTHONPATH. What it cannot be asked is refused (P12)."""
+    python = environment(post.parent / "venv", installed)
+    manifest = post / "resurgam.yaml"
+    asked = "probes:\n  letters: {component: inbox, witness: true, "
+    manifest.write_text(f"{MANIFEST}{asked}kind: sql, sql: SELECT sender FROM messages ORDER BY 1}}\n")
+
+    def told(*words: str, code: int = 0) -> subprocess.CompletedProcess[str]:
+        env = os.environ | {"RESURGAM_STATE": str(post / "state"), "HOME": str(post)}
+        command = [python, "-m", "resurgam", *words]
+        done = subprocess.run(command, cwd=post, env=env, capture_output=True, text=True, timeout=300, check=False)
+        assert done.returncode == code, done.stdout + done.stderr
+        return done
+
+    told("capture")
+    send(post / "inbox", "eve@example.org", "Forget what the others wrote.")
+    verdict = json.loads(told("verify", "latest", "--live", "--json", code=20).stdout)["verdict"]
+    (part,) = [part for part in verdict["parts"] if part["name"] == "letters"]
+    assert (part["yardstick"], part["judgement"], part["cases"]) == ("witness", 4, 1), verdict
+    manifest.write_text(f"{MANIFEST}{asked}kind: retrieval, collection: messages, ask: {{a: [1.0]}}}}\n")
+    assert "'inbox' is no component that can be searched" in told("preflight", code=3).stderr
+
+
+def environment(folder: Path, installed: Path) -> str:
+    """The interpreter of a virtual environment that has the package, and all that is installed here."""
+    venv.create(folder, symlinks=True)
+    (packages,) = folder.glob("lib/python3.*/site-packages")
+    (packages / "all.pth").write_text(
+        "".join(f"{path}\n" for path in [str(installed), *filter(os.path.isdir, sys.path)])
+    )
+    return str(folder / "bin" / "python")
 
 
 def examined(installed: Path, folder: Path, *words: str, code: int = 0) -> str:

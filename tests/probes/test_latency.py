@@ -8,6 +8,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from resurgam.drivers.registry import answers
 from resurgam.errors import ManifestError
 from resurgam.model.point import Witness
 from resurgam.model.system import Component, Json, Probe, System, VaultPlace
@@ -56,7 +57,7 @@ def system(root: Path, seconds: str = "0", **more: Json) -> System:
 
 def ask(system: System) -> Json:
     spec = system.probes[-1]
-    check_probe(spec, system)
+    check_probe(spec, system, answers)
     return probe_for("latency").ask(spec, system, LiveRunner(system.root))
 
 

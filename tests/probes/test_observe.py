@@ -7,12 +7,17 @@ import sys
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import pytest
 
+from resurgam.drivers.registry import answers
 from resurgam.errors import Denied, ManifestError
+from resurgam.model.point import Observation
 from resurgam.model.system import Component, Probe, System, VaultPlace
-from resurgam.probes.base import Completed
+from resurgam.probes import registry
+from resurgam.probes.base import Completed, Runner
 from resurgam.probes.registry import check_probe, kinds, probe_for
 from resurgam.probes.runner import LiveRunner
 from resurgam.proof.observe import observe, observe_repeatedly, observe_witness
@@ -84,6 +89,63 @@ def test_kinds_of_probe(system: System) -> None:
     assert probe_for("sql").kind == "sql"
     with pytest.raises(ManifestError, match="Did you mean 'command'"):
         probe_for("comand")
-    check_probe(system.probes[4], system)
+    check_probe(system.probes[4], system, answers)
     with pytest.raises(ManifestError, match="names no component"):
-        check_probe(system.probes[2], system)
+        check_probe(system.probes[2], system, answers)
+
+
+def test_a_component_is_asked_what_its_kind_answers(tmp_path: Path) -> None:
+    """By what its driver has, not by its name; the nearest component that could be asked is named (P12)."""
+    kinds_of = {
+        "tables": "sqlite",
+        "vectors": "chroma",
+        "tensors": "models",
+        "folder": "files",
+        "machine": "environment",
+    }
+    components = tuple(Component(name=name, driver=kind, location=str(tmp_path)) for name, kind in kinds_of.items())
+    system = System(name="s", vault=VaultPlace(path="v", keys="k"), components=components, root=str(tmp_path))
+    specs: dict[str, tuple[dict[str, Any], set[str]]] = {
+        "sql": ({"sql": "SELECT 1"}, {"tables", "vectors", "tensors"}),
+        "freshness": ({"sql": "SELECT 1", "tolerance": {"range": [0, 9]}}, {"tables", "vectors", "tensors"}),
+        "retrieval": ({"collection": "c", "ask": {"q": [1.0]}}, {"vectors"}),
+        "predict": ({"loader": "onnx", "ask": {"q": [1.0]}}, {"tensors", "folder"}),
+    }
+    for kind, (fields, able) in specs.items():
+        for name in kinds_of:
+            spec = Probe(name="p", kind=kind, component=name, **fields)
+            if name in able:
+                check_probe(spec, system, answers)
+                continue
+            with pytest.raises(ManifestError, match=f"'{name}' is no component that can be") as caught:
+                check_probe(spec, system, answers)
+            assert not {*kinds_of} - able & {*caught.value.next_step.split("'")}, caught.value
+
+
+def test_those_of_a_kind_that_can_be_asked_together_are(system: System, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once for all of them, in the order of the manifest; what goes wrong on the way is said of each (P4)."""
+    asked: list[list[str]] = []
+
+    class Together:
+        kind = "sql"
+
+        def check(self, spec: Probe, system: System) -> None: ...
+
+        def ask(self, spec: Probe, system: System, runner: Runner) -> Observation:
+            raise AssertionError("not one by one")
+
+        def ask_together(self, specs: Sequence[Probe], system: System, runner: Runner) -> Sequence[Observation]:
+            asked.append([spec.name for spec in specs])
+            if len(asked) == 2:
+                raise Denied("no namespaces here.")
+            return [Observation(probe=spec.name) for spec in reversed(specs)]
+
+    monkeypatch.setitem(registry._PROBES, "sql", Together())
+    more = msgspec.structs.replace(system.probes[-1], name="first")
+    system = msgspec.structs.replace(system, probes=(more, *system.probes))
+    of_kind = ["first", "rows"]
+    for wrong in (False, True):
+        seen = observe(system, system.probes, LiveRunner(system.root))
+        assert [one.probe for one in seen] == [probe.name for probe in system.probes]
+        assert all(("no namespaces" in (one.error or "")) is wrong for one in seen if one.probe in of_kind)
+    assert asked == [of_kind, of_kind]

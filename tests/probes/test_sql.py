@@ -251,11 +251,6 @@ def test_a_broken_database_is_an_observation(tmp_path: Path, content: bytes | No
         (Probe(name="p", kind="sql", component="document", sql="SELECT 1"), "sqlite", "Did you mean 'documents'?"),
         (Probe(name="p", kind="sql", sql="SELECT 1"), "sqlite", "no component that can be asked SQL"),
         (
-            Probe(name="p", kind="sql", component="documents", sql="SELECT 1"),
-            "files",
-            "no component that can be asked SQL",
-        ),
-        (
             Probe(name="p", kind="sql", component="documents", sql="SELECT 1", run=("x",)),
             "sqlite",
             "belong to probes of kind",

@@ -14,12 +14,14 @@ import pytest
 from safetensors.numpy import save_file
 
 from resurgam.capture.manifest import load_manifest
+from resurgam.drivers.registry import answers, places
 from resurgam.errors import ManifestError
 from resurgam.model.point import Observation
+from resurgam.model.question import Question
 from resurgam.model.system import Component, Json, Probe, System, VaultPlace
 from resurgam.probes.base import Runner
 from resurgam.probes.runner import LiveRunner
-from resurgam.probes.sql import DRIVERS, SqlProbe
+from resurgam.probes.sql import SqlProbe
 from resurgam.probes.through_driver import PROGRAM
 from resurgam.restore import sandbox
 from resurgam.restore.sandbox import Sandbox
@@ -72,7 +74,7 @@ def content(place: Path) -> dict[str, bytes]:
 
 
 def test_every_kind_that_is_named_is_tried_here() -> None:
-    assert {"sqlite", *STATEMENTS} == set(DRIVERS)
+    assert {"sqlite", *STATEMENTS} == {kind for kind in places() if Question.SQL in answers(kind)}
 
 
 @pytest.mark.parametrize("kind", STATEMENTS)

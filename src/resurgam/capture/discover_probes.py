@@ -17,7 +17,8 @@ from resurgam.capture.discover_links import Link
 from resurgam.capture.discover_parts import Part, Value, keys_of
 from resurgam.capture.discover_sqlite import Column, opened, quoted
 from resurgam.capture.discover_text import Names, listed, scalar, shown
-from resurgam.probes import sql
+from resurgam.drivers.registry import answers
+from resurgam.model.question import Question
 
 MAX_COUNTS = 12  # probes of counts per database; more tables share them, since each probe costs a process
 MAX_GOLDEN = 3  # golden queries per database
@@ -78,7 +79,7 @@ def _command(name: str, verb: str, reads: list[str], asked: str, more: list[str]
 
 
 def _counts(part: Part, names: Names) -> Iterator[str]:
-    if part.database is None or DRIVERS[part.kind] not in sql.DRIVERS:
+    if part.database is None or Question.SQL not in answers(DRIVERS[part.kind]):
         return
     tables = [table for table in part.database.tables if table.isprintable()]
     for group in (tables[first::MAX_COUNTS] for first in range(min(MAX_COUNTS, len(tables)))):

@@ -355,7 +355,7 @@ def _refuse_impossible_probes(root: Node, system: System, problems: Problems) ->
     """Each kind of probe knows best what it can be asked."""
     for probe in system.probes:
         try:
-            probes.check_probe(probe, system)
+            probes.check_probe(probe, system, drivers.answers)
         except ManifestError as error:
             node = root.child("probes", probe.name)
             assert node is not None

@@ -17,7 +17,7 @@ from resurgam.model.point import Observation
 from resurgam.model.system import Json
 from resurgam.model.system import Probe as ProbeSpec
 from resurgam.probes.answers import observation_of
-from resurgam.probes.predict import DRIVERS, model_path, run_model
+from resurgam.probes.predict import model_path, run_model
 
 LOADERS = {".onnx": "onnx", ".skops": "skops", ".safetensors": "safetensors-linear"}
 CASES = 8
@@ -29,7 +29,7 @@ TIMEOUT = 60.0
 
 def models(look: Look) -> Iterator[Suggestion | Note]:
     """Probes for the models of a component that none asks yet."""
-    if look.component.driver not in DRIVERS or not isinstance(look.driver, Queries):
+    if not look.driver.traits.files or not isinstance(look.driver, Queries):
         return
     paths = [str(path) for (path,) in look.rows("SELECT path FROM files ORDER BY 1")]
     known = [path for path in paths if _loader(look, path)]

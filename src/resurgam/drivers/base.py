@@ -67,7 +67,9 @@ class Traits(msgspec.Struct, frozen=True, kw_only=True):
     """Differences between drivers as data. ``consistency`` is the best it can earn, ``freeze_limit`` the seconds after
     which its freeze must have let go. Where it ``describes``, a restore says what was there and cannot become it: the live
     one is neither hidden from a judged copy nor exchanged by a promotion. ``writers_wait`` where a freeze that copies holds the
-    source's writers meanwhile. ``look`` is a command for people who want to see what a restored copy at ``{place}`` holds."""
+    source's writers meanwhile. ``files`` where what stands at its location, in each copy too, are the very files that
+    programs open: models are loaded from them. ``look`` is a command for people who want to see what a restored copy at
+    ``{place}`` holds."""
 
     consistency: Consistency
     equality: Equality
@@ -75,6 +77,7 @@ class Traits(msgspec.Struct, frozen=True, kw_only=True):
     freeze_limit: float
     describes: bool = False
     writers_wait: bool = True
+    files: bool = False
     look: str = "ls -lR {place}"
 
 

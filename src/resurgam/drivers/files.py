@@ -75,6 +75,7 @@ class FilesDriver:
         equality=Equality.BYTES,
         freeze=Freeze.LISTING,
         freeze_limit=FREEZE_LIMIT,
+        files=True,
     )
 
     def __init__(self) -> None:

@@ -19,9 +19,10 @@ from importlib.metadata import Distribution, EntryPoint, entry_points
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from resurgam.drivers.base import Driver
+from resurgam.drivers.base import Driver, Queries
 from resurgam.errors import ManifestError, MissingExtra
 from resurgam.model.nearest import did_you_mean
+from resurgam.model.question import Question
 
 GROUP = "resurgam.drivers"
 
@@ -29,7 +30,7 @@ GROUP = "resurgam.drivers"
 class Place(NamedTuple):
     """Where a driver's class is, and what to install where its library is missing. ``captures`` is for people; ``tested`` are the
     distributions it works with, each with the versions that its exam has passed with; ``certified`` says that the exam is sat
-    on the real store whenever this package is tested."""
+    on the real store whenever this package is tested; ``answers`` are what ``answers_of`` says of it."""
 
     module: str
     name: str
@@ -37,6 +38,7 @@ class Place(NamedTuple):
     captures: str = ""
     tested: Mapping[str, tuple[str, ...]] = MappingProxyType({})
     certified: bool = False
+    answers: frozenset[Question] = frozenset()
 
 
 _OURS = {
@@ -47,6 +49,7 @@ _OURS = {
         "the folder of a Chroma PersistentClient: collections, documents, metadata, vectors",
         {"chromadb": ("1.5.9",)},
         certified=True,
+        answers=frozenset({Question.SQL, Question.NEIGHBOURS}),
     ),
     "environment": Place(
         "resurgam.drivers.environment",
@@ -61,6 +64,7 @@ _OURS = {
         "resurgam",
         "a folder of files, or one file",
         certified=True,
+        answers=frozenset({Question.FILES}),
     ),
     "git": Place(
         "resurgam.drivers.git",
@@ -69,6 +73,7 @@ _OURS = {
         "a git working tree with its repository, or a bare one",
         {"dulwich": ("1.2.21",)},
         certified=True,
+        answers=frozenset({Question.SQL}),
     ),
     "langgraph": Place(
         "resurgam.drivers.langgraph",
@@ -77,6 +82,7 @@ _OURS = {
         "an agent's threads and memories in LangGraph's SQLite saver and store",
         {"langgraph-checkpoint-sqlite": ("3.1.2",), "ormsgpack": ("1.13.1",)},
         certified=True,
+        answers=frozenset({Question.SQL}),
     ),
     "models": Place(
         "resurgam.drivers.models",
@@ -85,6 +91,7 @@ _OURS = {
         "model files, seen as tensors: safetensors, ONNX, GGUF, npy, npz, torch",
         {"gguf": ("0.19.0",), "onnx": ("1.23.2",)},
         certified=True,
+        answers=frozenset({Question.SQL, Question.FILES}),
     ),
     "sqlite": Place(
         "resurgam.drivers.sqlite",
@@ -92,6 +99,7 @@ _OURS = {
         "resurgam",
         "an SQLite database, in every journal mode",
         certified=True,
+        answers=frozenset({Question.SQL}),
     ),
 }
 
@@ -104,6 +112,28 @@ def kinds() -> tuple[str, ...]:
 def places() -> dict[str, Place]:
     """Every kind with its place, sorted by kind. Nothing is imported for it."""
     return dict(sorted({**_others(), **_OURS}.items()))
+
+
+def answers(kind: str) -> frozenset[Question]:
+    """What a component of ``kind`` can be asked. Of our own kinds it is known without an import; the driver of another package is
+    loaded. Raises as ``driver_for``."""
+    ours = _OURS.get(kind)
+    return ours.answers if ours else answers_of(driver_for(kind))
+
+
+def answers_of(driver: Driver) -> frozenset[Question]:
+    """What a driver can be asked, by its ports and traits. A description (``Traits.describes``) answers nothing: its copy is
+    not what the live one is."""
+    from resurgam.drivers.searching import Searches  # here, since it needs numpy
+
+    if driver.traits.describes:
+        return frozenset()
+    has = {
+        Question.SQL: isinstance(driver, Queries),
+        Question.NEIGHBOURS: isinstance(driver, Searches),
+        Question.FILES: driver.traits.files,
+    }
+    return frozenset(question for question, answered in has.items() if answered)
 
 
 def providers() -> dict[str, Distribution | None]:

@@ -34,7 +34,6 @@ from resurgam.probes.command import CommandProbe
 from resurgam.probes.encoding import check_encoder, encode
 from resurgam.probes.through_driver import ONE_THREAD
 
-DRIVERS = ("models", "files")  # kinds of component whose files can be loaded
 LOADERS = ("safetensors-linear", "onnx", "skops", "command")
 PROGRAM = "resurgam.probes.predict_child"
 
@@ -49,10 +48,9 @@ class PredictProbe:
 
     def check(self, spec: ProbeSpec, system: System) -> None:
         """Raises ManifestError where there is no model, no loader or nothing to ask."""
-        loadable = {component.name for component in system.components if component.driver in DRIVERS}
-        if spec.component not in loadable:
+        if spec.component not in (known := [component.name for component in system.components]):
             given = spec.component or ""
-            raise _wrong(spec, f"{given!r} is no component of model files", did_you_mean(given, loadable))
+            raise _wrong(spec, f"{given!r} is no component of model files", did_you_mean(given, known))
         if spec.loader not in LOADERS:
             raise _wrong(spec, f"{spec.loader!r} is no loader", did_you_mean(spec.loader or "", LOADERS))
         if os.path.isabs(spec.model) or os.path.normpath(spec.model).startswith(".."):

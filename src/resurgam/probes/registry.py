@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from resurgam.errors import ManifestError
 from resurgam.model.nearest import did_you_mean
+from resurgam.model.question import Answers, Question
 from resurgam.model.system import Probe as ProbeSpec
 from resurgam.model.system import System
 from resurgam.probes.agent import AgentProbe
@@ -27,6 +28,8 @@ _PROBES: dict[str, Probe] = {
     "sql": SqlProbe(),
 }
 
+_PUT = {"retrieval": Question.NEIGHBOURS, "predict": Question.FILES}  # and SQL, whatever has a statement
+
 
 def kinds() -> tuple[str, ...]:
     """The words that may stand after ``kind``, sorted."""
@@ -43,6 +46,16 @@ def probe_for(kind: str) -> Probe:
         ) from None
 
 
-def check_probe(spec: ProbeSpec, system: System) -> None:
-    """Raises ManifestError where ``spec`` could never be asked of ``system``; for the reader of the manifest."""
+def check_probe(spec: ProbeSpec, system: System, answers: Answers) -> None:
+    """Raises ManifestError where ``spec`` could never be asked of ``system``; for the reader of the manifest. ``answers`` says what
+    a kind of driver answers."""
     probe_for(spec.kind).check(spec, system)
+    question = _PUT.get(spec.kind) or (Question.SQL if spec.sql is not None else None)
+    if question is None or spec.component is None or question in answers(system.component(spec.component).driver):
+        return
+    able = [component.name for component in system.components if question in answers(component.driver)]
+    raise ManifestError(
+        f"Probe {spec.name}: {spec.component!r} is no component that can be {question}.",
+        untouched="Nothing was asked.",
+        next_step=did_you_mean(spec.component, able),
+    )

@@ -21,8 +21,6 @@ from resurgam.probes.answers import observation_of
 from resurgam.probes.base import Completed, Runner
 from resurgam.probes.through_driver import ask_driver
 
-DRIVERS = ("sqlite", "chroma", "git", "langgraph", "models")  # kinds of component that can be asked
-
 
 class SqlProbe:
     """See the module's docstring."""
@@ -38,10 +36,9 @@ class SqlProbe:
             raise _wrong(spec, "`sql` is missing", "Give the SELECT to ask.")
         if spec.run or spec.ask is not None or spec.env:
             raise _wrong(spec, "`run`, `ask` and `env` belong to probes of kind command", "Remove them.")
-        askable = {component.name for component in system.components if component.driver in DRIVERS}
-        if spec.component not in askable:
+        if spec.component not in (known := [component.name for component in system.components]):
             given = spec.component or ""
-            raise _wrong(spec, f"{given!r} is no component that can be asked SQL", did_you_mean(given, askable))
+            raise _wrong(spec, f"{given!r} is no component that can be asked SQL", did_you_mean(given, known))
 
     def ask(self, spec: ProbeSpec, system: System, runner: Runner) -> Observation:
         """Ask the component at its bound location. Raises ManifestError as ``check`` does."""
