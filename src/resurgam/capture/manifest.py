@@ -148,6 +148,8 @@ PROBE = Record("a probe", {
          "agent": ("tools", "env"), "latency": ("repeat", "warm_up"), "freshness": ("component", "sql", "run", "ask", "env")},
 ))  # fmt: skip
 
+_header = Text("the name of a header", r"[A-Za-z][A-Za-z0-9-]{0,63}")
+
 HOSTED = Record("a hosted model", {
     "url": Field(Text("an address, https://… or http://…", r"https?://[^\s?#]+"),
                  "The one address that may be asked.", required=True),
@@ -158,10 +160,11 @@ HOSTED = Record("a hosted model", {
     "recording": Field(Anything(from_file=True), "What `probes record --hosted` wrote: {file: path} of .jsonl."),
     "allow": Field(ListOf(Text("a method and a path, such as POST /v1/chat", ALLOWED), distinct=True, filled=True),
                    "What the proxy lets through; `/*` at the end stands for all below."),
+    "headers": Field(ListOf(_header, distinct=True, filled=True),
+                     "Headers of a request that the proxy lets through beside Accept, Accept-Language, Content-Type, User-Agent."),
     "key": Field(Text("a reference to the credential, ${NAME}", REFERENCE.pattern),
                  "The credential that the proxy puts in; looked up when it asks, never given to a copy."),
-    "header": Field(Text("the name of a header", r"[A-Za-z][A-Za-z0-9-]{0,63}"),
-                    "The header that carries the key alone; `Authorization: Bearer` unless said."),
+    "header": Field(_header, "The header that carries the key alone; `Authorization: Bearer` unless said."),
     "budget": Field(Record("a budget", {
         "requests": Field(_many, "Requests; 1000 unless said."),
         "bytes": Field(_many, "Bytes, both ways; 64000000 unless said."),

@@ -151,8 +151,9 @@ class Hosted(msgspec.Struct, frozen=True, kw_only=True):
     """A model or tool that others run, which no restore brings back. ``url`` is the one address that may be asked; ``provider``,
     ``model`` and ``revision`` pin what is expected to answer there. ``mode`` says what a copy gets in its place: ``refuse``,
     ``replay`` of ``recording`` (docs/probes.md tells its form), or ``proxy``: requests that stand on ``allow`` ("METHOD /path") are
-    let through, within ``budget``. ``key`` refers to the credential that is put in then (``${NAME}``), as ``Authorization: Bearer``
-    or alone in the header that ``header`` names; no copy gets it (P6)."""
+    let through, of their headers those that ``headers`` names beside the harmless ones, within ``budget``. ``key`` refers to the
+    credential that is put in then (``${NAME}``), as ``Authorization: Bearer`` or alone in the header that ``header`` names; no copy
+    gets it (P6)."""
 
     name: str
     url: str
@@ -162,6 +163,7 @@ class Hosted(msgspec.Struct, frozen=True, kw_only=True):
     mode: str = "refuse"
     recording: Json = None
     allow: tuple[str, ...] = ()
+    headers: tuple[str, ...] = ()
     key: str = ""
     header: str = ""
     budget: Budget = Budget()

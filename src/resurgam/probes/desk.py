@@ -98,6 +98,7 @@ def served(clerk: Clerk, listener: socket.socket) -> Iterator[str]:
         server.shutdown()
         thread.join()
         server.server_close()
+        server.hang_up()
         with server.turn:  # who was being answered is done
             pass
 
@@ -113,6 +114,13 @@ class _Server(ThreadingHTTPServer):
         self.closing = False
         self.turn = threading.Lock()  # one at a time, so that bodies do not pile up and a budget is counted exactly
         self._room = threading.BoundedSemaphore(AT_ONCE)
+        self._connections: set[socket.socket] = set()
+
+    def hang_up(self) -> None:
+        """End all connections: a client that outlives the command must not keep us waiting."""
+        for connection in list(self._connections):
+            with contextlib.suppress(OSError):  # it has ended by itself
+                connection.shutdown(socket.SHUT_RDWR)
 
     def process_request(self, request: Any, client_address: Any) -> None:
         if self._room.acquire(blocking=False):
@@ -121,9 +129,11 @@ class _Server(ThreadingHTTPServer):
             self.shutdown_request(request)
 
     def process_request_thread(self, request: Any, client_address: Any) -> None:
+        self._connections.add(request)
         try:
             super().process_request_thread(request, client_address)
         finally:
+            self._connections.discard(request)
             self._room.release()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
@@ -149,6 +159,8 @@ class _Handler(BaseHTTPRequestHandler):
                 request = bare._replace(body=self._body())
             except ValueError as error:
                 self.close_connection = True  # where the next request begins is not known
+                if self.server.closing:
+                    return
                 self._say(self.server.clerk.refuse(bare, str(error)))
                 return
             self._say(self.server.clerk.answer(request))

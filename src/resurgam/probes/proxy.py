@@ -9,8 +9,9 @@ A socket stays in the network in which it was made, whoever holds it: this proce
 holds nothing that leads out.
 
 What comes is data from a stranger. It is refused unless method and path stand on ``allow``, and beyond ``budget``, which is for the
-whole of a verification. What may be credentials of the copy's own is left out, and ``key`` is put in here, where ``${NAME}`` is
-looked up; in what comes back, and in what is kept, it is ``***``. Every exchange that was let through is kept, as recordings are.
+whole of a verification. Of its headers only harmless and declared ones go on: others can name another method or path, or hold
+credentials. ``key`` is put in here, where ``${NAME}`` is looked up; in what comes back, and in what is kept, it is ``***``. Every
+exchange that was let through is kept, as recordings are.
 
 ``probes record`` uses the same for the live system, whose own headers go through.
 """
@@ -37,7 +38,7 @@ from resurgam.probes.recording import told, without_secrets
 from resurgam.probes.upstream import TooMuch, Unanswered, Upstream
 
 SHORTEST_KEY = 8  # characters; masking a shorter one would change answers that do not hold it
-CREDENTIALS = ("authorization", "cookie", "x-api-key", "api-key", "x-goog-api-key", "x-auth-token")
+HARMLESS = ("accept", "accept-language", "content-type", "user-agent")
 _BELOW = re.compile(r"(/(?!\.{1,2}(/|$))[A-Za-z0-9._~!$&'()+,;=:@-]+)*/?")  # a path that means what it says
 
 
@@ -106,7 +107,7 @@ class Proxy:
         try:
             if self._leaving:
                 raise Unanswered("came when the command was over")
-            answer = call.ask(self._without_credentials(request), self._credential(), left, seconds)
+            answer = call.ask(self._narrowed(request), self._credential(), left, seconds)
             got = len(answer.body)
         except TooMuch:
             got = left
@@ -141,10 +142,12 @@ class Proxy:
         }
         self.exchanges.append(masking(line, []))
 
-    def _without_credentials(self, request: Request) -> Request:
+    def _narrowed(self, request: Request) -> Request:
+        """``request`` with those of its headers that may go on."""
         if self._recording:
             return request
-        return request._replace(headers={n: value for n, value in request.headers.items() if n not in CREDENTIALS})
+        named = {*HARMLESS, *(name.lower() for name in self.hosted.headers)}
+        return request._replace(headers={name: text for name, text in request.headers.items() if name in named})
 
     def _credential(self) -> dict[str, str]:
         if not self._key:
