@@ -11,7 +11,9 @@ Text is decoded as UTF-8 by the C code of ``sqlite3``. The first value that is n
 from __future__ import annotations
 
 import sqlite3
+from collections import deque
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import NamedTuple
 
 import msgspec
@@ -28,6 +30,7 @@ DATABASE = b"database"  # the Blob of which all Rows are a view
 BATCH_ROWS = 1000
 BATCH_BYTES = 4 << 20
 _SAMPLE = 16
+_AHEAD = 2  # batches that wait to be digested
 _SORT_TERMS = 2000  # SQLite's own limit (SQLITE_MAX_COLUMN)
 _COLLATIONS = frozenset({"BINARY", "NOCASE", "RTRIM"})
 _READ_ONLY = frozenset({sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_FUNCTION, sqlite3.SQLITE_RECURSIVE})
@@ -153,11 +156,13 @@ def fingerprint(connection: sqlite3.Connection) -> str:
     ]
     schema = connection.execute(f"{SCHEMA.select} ORDER BY type, name").fetchall()
     connection.text_factory = str
-    tables = [[t.name, list(t.columns), _table_digest(connection, t)] for t in read_tables(connection)]
+    with ThreadPoolExecutor(1, thread_name_prefix="digest") as pool:
+        tables = [[t.name, list(t.columns), _table_digest(connection, t, pool)] for t in read_tables(connection)]
     return blake3(to_msgpack([pragmas, schema, tables])).hexdigest()
 
 
-def _table_digest(connection: sqlite3.Connection, table: Table) -> bytes:
+def _table_digest(connection: sqlite3.Connection, table: Table, pool: ThreadPoolExecutor) -> bytes:
+    """Digested in ``pool``, of one thread, while SQLite reads on."""
     terms = [
         f"{quote(column)} COLLATE BINARY" for column in table.key or table.columns
     ]  # no application's own collation
@@ -167,9 +172,18 @@ def _table_digest(connection: sqlite3.Connection, table: Table) -> bytes:
         ]  # 1 and 1.0 compare as equal, but are two things
     encoder = msgspec.msgpack.Encoder()
     digest = blake3()
-    for batch in scan(connection, f"{table.select} ORDER BY {', '.join(terms[:_SORT_TERMS])}"):
+
+    def add(batch: Batch) -> None:
         encoded = memoryview(encoder.encode(batch))
         digest.update(encoded[1 if len(batch) < 16 else 3 :])  # without the array's head: batches leave no trace
+
+    under_way: deque[Future[None]] = deque()
+    for batch in scan(connection, f"{table.select} ORDER BY {', '.join(terms[:_SORT_TERMS])}"):
+        under_way.append(pool.submit(add, batch))
+        if len(under_way) > _AHEAD:
+            under_way.popleft().result()
+    for one in under_way:
+        one.result()
     return digest.digest()
 
 
