@@ -77,6 +77,7 @@ def test_a_runner_that_is_refused_is_an_observation(system: System) -> None:
             input: bytes = b"",
             env: Mapping[str, str] | None = None,
             timeout: float = 60.0,
+            inherit: Sequence[int] = (),
         ) -> Completed:
             raise Denied("no namespaces here.")
 
