@@ -44,8 +44,8 @@ class Worded:
 
 
 def adopt(home: str) -> str:
-    """From now on the desk in ``home`` has this writer, and a manifest that says what of an answer must stay: topic and sources
-    exactly, the wording as a distribution. It goes by a name of its own, since it is asked otherwise."""
+    """From now on the desk in ``home`` has this writer, and a manifest whose probes say what of an answer must stay: topic and
+    sources exactly, the wording as a distribution. It goes by a name of its own, since it is asked otherwise."""
     import yaml
 
     config = places_in(home)["config"]
@@ -53,21 +53,20 @@ def adopt(home: str) -> str:
     manifest = os.path.join(home, "resurgam.yaml")
     said = yaml.safe_load(read(manifest))
     golden = json.loads(read(os.path.join(home, "probes", "golden.json")))
-    texts = {case: question for case, question in golden.items() if isinstance(question, str)}
-    for name, asked in {"texts": texts, "threads": {c: q for c, q in golden.items() if c not in texts}}.items():
-        _write(os.path.join(home, "probes", f"{name}.json"), json.dumps(asked))
+    _write(
+        os.path.join(home, "probes", "texts.json"), json.dumps({c: q for c, q in golden.items() if isinstance(q, str)})
+    )
     answers = said["probes"]["answers"]
     said["system"] += "-in-other-words"
     said["promotion"].pop("watch_probes", None)
-    sampled = {"run": [*answers["run"], "--samples", str(SAMPLES)], "ask": {"file": "probes/texts.json"}}
+    answers["ask"] = {"file": "probes/texts.json"}
     said["probes"] = {
-        "answers": answers
+        "answers": answers | {"tolerance": {"jsonpath": {"$.topic": "exact", "$.chunks": "exact"}}},
+        "wording": answers
         | {
-            "ask": {"file": "probes/texts.json"},
-            "tolerance": {"jsonpath": {"$.topic": "exact", "$.chunks": "exact"}},
+            "run": [*answers["run"], "--samples", str(SAMPLES)],
+            "tolerance": {"text": {"margin": MARGIN, "characters": OPENING}},
         },
-        "threads": answers | {"ask": {"file": "probes/threads.json"}},
-        "wording": answers | sampled | {"tolerance": {"text": {"margin": MARGIN, "characters": OPENING}}},
     }
     _write(manifest, yaml.safe_dump(said, sort_keys=False))
     return f"each answer is worded otherwise now; topic and sources must stay, {SAMPLES} wordings are compared as a distribution"

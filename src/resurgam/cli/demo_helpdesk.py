@@ -151,7 +151,7 @@ HELPDESK = Cast(
     levels={
         **dict.fromkeys(("memories", "sections", "strays", "offer"), "rows"),
         **dict.fromkeys(("retrieval", "recall", "canaries", "reach"), "retrieval"),
-        **dict.fromkeys(("answers", "threads", "wording"), "answers"),
+        **dict.fromkeys(("answers", "wording"), "answers"),
     },
     watched=Watched(
         ("documents.db", "index", "embedder", "router", "prompts", "tools", "agent.db", "config.yaml"),
