@@ -156,7 +156,9 @@ def _acts(stage: Stage, cast: Cast, healthy: Healthy, isolated: bool, quick: boo
     chosen = [act for act in (*cast.incidents, *cast.harmless) if act.few or not quick]
     beside = [act for act in chosen if not (act.level and act.captured)]
     alone = [act for act in chosen if act not in beside]
-    stage.heading(f"6  {len(beside)} things that befall copies of it, two at a time: damages first, then what must not alarm")
+    stage.heading(
+        f"6  {len(beside)} things that befall copies of it, two at a time: damages first, then what must not alarm"
+    )
     rows = play_all(stage, cast, beside, healthy)
     if not isolated:
         stage.say("", "(What was captured as if it were healthy needs a reference, and that a host that can isolate.)")
