@@ -186,6 +186,20 @@ def test_a_missing_key_of_answers_is_named_and_no_verdict_is_made_without(world:
     assert "open with evidence.agekey" in world.run("show", point).out
 
 
+def test_a_promotion_that_would_be_watched_asks_for_the_key_before_it_switches(world: World) -> None:
+    """P12: it is told by the plan, and not when live is to be judged."""
+    point = world.capture()
+    assert world.run("verify", point, "--into", world.place("judged")).code == 0
+    os.rename(world.path("keys/evidence.agekey"), world.path("elsewhere"))
+    assert world.run("promote", world.place("judged"), "--dry-run").code == 0, "who watches nothing needs none"
+    world.manifest(("isolation: required", "isolation: required\npromotion: {watch: 1s}"))
+    before = tree(world.system.root)
+    for more in ("--dry-run", "--yes"):
+        refused = world.run("promote", world.place("judged"), more)
+        assert (refused.code, "evidence.agekey" in refused.err) == (6, True), refused
+    assert tree(world.system.root) == before
+
+
 def test_a_component_in_a_domain_of_its_own_is_shredded_apart(world: World) -> None:
     """Its content is gone from every point, its neighbours restore, and the plan says where answers about it still lie."""
     assert world.run("vault", "add-domain", "customers").code == 0

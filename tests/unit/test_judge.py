@@ -102,6 +102,33 @@ def test_a_witness_that_moved_everywhere_judges_nothing() -> None:
     assert found.parts[0].reason == "no case is left to judge; 1 moved with the live system during the cut"
 
 
+def test_what_was_shredded_judges_as_if_it_had_never_been_and_is_named() -> None:
+    """P4: nothing left is inconclusive by name; what is left judges; a difference stays one."""
+    a, day = saw(q="a"), "2026-11-21"
+    of = system(probe())
+    nothing = verdict(of, (a,) * 2, Yardsticks(shredded={"witness": day, "baseline": day}))
+    assert nothing.judgement is INCONCLUSIVE
+    (only,) = nothing.parts
+    assert only.reason == (
+        f"no yardstick: the answers of the witness were shredded on {day}; the answers of the baseline were shredded on {day}"
+    )
+    left = Yardsticks(baseline=proven(a, a), shredded={"witness": day})
+    found = verdict(of, (a,), left, first=False)
+    assert (found.judgement, [p.yardstick for p in found.parts]) == (IDENTICAL, ["baseline"])
+    assert f"the answers of the witness were shredded on {day}" in found.parts[0].reason
+    assert verdict(of, (saw(q="x"),), left, first=False).judgement is DIFFERENT
+    silent = verdict(system(probe(witness=False)), (a,), left, first=False)
+    assert "shredded" not in silent.parts[0].reason, "this probe never had a witness"
+
+
+def test_a_shredded_reference_is_no_pass() -> None:
+    """P4: what the owner held to be right does not fall silent."""
+    by = Yardsticks(witness=live(saw(q="a")).witness, shredded={"reference": "2026-11-21"})
+    found = verdict(system(probe()), (saw(q="a"),) * 2, by)
+    assert found.judgement is INCONCLUSIVE
+    assert found.parts[-1].reason == "its answers were shredded on 2026-11-21: approve another one"
+
+
 def test_what_moved_everywhere_is_judged_by_the_baseline_alone() -> None:
     """Else a system that is busy whenever it is captured could never be proven; the reason says what moved."""
     moving, a = live(saw(q="a"), saw(q="b")), saw(q="a")

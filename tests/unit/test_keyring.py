@@ -16,6 +16,7 @@ import pytest
 
 from resurgam.errors import Denied, IntegrityError, NewerFormat, StoreFull, TargetRefused
 from resurgam.vault import keyfiles
+from resurgam.vault.age import Identity
 from resurgam.vault.keyring import PURPOSES, Keyring, NewKeys
 from resurgam.vault.keys import INDEX_OBJECT, unwrap_index
 from resurgam.vault.records import latest_roles
@@ -173,6 +174,40 @@ def test_recovery_key_and_vault_are_enough(made: Made, tmp_path: Path) -> None:
     assert keyring.index_secret(made.wrapped_index).secret_bytes() == expected
     with pytest.raises(Denied, match=r"capture\.json"):
         keyring.signer("capture")
+
+
+def test_a_domain_of_its_own_opens_with_its_own_file_alone(made: Made) -> None:
+    """What makes it possible to shred it: neither the reader nor the recovery key opens it."""
+    own = Identity((made.folder / "evidence.agekey").read_text().splitlines()[-1]).recipient
+    assert [key.recipient for key in made.keyring.opening("evidence", [own])] == [own]
+    host = made.moved("trust.json", "reader.agekey", "recovery.agekey")
+    with pytest.raises(Denied, match=r"evidence\.agekey"):
+        host.opening("evidence", [own])
+    assert [key.recipient for key in host.opening("evidence", [own, host.identities[0].recipient])], "the table decides"
+
+
+def test_the_identity_of_a_domain_is_made_once_and_destroyed_for_good(made: Made) -> None:
+    """What was there is overwritten before its name goes, so that a second name of it says nothing either."""
+    keyring, path = made.keyring, made.folder / "customers.agekey"
+    first = keyring.make_identity("customers").recipient
+    assert keyring.make_identity("customers").recipient == first, "one that an interrupted run made is taken up"
+    assert path.stat().st_mode & 0o777 == 0o600
+    os.link(path, made.folder / "seen")
+    size = path.stat().st_size
+    keyring.destroy("customers")
+    keyring.destroy("customers")
+    assert not path.exists()
+    assert (made.folder / "seen").read_bytes() == bytes(size)
+    assert not list(made.folder.glob("*.partial-*"))
+
+
+def test_a_link_in_the_place_of_an_identity_is_not_followed(made: Made, tmp_path: Path) -> None:
+    """P12: what it leads to is not ours to overwrite."""
+    (tmp_path / "theirs").write_text("theirs")
+    (made.folder / "customers.agekey").symlink_to(tmp_path / "theirs")
+    with pytest.raises(Denied):
+        made.keyring.destroy("customers")
+    assert (tmp_path / "theirs").read_text() == "theirs"
 
 
 def test_identity_files_are_plain_age_ones(made: Made) -> None:

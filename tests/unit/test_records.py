@@ -26,7 +26,7 @@ from resurgam.vault.records import (
     sign_roles,
     timestamp,
 )
-from resurgam.vault.roles import RoleKey, RoleTable, role_table
+from resurgam.vault.roles import RoleKey, RoleTable, Shredded, role_table
 from resurgam.vault.signing import MAX_DOCUMENT, Role, SigningKey, envelop, open_envelope, pae
 
 VAULT = bytes(range(16))
@@ -273,6 +273,32 @@ def test_role_table_comes_back() -> None:
     name, data = stored(make_table(7))
     assert name == "roles/00000007"
     assert read_roles(data, VAULT, ROOT, name=name) == make_table(7)
+
+
+def test_role_table_says_what_was_shredded_and_where_answers_go() -> None:
+    """What is left out is as before, so tables of older releases have the bytes that they had."""
+    plain = make_table(7)
+    assert b"shredded" not in to_json(plain)
+    assert b"evidence" not in to_json(plain)
+    table = make_table(
+        8,
+        domains={"default": ("age1reader",), "evidence-2": ("age1own",)},
+        evidence="evidence-2",
+        shredded={"evidence": Shredded("2026-11-21T04:00:00.000000Z", "request 118")},
+    )
+    name, data = stored(table)
+    assert read_roles(data, VAULT, ROOT, name=name) == table
+    with pytest.raises(NotFound, match=r"evidence was shredded on 2026-11-21.*request 118"):
+        table.recipients("evidence")
+
+
+@pytest.mark.parametrize(
+    ("changes", "rule"),
+    [({"shredded": {"default": Shredded("2026")}}, "was shredded"), ({"evidence": "elsewhere"}, "none of its own")],
+)
+def test_role_table_that_contradicts_itself_is_refused(changes: dict[str, Any], rule: str) -> None:
+    with pytest.raises(IntegrityError, match=rule):
+        stored(make_table(2, **changes))
 
 
 def test_role_table_of_another_root_is_refused() -> None:

@@ -54,7 +54,6 @@ from resurgam.restore.watch import Watcher
 from resurgam.vault.repository import Repository
 
 Facts = dict[str, Json]
-AT_LEAST_ONCE = 0.001  # seconds of a watch that is one round
 
 
 @dataclass(frozen=True, slots=True)
@@ -338,8 +337,7 @@ class Promoter:
         """Seconds. Of two states side by side nobody knows how they behave (P1, P4), so live is asked at least once."""
         if moved and self.watcher is None:
             raise candidate.mixed(moved)
-        declared = self.system.promotion.watch if self.watcher is not None else 0.0
-        return max(declared, AT_LEAST_ONCE if moved else 0.0)
+        return self.watcher.seconds(at_least_once=bool(moved)) if self.watcher is not None else 0.0
 
     def _require_unchanged_if_copied(self, intent: Intent, restored: Restored) -> None:
         copied = {move.target for move in intent.staged if move.verb is journal.Verb.COPY}

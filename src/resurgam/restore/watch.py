@@ -19,9 +19,11 @@ from resurgam.model.verdict import Judgement, Verdict
 from resurgam.probes.base import Runner
 from resurgam.proof.judge import explain
 from resurgam.restore.verify import judge_live
+from resurgam.vault.keys import DEFAULT_DOMAIN
 from resurgam.vault.repository import Repository
 
 PAUSE = 0.5  # seconds between two rounds, at least
+AT_LEAST_ONCE = 0.001  # seconds of a watch that is one round
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,14 @@ class Watcher:
     runner: Runner
     clock: Clock
     tell: Callable[[str], None] = lambda _: None
+
+    def seconds(self, *, at_least_once: bool) -> float:
+        """For how long the owner declared that live is watched. Raises Denied where a key that it takes is not here: before
+        anything is switched, and not when live is to be judged (P12)."""
+        found = max(self.system.promotion.watch, AT_LEAST_ONCE if at_least_once else 0.0)
+        for domain in (DEFAULT_DOMAIN, self.repository.roles.evidence) if found else ():
+            self.repository.require_open(domain)
+        return found
 
     def watch(self, point: str, seconds: float) -> str:
         """Wherein live deviates from ``point``, in words; empty where ``seconds`` passed without that. One round at least.
