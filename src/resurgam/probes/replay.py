@@ -103,7 +103,7 @@ class HostedRunner:
         return _reported(dataclasses.replace(done, output=output), inside | report)
 
     def _is_through(self, hosted: Hosted) -> bool:
-        return hosted.name in self._through and (self._recording or hosted.mode == "proxy")
+        return hosted.name in self._through
 
     def _proxy(self, name: str) -> Proxy:
         from resurgam.probes.proxy import Proxy
