@@ -247,6 +247,21 @@ def test_what_goes_wrong_with_the_child_goes_wrong_with_all(live: Path, original
         assert ("could not be encoded" if seen.probe == "three" else "exit code 8") in (seen.error or ""), seen
 
 
+def test_a_graph_that_brings_the_store_down_takes_no_exact_answers_with_it(live: Path, original: Any) -> None:
+    """P4: the links of the graph lead out of it, so that Chroma is killed by the system, or gives up; our own search goes on."""
+    before = answers(live, original[1])
+    (path,) = live.rglob(LEVEL0)
+    data = bytearray(path.read_bytes())
+    for start in range(0, len(data) - STRIDE + 1, STRIDE):
+        data[start + 4 : start + 132] = b"\xff\xff\xff\x7f" * 32
+    path.write_bytes(data)
+    specs = [probe(original[1], name=mode, mode=mode) for mode in ("approximate", "exact", "recall")]
+    seen = {one.probe: one for one in observe_all(system(live), specs, LiveRunner(str(live.parent)))}
+    assert (seen["exact"].error, seen["exact"].answers) == (None, before)
+    for mode in ("approximate", "recall"):
+        assert seen[mode].error is not None, seen[mode]
+
+
 class Counting(LiveRunner):
     """The runner of the live system, and how many commands it ran."""
 

@@ -84,12 +84,13 @@ def _of_one(
         return found
 
     def wanting(*modes: str) -> dict[str, Floats]:
-        return {name: queries[name][1] for name in queries.keys() - told.keys() if searches[name].mode in modes}
+        return {name: rows for name, (_, rows) in queries.items() if name not in told and searches[name].mode in modes}
 
     exact = _shared(wanting(EXACT, RECALL), lambda rows: nearest(vectors, rows, k), told)
     hits = _shared(wanting(APPROXIMATE, RECALL), of_store, told)
-    for name in queries.keys() - told.keys():
-        cases, rows = queries[name]
+    for name, (cases, rows) in queries.items():
+        if name in told:
+            continue
         answers = _answers(searches[name].mode, vectors.space, rows, exact.get(name, []), hits.get(name, []))
         told[name] = Told(answers=dict(zip(cases, answers, strict=True)), by=by if name in hits else {})
     return told

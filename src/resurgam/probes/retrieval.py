@@ -11,7 +11,7 @@ So a wrong decoding, a lost vector, a damaged graph and another embedder each sh
 approximate ones and recall want a tolerance (``proof.compare``), since a graph that is built anew is another graph.
 
 Probes of one component are asked together (``AsksTogether``): the same texts are encoded once, and one child reads the vectors and
-opens the store once for all of them. The ``seconds`` of each are those of all.
+opens the store once for all of them. The ``seconds`` of each are those of all. Where that child fails, each is asked alone.
 """
 
 from __future__ import annotations
@@ -27,13 +27,14 @@ from resurgam.clock import Clock, SystemClock
 from resurgam.errors import ManifestError
 from resurgam.model.nearest import did_you_mean
 from resurgam.model.point import Observation
-from resurgam.model.system import Json, System
+from resurgam.model.system import Component, Json, System
 from resurgam.model.system import Probe as ProbeSpec
 from resurgam.probes.answers import observations_of
 from resurgam.probes.base import Runner
 from resurgam.probes.encoding import check_encoder, encode
 from resurgam.probes.through_driver import ask_driver
 
+Asked = tuple[ProbeSpec, dict[str, Json]]  # with the queries, all of them vectors or {like: id}
 MODES = ("exact", "approximate", "recall")
 
 
@@ -74,7 +75,7 @@ class RetrievalProbe:
     def ask_together(self, specs: Sequence[ProbeSpec], system: System, runner: Runner) -> Sequence[Observation]:
         """See ``probes.base.AsksTogether``."""
         seen: dict[str, Observation] = {}
-        due: dict[tuple[str, float], list[tuple[ProbeSpec, dict[str, Json]]]] = defaultdict(list)
+        due: dict[tuple[str, float], list[Asked]] = defaultdict(list)
         encoded: dict[str, dict[str, Json] | Observation] = {}
         for spec in specs:
             try:
@@ -89,12 +90,20 @@ class RetrievalProbe:
                 assert spec.component is not None
                 due[spec.component, spec.timeout].append((spec, queries))
         for (component, timeout), asked in due.items():
-            started = self._clock.monotonic()
-            searches: dict[str, Json] = {spec.name: _search(spec, queries) for spec, queries in asked}
-            done = ask_driver(system.component(component), {"searches": searches}, runner, timeout)
-            found = observations_of([spec for spec, _ in asked], done, self._clock.monotonic() - started)
+            found = self._searched(system.component(component), asked, runner, timeout)
             seen |= {one.probe: one for one in found}
         return [seen[spec.name] for spec in specs]
+
+    def _searched(
+        self, component: Component, asked: Sequence[Asked], runner: Runner, timeout: float
+    ) -> list[Observation]:
+        started = self._clock.monotonic()
+        searches: dict[str, Json] = {spec.name: _search(spec, queries) for spec, queries in asked}
+        done = ask_driver(component, {"searches": searches}, runner, timeout)
+        if len(asked) > 1 and (done.code or done.timed_out):
+            # P4: a graph that crashes the store's library must not take the exact answers with it.
+            return [seen for one in asked for seen in self._searched(component, [one], runner, timeout)]
+        return observations_of([spec for spec, _ in asked], done, self._clock.monotonic() - started)
 
 
 def _queries(
