@@ -108,6 +108,21 @@ def test_undo_brings_back_the_very_same_files(world: World) -> None:
     assert [word for word, _ in world.records] == ["promoted", "undone"]
 
 
+def test_p10_the_plan_of_an_undo_tells_all_and_changes_nothing(world: World) -> None:
+    with pytest.raises(NotFound):
+        world.promoter().undo_plan("latest")
+    world.promoter().promote(world.directory)
+    live, said = world.live(), world.said()
+    plan = world.promoter().undo_plan("latest")
+    assert [step.verb for step in plan.steps] == ["fence", "idle", *["switch"] * 3, "reload", "record"]
+    first = world.places["models"]  # what others need goes last
+    assert f"{first}.before-{ID} becomes {first} (what is live stays as {first}.undone-{ID})" == plan.steps[2].what
+    assert (world.live(), world.said(), len(undoable(world.journals, "handbook"))) == (live, said, 1)
+    world.promoter().undo("latest")
+    with pytest.raises(UsageError, match="undone already"):
+        world.promoter().undo_plan(ID)
+
+
 def test_undo_takes_the_wal_of_the_promoted_database_away(world: World) -> None:
     """An old image under a new WAL would be recovered into something that never was."""
     before = world.live()

@@ -69,6 +69,11 @@ def test_a_lost_and_a_damaged_component_come_back(world: World) -> None:
     again = world.run("recover", "--dry-run", "--json").json
     assert (again["estimate"]["assumed"], again["estimate"]["runs"], again["proven"]) == ([], 1, True)
     assert again["estimate"]["switch"] < ASSUMED_SWITCH
+    shown = world.run(
+        "promote", "--undo", "latest", "--dry-run"
+    )  # P10: whoever asks for a plan gets one, and nothing else
+    assert (shown.code, "switch" in shown.out, world.system.ask()) == (0, True, before), shown
+    assert world.run("promote", "--resume", "--dry-run").code == 2
     assert world.run("promote", "--undo", "latest").code == 0
     with pytest.raises(subprocess.CalledProcessError):
         world.system.ask()  # the encrypted database is live again: an undo is exact, whatever it brings back

@@ -135,10 +135,15 @@ def promote(
         raise _wrong("Give one of: a folder, --undo ID, --resume.", "See `resurgam promote --help`.")
     if directory is None and (component or unverified):
         raise _wrong("--component and --promote-unverified say how a folder is promoted.", "Name the folder too.")
+    if resume and dry_run:
+        raise _wrong("--resume has no plan to print.", "`resurgam status` says what was cut off, and how far it was.")
     if directory is not None and json and not (yes or dry_run):  # P10: nobody agrees to a plan that was not shown
         raise _wrong("--json asks nothing.", "Give --dry-run to get the plan, or --yes to agree to it.")
     context = Context(manifest, keys=keys)
     promoter = promoter_of(context, json)
+    if undo is not None and dry_run:
+        _show_plan(promoter.undo_plan(undo), json)
+        return 0
     if undo is not None:
         outcomes = [promoter.undo(undo)]
     elif resume:

@@ -20,7 +20,7 @@ from resurgam.model.plan import Plan, Step
 from resurgam.model.system import Component, System
 from resurgam.model.verdict import Judgement
 from resurgam.restore import carry
-from resurgam.restore.intent import Place
+from resurgam.restore.intent import Intent, Place
 from resurgam.restore.plan import replaceable, restore_order
 from resurgam.restore.state import Event, Restored, State, place_of
 from resurgam.restore.verify import VerdictBody
@@ -218,6 +218,22 @@ def plan(
     )
 
 
+def undo_plan(system: System, done: Intent) -> Plan:
+    """The way back from the promotion ``done``, as a value to print (P10)."""
+    fence, reload = system.promotion.fence, system.promotion.reload
+    none = "(none is declared)"
+    return Plan(
+        title=f"Undo promotion {done.id} of point {done.point} over {system.name}",
+        steps=(
+            Step(verb="fence", what=" ".join(fence) or none, undo="run reload" if fence else ""),
+            Step(verb="idle", what="no process holds the live paths (those of other users are seen by root only)"),
+            *(_switching_back(place) for place in reversed(done.places)),
+            Step(verb="reload", what=" ".join(reload) or none),
+            Step(verb="record", what=f"what was live before point {done.point} is live again"),
+        ),
+    )
+
+
 def _described(system: System, restored: Restored, driver_for: Callable[[str], Driver]) -> Iterator[Step]:
     described = restored.copies.keys() - {component.name for component in replaceable(system, driver_for).components}
     for name in sorted(described):
@@ -261,6 +277,15 @@ def _carrying(component: Component, place: Place, driver_for: Callable[[str], Dr
 def _switching(place: Place) -> Step:
     kept = f"what is live stays as {place.before}" if os.path.lexists(place.live) else "it is lost now"
     return Step(verb="switch", what=f"{place.live} ({kept})", undo="exchange again")
+
+
+def _switching_back(place: Place) -> Step:
+    back = (
+        f"{place.before} becomes {place.live}"
+        if os.path.lexists(place.before)
+        else f"{place.live} goes, as it was lost"
+    )
+    return Step(verb="switch", what=f"{back} (what is live stays as {place.undone})", undo="exchange again")
 
 
 def _require_fits(system: System, restored: Restored) -> None:

@@ -16,7 +16,7 @@ from enum import StrEnum
 
 import msgspec
 
-from resurgam.errors import Ambiguous, Busy, IntegrityError
+from resurgam.errors import Ambiguous, Busy, IntegrityError, NotFound, UsageError
 from resurgam.model.codec import to_json, versioned
 from resurgam.restore import switch
 from resurgam.restore.state import write_atomically
@@ -196,6 +196,23 @@ def resolve(folder: str, system: str, words: str) -> Intent | None:
             next_step="Give more of the id, or `latest`.",
         )
     return matching[0] if matching else None
+
+
+def require_not_undone(folder: str, done: Intent | None, words: str) -> Intent:
+    """``done``, the promotion that ``words`` mean. Raises NotFound where there is none, UsageError where it was undone already."""
+    if done is None:
+        raise NotFound(
+            f"There is no promotion {words!r} to undo.",
+            untouched="Nothing was changed.",
+            next_step="`resurgam status` lists those that can be undone.",
+        )
+    if find(folder, Kind.UNDO, done.id) is not None:
+        raise UsageError(
+            f"Promotion {done.id} was undone already.",
+            untouched="Nothing was changed.",
+            next_step="Restore the point again to promote it again.",
+        )
+    return done
 
 
 def rename(source: str, target: str, inode: int | None = None) -> Move:

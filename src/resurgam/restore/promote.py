@@ -148,27 +148,16 @@ class Promoter:
             )
             return dataclasses.replace(self._run(intent, restored), pending=plan.pending)
 
+    def undo_plan(self, words: str) -> Plan:
+        """What ``undo`` would do, without doing any of it (P10). Raises what ``undo`` raises before its first step."""
+        return candidate.undo_plan(self.system, self._undoable(words))
+
     def undo(self, words: str) -> Outcome:
         """Bring back what was live before a promotion: the beginning of its id, or ``latest``. Raises NotFound, Ambiguous,
         UsageError (undone already), IntegrityError (what was kept is gone), Busy, and what the commands and the file system
         raise."""
         with stage.locked(self.folder):
-            done = journal.resolve(self.folder, self.system.name, words)
-            self._require_none_pending(besides=done.id if done else "")
-            if done is None:
-                raise NotFound(
-                    f"There is no promotion {words!r} to undo.",
-                    untouched="Nothing was changed.",
-                    next_step="`resurgam status` lists those that can be undone.",
-                )
-            if journal.find(self.folder, Kind.UNDO, done.id) is not None:
-                raise UsageError(
-                    f"Promotion {done.id} was undone already.",
-                    untouched="Nothing was changed.",
-                    next_step="Restore the point again to promote it again.",
-                )
-            self._require_latest(done)
-            _require_kept(done)
+            done = self._undoable(words)
             if done.phase in (Phase.RELOADING, Phase.RECORDING):
                 done = self._arrive(done)  # its reload failed: it was live all the same, and the record says so (P8)
             outcome = self._undo(done)
@@ -188,6 +177,14 @@ class Promoter:
                 else:
                     outcomes.append(self._finish(intent, self.clock.monotonic()))
         return outcomes
+
+    def _undoable(self, words: str) -> Intent:
+        done = journal.resolve(self.folder, self.system.name, words)
+        self._require_none_pending(besides=done.id if done else "")
+        done = journal.require_not_undone(self.folder, done, words)
+        self._require_latest(done)
+        _require_kept(done)
+        return done
 
     # ---- the way forward
 
