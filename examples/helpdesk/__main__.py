@@ -174,7 +174,11 @@ def _strike(given: Given) -> int:
     from .incidents import INCIDENTS
     from .wording import adopt
 
-    print((INCIDENTS | HARMLESS | {"other-words": adopt})[given.incident](given.dir))
+    acts = INCIDENTS | HARMLESS | {"other-words": adopt}
+    if given.incident not in acts:
+        print(f"helpdesk: there is no incident {given.incident!r}; there are: {', '.join(acts)}", file=sys.stderr)
+        return os.EX_USAGE
+    print(acts[given.incident](given.dir))
     return 0
 
 

@@ -145,6 +145,16 @@ def test_a_folder_that_no_demo_made_is_refused(tmp_path: Path) -> None:
     assert os.listdir(folder) == [demo_stage.MARK]
 
 
+def test_a_folder_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
+    """P12: no traceback, whatever stands in the way."""
+    (tmp_path / "file").write_text("mine")
+    for into in (tmp_path / "file" / "below", Path("/proc/show")):
+        with pytest.raises(TargetRefused) as refused:
+            demo_stage.empty_folder(str(into))
+        assert str(into) in refused.value.message
+        assert refused.value.next_step
+
+
 def test_what_is_not_as_told_is_kept(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A step that goes otherwise is told; a command that fails ends the demo in its own words."""
     stage = demo_stage.Stage(str(tmp_path), HANDBOOK.name, quiet=True)

@@ -326,6 +326,12 @@ def test_each_incident_does_what_it_says(home: Path, golden: Any, incident: str)
         assert probed(home, "answer")["lock"] != golden["lock"]
 
 
+def test_an_incident_that_is_none_is_told_with_those_that_are(home: Path) -> None:
+    told = run(home, "strike", "lost-indx", code=os.EX_USAGE)
+    assert "no incident 'lost-indx'" in told
+    assert "lost-index" in told
+
+
 def test_maintenance_changes_no_answer(home: Path, golden: Any) -> None:
     """All of it, one after the other; each is told in one sentence."""
     for what in HARMLESS:

@@ -79,6 +79,14 @@ def test_a_lost_and_a_damaged_component_come_back(world: World) -> None:
         world.system.ask()  # the encrypted database is live again: an undo is exact, whatever it brings back
 
 
+def test_p10_where_nobody_is_there_to_answer_nothing_is_done_and_it_is_said(world: World) -> None:
+    """The end of standard input is no Ctrl-C: whoever runs it unattended is told how to agree."""
+    world.capture()
+    refused = world.process("recover")
+    assert (refused.code, "--yes" in refused.err, "Nothing was changed." in refused.err) == (2, True, True), refused
+    assert leftovers(world) == []
+
+
 def test_points_that_are_not_clean_are_passed_over(world: World) -> None:
     """Quarantined, captured broken, captured with other behaviour than live: told with the reason, never chosen."""
     good = world.capture()

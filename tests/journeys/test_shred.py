@@ -11,13 +11,15 @@ from pathlib import Path
 
 import pytest
 
-from resurgam.errors import Denied, NotFound, TargetRefused
+from resurgam.clock import SystemClock
+from resurgam.errors import Busy, Denied, NotFound, TargetRefused
 from resurgam.stores.local import LocalStore
 from resurgam.vault.codecs import decode
 from resurgam.vault.keyring import Keyring
 from resurgam.vault.keys import session_object, unwrap_session
 from resurgam.vault.pack import FRAME, NO_SESSION, decrypt, frames
 from resurgam.vault.repository import Repository
+from resurgam.vault.shred import add_domain
 from tests.journeys.world import World, tree
 
 
@@ -172,6 +174,31 @@ def test_a_shredding_that_was_stopped_is_ended_by_the_same_command(
     assert {name for name in os.listdir(world.path("keys")) if "evidence" in name} == {"evidence-2.agekey"}
     again = world.run("vault", "shred", "evidence", "--yes")
     assert (again.code, "was shredded on" in again.err) == (4, True)
+
+
+def test_of_two_who_sign_at_once_the_second_is_told_to_do_it_again(world: World) -> None:
+    """P2, P12: a role table is create-only, and its loser has changed nothing."""
+    first, second = opened(world), opened(world)
+    add_domain(first, "orders", SystemClock())
+    with pytest.raises(Busy, match="meanwhile") as refused:
+        add_domain(second, "customers", SystemClock())
+    assert "again" in refused.value.next_step
+    assert "customers" not in opened(world).roles.domains
+    add_domain(opened(world), "customers", SystemClock())
+    assert {"orders", "customers"} <= opened(world).roles.domains.keys()
+
+
+def test_what_is_not_here_is_not_said_to_be_destroyed_here(world: World) -> None:
+    """P12, and a name that is none is told with those that are."""
+    os.rename(world.path("keys/evidence.agekey"), world.path("elsewhere"))
+    done = world.run("vault", "shred", "evidence", "--yes")
+    assert (done.code, "destroyed here" in done.out, "evidence.agekey was not here" in done.out) == (0, False, True)
+    unknown = world.run("vault", "shred", "evidense-2")
+    assert (unknown.code, "Nothing was changed." in unknown.err, "Did you mean 'evidence-2'?" in unknown.err) == (
+        4,
+        True,
+        True,
+    ), unknown
 
 
 def test_a_missing_key_of_answers_is_named_and_no_verdict_is_made_without(world: World) -> None:

@@ -25,9 +25,10 @@ from resurgam.model.point import Observation
 from resurgam.model.system import Budget, Component, Hosted, Json, Probe, System, VaultPlace
 from resurgam.probes.command import CommandProbe
 from resurgam.probes.desk import Request
-from resurgam.probes.proxy import is_allowed
+from resurgam.probes.proxy import Proxy, is_allowed
 from resurgam.probes.replay import HostedRunner, hosted_words
 from resurgam.probes.runner import LiveRunner
+from resurgam.probes.upstream import Upstream
 from resurgam.restore import sandbox
 from resurgam.restore.sandbox import Sandbox
 from resurgam.restore.verify import let_through
@@ -434,6 +435,26 @@ def test_a_command_that_is_killed_leaves_nobody_asking(copy: Callable[..., Copy]
     assert "through the proxy: 1 request" in str(seen.error)
     assert threading.active_count() <= threads + 1  # a client's thread may be about to end
     assert one.ask("answers['a'] = chat('a')").error is None, "the next command is served"
+
+
+def test_a_call_that_ends_by_itself_while_it_is_to_be_cut_is_no_mistake() -> None:
+    """Another thread ends it: between two looks it is gone."""
+
+    class Ending(Proxy):
+        looks = 0
+
+        @property
+        def _call(self) -> Upstream | None:
+            self.looks += 1
+            return Upstream("http://127.0.0.1:9") if self.looks == 1 else None
+
+        @_call.setter
+        def _call(self, _: Upstream | None) -> None:
+            self.looks = 0
+
+    proxy = Ending(Hosted(name="llm", url="http://127.0.0.1:9"))
+    proxy.leave()
+    assert proxy.looks == 1
 
 
 @walled

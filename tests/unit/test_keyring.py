@@ -186,6 +186,19 @@ def test_a_domain_of_its_own_opens_with_its_own_file_alone(made: Made) -> None:
     assert [key.recipient for key in host.opening("evidence", [own, host.identities[0].recipient])], "the table decides"
 
 
+@pytest.mark.parametrize(
+    ("held", "why"), [("", "holds no key"), ("reader", "holds no key"), ("no identity\n", "cannot be used")]
+)
+def test_a_file_that_does_not_open_its_domain_is_told_apart_from_none(made: Made, held: str, why: str) -> None:
+    """P12: whoever is told that it is not there, looks for it in vain."""
+    path = made.folder / "evidence.agekey"
+    own = Identity(path.read_text().splitlines()[-1]).recipient
+    path.write_text((made.folder / "reader.agekey").read_text() if held == "reader" else held)
+    with pytest.raises((Denied, IntegrityError), match=rf"evidence\.agekey {why}") as refused:
+        made.keyring.opening("evidence", [own])
+    assert refused.value.next_step == "Bring it back from your copy of it."
+
+
 def test_the_identity_of_a_domain_is_made_once_and_destroyed_for_good(made: Made) -> None:
     """What was there is overwritten before its name goes, so that a second name of it says nothing either."""
     keyring, path = made.keyring, made.folder / "customers.agekey"

@@ -158,11 +158,18 @@ def empty_folder(into: str) -> str:
             untouched="Nothing in it was changed.",
             next_step="Name another folder: `resurgam demo --into FOLDER`.",
         )
-    if taken:
-        shutil.rmtree(folder)
-    os.makedirs(folder, exist_ok=True)
-    with open(os.path.join(folder, MARK), "x", encoding="ascii"):
-        return folder
+    try:
+        if taken:
+            shutil.rmtree(folder)
+        os.makedirs(folder, exist_ok=True)
+        with open(os.path.join(folder, MARK), "x", encoding="ascii"):
+            return folder
+    except OSError as error:
+        raise TargetRefused(
+            f"The demo's folder {folder} cannot be made anew: {error.strerror}.",
+            untouched="Nothing outside of it was changed.",
+            next_step="Name a folder that you can write to: `resurgam demo --into FOLDER`.",
+        ) from error
 
 
 def _examples(system: str) -> str:

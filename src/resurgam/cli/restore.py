@@ -265,5 +265,12 @@ def show_outcomes(outcomes: list[Outcome], json: bool) -> None:
 
 
 def agreed() -> bool:
-    """The one question before what a plan says is done."""
-    return typer.confirm("Do this now?", default=False, err=True)
+    """The one question before what a plan says is done. Raises UsageError where nobody is there to answer it."""
+    try:
+        return typer.confirm("Do this now?", default=False, err=True)
+    except typer.Abort as ended:
+        if not isinstance(ended.__context__, EOFError):
+            raise
+        raise _wrong(
+            "Nobody is there to answer: standard input has ended.", "Give --yes to agree to the plan."
+        ) from ended

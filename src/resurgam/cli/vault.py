@@ -161,7 +161,7 @@ def shred(
     """
     context = Context(manifest, vault, keys)
     repository = context.repository
-    ending = shredding.unfinished(repository, domain)
+    ending, here = shredding.unfinished(repository, domain), repository.keyring.has(f"{domain}.agekey")
     plan = None if ending else shredding.plan(repository, domain)
     if not json and plan is not None:
         output.line(plan.title, style="bold")
@@ -172,9 +172,8 @@ def shred(
     if json:
         output.as_json({"plan": plan, "done": yes, "shredded": repository.shredded(domain)})
     elif yes:
-        output.line(
-            f"{domain} is shredded; {domain}.agekey is destroyed here, and every other copy is yours to destroy"
-        )
+        what = "is destroyed here" if here else "was not here"
+        output.line(f"{domain} is shredded; {domain}.agekey {what}, and every other copy is yours to destroy")
     else:
         what = f"{domain}.agekey is still here, though {domain} was shredded" if ending else "nothing was changed"
         output.line(f"{what}: --yes does it")

@@ -69,8 +69,9 @@ class Proxy:
     def leave(self) -> None:
         """See desk.Clerk."""
         self._leaving = True
-        if self._call is not None:
-            self._call.cut()
+        call = self._call  # looked at once: it may be over by now
+        if call is not None:
+            call.cut()
 
     def seen(self) -> Tally:
         """What the command asked, with what it asked for in vain to the end."""

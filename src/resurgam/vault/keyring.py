@@ -190,7 +190,7 @@ class Keyring(Secret):
         held = [key for file in (own, READER, RECOVERY) if self.has(file) for key in self._identities_of(file)]
         found = tuple(key for key in held if key.recipient in recipients)
         if not found:
-            raise self._missing(own)
+            raise self._holds_another(domain) if self.has(own) else self._missing(own)
         return found
 
     def path_of(self, domain: str) -> str:
@@ -249,7 +249,10 @@ class Keyring(Secret):
     def _identities_of(self, file: str) -> list[Identity]:
         text = self._text(file)
         self._require_vault(_comments(text).get("vault", self.trust.vault), self._paths[file])
-        return [Identity(line) for line in text.splitlines() if line and not line.startswith("#")]
+        try:
+            return [Identity(line) for line in text.splitlines() if line and not line.startswith("#")]
+        except IntegrityError as error:  # it does not know of which file the line is
+            raise _unreadable(self._paths[file], "a line of it should be an age identity and is none") from error
 
     def _require_vault(self, vault: str, path: str) -> None:
         if vault != self.trust.vault:
@@ -282,6 +285,13 @@ class Keyring(Secret):
                 next_step=f"Open it with `age --decrypt --output FILE {path}` and use FILE.",
             )
         return text
+
+    def _holds_another(self, domain: str) -> Denied:
+        return Denied(
+            f"{self.path_of(domain)} holds no key that opens the shred domain {domain}.",
+            untouched="Nothing was changed.",
+            next_step="Bring it back from your copy of it.",
+        )
 
     def _missing(self, file: str) -> Denied:
         path = self._paths.get(file, f"{file}, only {self._paths[RECOVERY]}")

@@ -25,8 +25,10 @@ from dataclasses import dataclass
 import msgspec
 
 from resurgam.clock import Clock
-from resurgam.errors import TargetRefused
+from resurgam.errors import Busy, NotFound, TargetRefused
+from resurgam.model.nearest import did_you_mean
 from resurgam.model.plan import Plan, Step
+from resurgam.stores.base import AlreadyThere
 from resurgam.vault.keyring import READER, RECOVERY
 from resurgam.vault.keys import DEFAULT_DOMAIN, EVIDENCE_DOMAIN
 from resurgam.vault.records import RecordType, sign_roles, timestamp
@@ -115,6 +117,12 @@ def add_domain(repository: Repository, domain: str, clock: Clock) -> str:
 
 def _require_shreddable(repository: Repository, domain: str) -> None:
     """A domain can be shredded whose recipients open nothing else."""
+    if domain not in repository.roles.domains and not repository.shredded(domain):
+        raise NotFound(
+            f"The vault has no shred domain {domain!r}.",
+            untouched="Nothing was changed.",
+            next_step=did_you_mean(domain, repository.roles.domains),
+        )
     ours = set(repository.roles.recipients(domain))
     shared = [name for name, to in repository.roles.domains.items() if name != domain and ours & set(to)]
     if domain == DEFAULT_DOMAIN or shared:
@@ -146,8 +154,15 @@ def _next(repository: Repository) -> str:
 
 
 def _publish(repository: Repository, table: RoleTable, root: SigningKey, clock: Clock) -> None:
-    """Put the table, which is create-only: two with one serial cannot be."""
-    repository.store.put(table.object_name, sign_roles(table, root, clock.now()))
+    """Put the table, which is create-only: two with one serial cannot be. Raises Busy."""
+    try:
+        repository.store.put(table.object_name, sign_roles(table, root, clock.now()))
+    except AlreadyThere as error:
+        raise Busy(
+            f"Another role table {table.serial} was signed meanwhile.",
+            untouched="That one holds, and nothing of this was done.",
+            next_step="Give the same command again.",
+        ) from error
     repository.believe(table)
     repository.announce(RecordType.ROLES, table.object_name, root, clock)
 
