@@ -417,7 +417,7 @@ def test_a_driver_without_vectors_says_so() -> None:
         ({"ask": [[1.0]]}, "no mapping"),
         ({"ask": {"q": [1.0, True]}}, "query 'q' is none"),
         ({"ask": {"q": {"like": 3}}}, "query 'q' is none"),
-        ({"ask": {"q": "text"}}, "`run` is empty"),
+        ({"ask": {"q": "text"}}, "`encode` is empty"),
         ({"ask": {"q": "text"}, "encode": ("x", "{nowhere}")}, "names no component"),
         ({"mode": "rough"}, "`mode` or `k`"),
         ({"k": 0}, "`mode` or `k`"),

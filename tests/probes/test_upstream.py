@@ -64,6 +64,12 @@ def ask(port: int, *, scheme: str = "http", most: int = 1000, seconds: float = 1
     return Upstream(f"{scheme}://127.0.0.1:{port}/").ask(ASKED, {"Authorization": "Bearer k"}, most, seconds)
 
 
+def test_a_budget_of_more_seconds_than_a_clock_holds_is_one_without_end() -> None:
+    """What a manifest may say must not end in a thread's traceback, and leave the call without its limit."""
+    with listening(saying(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")) as port:
+        assert ask(port, seconds=1e19).body == b"ok"
+
+
 def certificate(folder: Path) -> str:
     """A file with a key, and with a certificate for 127.0.0.1 that it has signed itself."""
     key = ec.generate_private_key(ec.SECP256R1())

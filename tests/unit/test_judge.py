@@ -162,6 +162,10 @@ def test_a_baseline_never_judges_the_restore_that_made_it() -> None:
     found = verdict(system(probe(witness=False)), (saw(q="a"),) * 2, by)
     assert found.judgement is INCONCLUSIVE
     assert found.parts[0].reason.startswith("no yardstick")
+    failed = verdict(system(probe(witness=False)), (saw(error="no such table"),) * 2, by)
+    assert (
+        "the copy could not answer (no such table)" in failed.parts[0].reason
+    )  # P12: what is wrong, beside what is missing
     later = verdict(system(probe(witness=False)), (saw(q="a"),), by, first=False)
     assert later.judgement is IDENTICAL
     assert part(later, "baseline").cases == 1

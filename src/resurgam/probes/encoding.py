@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import msgspec
 
+from resurgam.errors import ManifestError
 from resurgam.model.point import Observation
 from resurgam.model.system import Json, System
 from resurgam.model.system import Probe as ProbeSpec
@@ -17,6 +18,12 @@ from resurgam.probes.command import CommandProbe
 
 def check_encoder(spec: ProbeSpec, system: System) -> None:
     """Raises ManifestError where ``encode`` is no command for ``system``. Touches nothing."""
+    if not spec.encode or not spec.encode[0]:
+        raise ManifestError(
+            f"Probe {spec.name}: `encode` is empty, and a text is asked.",
+            untouched="Nothing was run.",
+            next_step="Give the argument list of the command that turns texts into numbers.",
+        )
     CommandProbe().check(_command(spec, {}), system)
 
 

@@ -52,7 +52,7 @@ class Upstream:
         named = {name.strip().lower() for name in request.headers.get("connection", "").split(",")}
         left_out = {*_OF_THE_HOP, *named, *(name.lower() for name in headers)}
         passed = {name: " ".join(value.split()) for name, value in request.headers.items() if name not in left_out}
-        timer = threading.Timer(seconds, self.cut, ["did not answer in time"])
+        timer = threading.Timer(min(seconds, threading.TIMEOUT_MAX), self.cut, ["did not answer in time"])
         timer.start()
         try:
             with self._connected(min(CONNECTING, seconds)) as connection:

@@ -174,9 +174,8 @@ def _judge_probe(
         parts = [_adding(parts[0], "this baseline itself was never compared with the live system or a reference")]
     gone = _gone(probe, yardsticks)
     if not parts:
-        return [
-            _undecided(probe.name, "none", f"no yardstick: {gone or 'neither witness nor reference knows this probe'}")
-        ]
+        why = f"no yardstick: {gone or 'neither witness nor reference knows this probe'}"
+        return [_undecided(probe.name, "none", f"{why}; {copy.lacking}" if copy.lacking else why)]
     return [_adding(part, gone) for part in parts] if gone else parts
 
 
