@@ -5,6 +5,7 @@ A real server of its own stands for the provider, on the host's loopback, which 
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import socket
@@ -15,6 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from urllib.parse import quote
 
 import msgspec
 import pytest
@@ -553,11 +555,24 @@ def test_what_is_handed_out_must_be_a_place_to_listen_at(tmp_path: Path) -> None
         ("GET", "/v1//b", False),
         ("GET", "/v1/a%2fb", False),
         ("GET", "/v1/a\\b", False),
+        ("GET", "/v1/..;/admin", False),
+        ("GET", "/v1/a/.;x=1/b", False),
+        ("GET", "/v1/a;x=1/...", True),
         ("GET", "http://x/v1/a", False),
     ],
 )  # fmt: skip
 def test_the_list_of_what_is_allowed(method: str, path: str, allowed: bool) -> None:
     assert is_allowed(Request(method, path, {}, b""), ALLOW) is allowed
+
+
+def test_the_key_is_masked_in_every_spelling_that_is_promised(monkeypatch: pytest.MonkeyPatch) -> None:
+    """P6: as it is, JSON's own spellings, URL, base64 and hex; docs/threat-model.md says so."""
+    monkeypatch.setenv("LLM_KEY", KEY)
+    proxy, raw = Proxy(Hosted(name="llm", url="https://x", key="${LLM_KEY}")), KEY.encode()
+    escaped = "".join(c if c.isalnum() else f"\\u{ord(c):04x}" for c in KEY)
+    spelled = [KEY, KEY.replace("/", "\\/"), escaped, quote(KEY, safe=""), raw.hex(), base64.b64encode(raw).decode()]
+    for form in spelled:
+        assert proxy._masked(f'"{form}"'.encode()).rstrip(b'="') == b'"***', form
 
 
 @pytest.mark.parametrize(

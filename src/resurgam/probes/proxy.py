@@ -39,7 +39,7 @@ from resurgam.probes.upstream import TooMuch, Unanswered, Upstream
 
 SHORTEST_KEY = 8  # characters; masking a shorter one would change answers that do not hold it
 HARMLESS = ("accept", "accept-language", "content-type", "user-agent")
-_BELOW = re.compile(r"(/(?!\.{1,2}(/|$))[A-Za-z0-9._~!$&'()+,;=:@-]+)*/?")  # a path that means what it says
+_BELOW = re.compile(r"(/(?!\.{1,2}([/;]|$))[A-Za-z0-9._~!$&'()+,;=:@-]+)*/?")  # a path that means what it says
 
 
 class Proxy:
@@ -163,7 +163,8 @@ class Proxy:
 
 def is_allowed(request: Request, allow: Sequence[str]) -> bool:
     """Whether method and path stand on the list ``allow``; the query is not looked at. A path that ends in ``/*`` stands for what
-    lies below it, as far as that holds nothing which another reader could take for another path (``..``, ``//``, ``%``)."""
+    lies below it, as far as that holds nothing which another reader could take for another path (``..``, with parameters or
+    without, ``//``, ``%``)."""
     path = request.path.partition("?")[0]
     for entry in allow:
         method, _, wanted = entry.partition(" ")
@@ -247,6 +248,8 @@ def _key_of(hosted: Hosted) -> str:
 def _forms(key: str) -> list[bytes]:
     """The forms in which an answer may repeat ``key``."""
     raw = key.encode()
-    spelled = {raw, json.dumps(key)[1:-1].encode(), quote(key, safe="").encode()}
+    escaped = "".join(c if c.isalnum() else f"\\u{ord(c):04x}" for c in key)  # JSON may spell any character so
+    in_json = {json.dumps(key)[1:-1].encode(), json.dumps(key)[1:-1].replace("/", "\\/").encode(), escaped.encode()}
+    spelled = {raw, *in_json, quote(key, safe="").encode()}
     coded = {base64.b64encode(raw).rstrip(b"="), base64.urlsafe_b64encode(raw).rstrip(b"="), raw.hex().encode()}
     return sorted(spelled | coded, key=len, reverse=True)
