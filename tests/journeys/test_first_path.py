@@ -230,6 +230,18 @@ def test_p4_what_has_no_yardstick_is_inconclusive(world: World) -> None:
     assert "golden: inconclusive: no yardstick" in verified.out
 
 
+def test_p12_a_question_that_live_cannot_answer_is_told_at_the_capture(world: World) -> None:
+    """Not only when the point is judged; once, though it is asked before and after the cut, and nothing in it steers a terminal."""
+    world.system.write("bin/answer.py", "import sys; sys.exit('no \\x1b[31mmodel')")
+    taken = world.run("capture")
+    assert taken.code == 0
+    told = [line for line in taken.err.splitlines() if "golden" in line]
+    assert len(told) == 1, taken.err
+    assert "could not be answered by the live system" in told[0]
+    assert "model" in told[0]
+    assert "\x1b" not in taken.err
+
+
 def test_p4_what_was_not_isolated_is_inconclusive_unless_the_manifest_accepts_it_by_name(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -191,7 +191,9 @@ def test_of_two_who_sign_at_once_the_second_is_told_to_do_it_again(world: World)
 def test_what_is_not_here_is_not_said_to_be_destroyed_here(world: World) -> None:
     """P12, and a name that is none is told with those that are."""
     os.rename(world.path("keys/evidence.agekey"), world.path("elsewhere"))
+    assert "keep reader.agekey, evidence.agekey and recovery.agekey elsewhere" in world.run("capture").out
     done = world.run("vault", "shred", "evidence", "--yes")
+    assert "keep reader.agekey, evidence-2.agekey and recovery.agekey elsewhere" in world.run("capture").out
     assert (done.code, "destroyed here" in done.out, "evidence.agekey was not here" in done.out) == (0, False, True)
     unknown = world.run("vault", "shred", "evidense-2")
     assert (unknown.code, "Nothing was changed." in unknown.err, "Did you mean 'evidence-2'?" in unknown.err) == (

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import sys
+from collections.abc import Callable
 from typing import Annotated
 
 import typer
@@ -18,10 +19,13 @@ from resurgam.cli.context import DEFAULT_MANIFEST, Context, JsonOption, KeysOpti
 from resurgam.cli.points import cut as show_cut
 from resurgam.drivers.registry import driver_for
 from resurgam.errors import EXIT_FINDINGS, Denied, StoreFull, TargetRefused
-from resurgam.model.point import Severity
+from resurgam.model.point import Observation, Severity
+from resurgam.model.system import System
+from resurgam.probes.answers import printable
 from resurgam.probes.runner import LiveRunner
 from resurgam.proof.observe import observe_witness
 from resurgam.restore.sandbox import available
+from resurgam.vault.keys import DEFAULT_DOMAIN
 
 
 def init(
@@ -124,7 +128,7 @@ def capture(
         sealed = run_capture(
             system,
             driver_for,
-            lambda live: observe_witness(live, LiveRunner(live.root)),
+            _witness(),
             context.repository,
             context.host,
             context.clock,
@@ -143,15 +147,31 @@ def capture(
         output.line(f"  {parts} of {output.size(total)}, {output.size(stored)} new in the vault")
         show_cut(body)
         if body.host_can_read:
-            output.line(
-                "  this host can also read the vault: keep reader.agekey, evidence.agekey and recovery.agekey elsewhere"
-            )
+            answers = f"{context.repository.roles.evidence}.agekey"
+            also = f", {answers}" if answers != f"{DEFAULT_DOMAIN}.agekey" else ""
+            output.line(f"  this host can also read the vault: keep reader.agekey{also} and recovery.agekey elsewhere")
         for severity in (Severity.BROKEN, Severity.WARNING):
             if count := body.findings.get(severity, 0):
                 found = f"{count} finding{'' if count == 1 else 's'}"
                 output.line(f"  {found}, {severity}: `resurgam show {body.id}` tells more", style="yellow")
     weighty = body.findings.get(Severity.BROKEN, 0) + body.findings.get(Severity.WARNING, 0)
     return EXIT_FINDINGS if weighty else 0
+
+
+def _witness() -> Callable[[System], tuple[Observation, ...]]:
+    """Asks live, before and after the cut, and tells once of each question that it could not answer: that point would be judged
+    *inconclusive* (P12)."""
+    told: set[str] = set()
+
+    def ask(live: System) -> tuple[Observation, ...]:
+        seen = observe_witness(live, LiveRunner(live.root))
+        for one in seen:
+            if one.error is not None and one.probe not in told:
+                told.add(one.probe)
+                output.warning(f"probe {one.probe} could not be answered by the live system: {printable(one.error)}")
+        return seen
+
+    return ask
 
 
 def _show_preflight(report: Report) -> None:
