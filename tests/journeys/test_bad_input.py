@@ -661,6 +661,7 @@ def test_an_interrupted_proof_leaves_no_unjudged_copies(
         told = world.run(*words)
     assert told.code == 130
     assert "interrupted: what was sealed before stands" in told.err
+    assert "next: `resurgam status`" in told.err  # P12: a promotion may have switched already, and be watched
     assert told.json["error"]["transient"] if json_too else not told.out
     assert not os.path.lexists(world.place("out"))
     assert world.run(*words).code == 0

@@ -60,6 +60,7 @@ _WRONG_WORDS: Any = next(base for base in typer.BadParameter.__mro__ if base.__n
 _SELDOM = 20_000  # new objects between two looks for garbage: of what a capture makes, most stays until it ends
 _HELP = "See `--help` of this command."
 _KEPT = "what was sealed before stands, the rest will be reused or removed"
+_THEN = "`resurgam status` tells what stands half way, and what ends it; else run it again."
 
 
 def _show_version(wanted: bool) -> None:
@@ -136,6 +137,6 @@ def main(arguments: list[str] | None = None) -> int:
         code = EXIT_INTERRUPTED
     if code == EXIT_INTERRUPTED:  # newer releases of typer answer Ctrl-C with this code themselves
         if json:
-            output.error_as_json("Interrupted", code, "It was interrupted.", _KEPT, "Run it again.", transient=True)
-        output.note(f"interrupted: {_KEPT}")
+            output.error_as_json("Interrupted", code, "It was interrupted.", _KEPT, _THEN, transient=True)
+        output.note(f"interrupted: {_KEPT}\n  next: {_THEN}")
     return code if isinstance(code, int) else 0
