@@ -89,8 +89,9 @@ def test_no_answer_stays_readable_and_every_point_restores(world: World) -> None
     assert "nothing was changed" in planned.out
     assert tree(world.path("vault")) | tree(world.path("keys")) == before
 
-    done = world.run("vault", "shred", "evidence", "--yes", "--why", "request 118", "--json")
+    done = world.run("vault", "shred", "evidence", "--yes", "--why", "request\x1b[2J\n118", "--json")
     assert done.code == 0, done
+    assert opened(world).roles.shredded["evidence"].why == "request [2J 118", "nothing that moves a cursor"
     assert not os.path.exists(world.path("keys/evidence.agekey"))
     left = list(contents(opened(world)))
     assert left

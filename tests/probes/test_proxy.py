@@ -587,6 +587,8 @@ def test_the_key_is_masked_in_every_spelling_that_is_promised(monkeypatch: pytes
         ({"allow": ["POST /v1"], "key": "hidden-words"}, "expected a reference to the credential"),
         ({"allow": ["POST /v1"], "key": "${K}", "url": "http://api.example.com"}, "a key is not sent over http"),
         ({"allow": ["POST /v1"], "header": "X-Key"}, "`header` lacks a `key`"),
+        ({"allow": ["POST /v1"], "header": "Host", "key": "${KEY}"}, "'Host' belongs to the connection"),
+        ({"allow": ["POST /v1"], "headers": ["transfer-encoding"]}, "'transfer-encoding' belongs to the connection"),
         ({"allow": ["POST /v1"], "url": "https://me@api.example.com"}, "credentials in it"),
         ({"allow": ["POST /v1"], "url": "https://api.example.com:x"}, "is no address"),
     ],

@@ -44,6 +44,11 @@ HOSTED_MODES = ("refuse", "replay", "proxy")
 ALLOWED = r"(GET|POST|PUT|PATCH|DELETE) /[!$->@-~]*"  # a method and a path, which holds neither query nor fragment
 ANSWERED_BY = "hosted "  # in front of a hosted model's name, in what an observation says it was answered by
 PROGRAM = "resurgam.probes.replay_child"
+# RFC 9110, 7.6.1: of a connection and not of a request; and what the other end of this one decides by itself.
+OF_THE_HOP = (
+    *("host", "connection", "content-length", "accept-encoding", "transfer-encoding", "keep-alive", "te", "trailer"),
+    *("upgrade", "expect", "proxy-connection", "proxy-authorization", "forwarded", "via"),
+)
 _EXCHANGE = {"method", "path", "request", "status", "type", "response"}
 _IN_VAIN = ("missing", "refused", "unanswered")
 _NOT_THROUGH = "the proxy lets through only what this host's own manifest declares so, and only from behind walls"
@@ -147,6 +152,8 @@ def _check_proxy(who: str, hosted: Hosted) -> None:
         raise _wrong(who, "`proxy` lacks `allow`", "List what may be asked, such as allow: [POST /v1/chat].")
     if hosted.header and not hosted.key:
         raise _wrong(who, "`header` lacks a `key`", "Give key: ${NAME}, or remove `header`.")
+    if decided := [name for name in (hosted.header, *hosted.headers) if name.lower() in OF_THE_HOP]:
+        raise _wrong(who, f"{decided[0]!r} belongs to the connection", "Name headers of the request only.")
     if hosted.mode != "proxy" and not hosted.key:
         return
     try:

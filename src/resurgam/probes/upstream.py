@@ -16,15 +16,11 @@ from collections.abc import Iterator, Mapping
 from urllib.parse import urlsplit
 
 from resurgam.probes.desk import Answer, Request
+from resurgam.probes.replay import OF_THE_HOP
 
 CONNECTING = 10.0  # seconds; nothing can cut this short
 _STEP = 64 << 10
 _REDIRECTED = (301, 302, 303, 307, 308)
-# RFC 9110, 7.6.1: of a connection and not of a request; and what the other end of this one decides by itself.
-_OF_THE_HOP = (
-    *("host", "connection", "content-length", "accept-encoding", "transfer-encoding", "keep-alive", "te", "trailer"),
-    *("upgrade", "expect", "proxy-connection", "proxy-authorization", "forwarded", "via"),
-)
 
 
 class Unanswered(Exception):
@@ -50,7 +46,7 @@ class Upstream:
         Raises Unanswered and TooMuch.
         """
         named = {name.strip().lower() for name in request.headers.get("connection", "").split(",")}
-        left_out = {*_OF_THE_HOP, *named, *(name.lower() for name in headers)}
+        left_out = {*OF_THE_HOP, *named, *(name.lower() for name in headers)}
         passed = {name: " ".join(value.split()) for name, value in request.headers.items() if name not in left_out}
         timer = threading.Timer(min(seconds, threading.TIMEOUT_MAX), self.cut, ["did not answer in time"])
         timer.start()

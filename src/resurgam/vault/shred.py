@@ -83,7 +83,8 @@ def shred(repository: Repository, domain: str, clock: Clock, why: str = "") -> N
     if not repository.shredded(domain):
         _require_shreddable(repository, domain)
         root = repository.keyring.signer(Role.ROOT)
-        _publish(repository, _without(repository, domain, Shredded(timestamp(clock.now()), why)), root, clock)
+        noted = Shredded(timestamp(clock.now()), _on_one_line(why))
+        _publish(repository, _without(repository, domain, noted), root, clock)
     repository.keyring.destroy(domain)  # last: as long as it is here, the same command can be given again
 
 
@@ -186,6 +187,11 @@ def _evidence(repository: Repository, point: str, domain: str) -> Iterator[str]:
     for record in repository.records(point):
         if record.type in _KEPT and record.read(_Kept).evidence == domain:
             yield str(record.type)
+
+
+def _on_one_line(words: str) -> str:
+    """What a terminal may print ever after."""
+    return " ".join("".join(c if c.isprintable() else " " for c in words).split())
 
 
 def _counted(count: int, word: str) -> str:
