@@ -10,8 +10,9 @@ import pytest
 import zstandard
 
 from resurgam.errors import IntegrityError, NewerFormat
-from resurgam.vault import codecs
-from resurgam.vault.codecs import Buffer, Codec, decode, encode, encode_verified
+from resurgam.vault import blocks, codecs
+from resurgam.vault.codecs import Codec, decode, encode, encode_pages, encode_verified
+from resurgam.vault.frames import Buffer
 from resurgam.vault.tensors import Dtype
 
 MIB = 1 << 20
@@ -282,6 +283,53 @@ def test_a_miscompression_is_never_handed_out(at: int, monkeypatch: pytest.Monke
         with monkeypatch.context() as patch:
             patch.setattr(codecs, "encode", miscompress)
             assert encode_verified(memoryview(raw), dtype) == (Codec.RAW, raw, False)
+
+
+PAGES = 64 << 10
+
+
+def pieces() -> list[bytes]:
+    """Pages of each kind: rows, text, noise, two alphabets, zeros, one vector many times."""
+    some = rows(48)
+    kinds = [some[:PAGES], text(PAGES), noise(PAGES), alphabet(PAGES), bytes(PAGES), noise(512) * 128, some[-PAGES:]]
+    assert {len(kind) for kind in kinds} == {PAGES}
+    return kinds
+
+
+def test_pages_together_are_coded_as_each_alone() -> None:
+    """P4: each comes back, in the form that it has by itself; the others leave no trace in it."""
+    kinds = pieces()
+    together = encode_pages(memoryview(b"".join(kinds)), PAGES)
+    codecs_chosen = [Codec(one.codec) for one in together]
+    zstd, split = Codec.ZSTD, Codec.BLOCKS
+    assert codecs_chosen == [split, zstd, Codec.RAW, zstd, zstd, zstd, split]
+    for raw, one in zip(kinds, together, strict=True):
+        alone = encode_verified(memoryview(raw), Dtype.PAGES)
+        assert (one.codec, bytes(one.data), one.exact) == (alone.codec, bytes(alone.data), True)
+        assert bytes(decode(one.codec, one.data, PAGES)) == raw
+    assert encode_pages(memoryview(b""), PAGES) == []
+
+
+@pytest.mark.parametrize("at", [0, 40, 9000, -1])
+@pytest.mark.parametrize("number", [0, 1, 6])
+def test_a_miscompressed_page_is_found_among_others(number: int, at: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """P12: that one is stored as it is, and told; the others as ever."""
+    kinds, right = pieces(), blocks.encoded
+
+    def flipped(span: memoryview, length: int) -> list[blocks.Coded]:
+        coded = right(span, length)
+        if len(coded) > 1 or bytes(span) == kinds[number]:
+            place = number if len(coded) > 1 else 0
+            bad = bytearray(coded[place].data)
+            bad[at] ^= 1
+            coded[place] = blocks.Coded(coded[place].apart, bytes(bad))
+        return coded
+
+    monkeypatch.setattr(blocks, "encoded", flipped)
+    together = encode_pages(memoryview(b"".join(kinds)), PAGES)
+    assert [one.exact for one in together] == [n != number for n in range(len(kinds))]
+    for raw, one in zip(kinds, together, strict=True):
+        assert bytes(decode(one.codec, one.data, PAGES)) == raw
 
 
 def test_threads_do_not_share_their_working_memory() -> None:

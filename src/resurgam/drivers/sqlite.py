@@ -19,7 +19,6 @@ import secrets
 import sqlite3
 import threading
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from hashlib import sha256
 
@@ -46,7 +45,6 @@ from resurgam.model.codec import to_msgpack
 from resurgam.model.point import Finding, Position, Severity
 from resurgam.model.system import Component, Consistency
 
-_FLUSH_SECONDS = 0.05
 _PRAGMAS = ("page_size", "page_count", "user_version", "application_id", "encoding", "auto_vacuum")
 
 
@@ -266,8 +264,7 @@ def _build(items: Iterable[Item], partial: str) -> None:
 def _write_image(blob: Blob, partial: str) -> None:
     descriptor = os.open(partial, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
-        with _flushed_meanwhile(descriptor):
-            blob.copy_to(descriptor)
+        blob.copy_to(descriptor)
         if os.fstat(descriptor).st_size != blob.size:
             raise _wrong_items("The database's bytes end too early")
         mode, uid, gid = blob.meta.get("mode"), blob.meta.get("uid"), blob.meta.get("gid")
@@ -282,27 +279,6 @@ def _write_image(blob: Blob, partial: str) -> None:
         page_size, pages = (connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_size", "page_count"))
     if page_size * pages != blob.size:
         raise _wrong_items(f"The database says {pages} pages of {page_size} bytes, but has {blob.size} bytes")
-
-
-@contextmanager
-def _flushed_meanwhile(descriptor: int) -> Iterator[None]:
-    """What is written goes to the disk while more is decoded, so that the last flush has little left to wait for.
-
-    The kernel tells of a failed write once: to whoever flushes next, so an error of ours must not be dropped.
-    """
-    ended = threading.Event()
-
-    def flush() -> None:
-        while not ended.wait(_FLUSH_SECONDS):
-            os.fdatasync(descriptor)
-
-    with ThreadPoolExecutor(1, thread_name_prefix="flush") as pool:
-        flushing = pool.submit(flush)
-        try:
-            yield
-        finally:
-            ended.set()
-    flushing.result()
 
 
 def _wrong_items(why: str) -> IntegrityError:

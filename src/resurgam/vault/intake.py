@@ -8,8 +8,8 @@ Three ways for the bytes of a blob:
 * **large**: cut by its structure or by its content, and handed to the threads span by span. Entries wait in a queue until
   their chunks are known, and leave it in the driver's order.
 
-A blob whose bytes did not stand still is read again from the start, up to ``ATTEMPTS`` times, then kept as last read with
-a finding that names it; one that is gone before it was read is left out with a finding.
+A blob that did not stand still is read again, up to ``ATTEMPTS`` times, then kept as last read; one that is gone before it was
+read is left out. Findings name both.
 """
 
 from __future__ import annotations
@@ -42,8 +42,7 @@ from resurgam.vault.tables import Table
 SMALL = 256 << 10
 SHARED_MIN, SHARED_BITS = 256 << 10, 5
 ATTEMPTS = 3
-_MAX_WAITING = 4096  # entries that may wait for their chunks
-_MAX_LARGE = 32  # large ones among them: each holds its source open
+_MAX_WAITING, _MAX_LARGE = 4096, 32  # entries that may wait for their chunks; large ones hold their sources open
 _MAX_KEYS = 20
 _EMPTY_DIGEST = bytes(16)
 
@@ -283,7 +282,10 @@ class Intake:
         self._pace.spend(last.offset + last.length - first.offset)
         with memoryview(self._buffers.span()) as whole, whole[: last.offset + last.length - first.offset] as view:
             done = read_fully(source, first.offset, view)
-            for piece in pieces:
+            if first.dtype is Dtype.PAGES:
+                pages = view[: done // first.length * first.length]  # all are as long as the first, but for the last
+                extents = [(i, 0, first.length) for i in self._sink.put_pages(self._keys, pages, first.length)]
+            for piece in pieces[len(extents) :]:
                 start = piece.offset - first.offset
                 if start + piece.length > done:
                     break
@@ -332,12 +334,10 @@ class Intake:
             if self._view is not None and self._waiting[0].view is self._view:
                 return  # it is still being decoded
             waiting = self._waiting.popleft()
-            if isinstance(waiting, Known):
-                self._keep(waiting)
-            else:
+            if not isinstance(waiting, Known):
                 self._large -= bool(waiting.spans)
-                extents, digest = self._extents_of(waiting)
-                self._keep(self._made(waiting, extents, digest))
+                waiting = self._made(waiting, *self._extents_of(waiting))
+            self._keep(waiting)
 
     def _extents_of(self, waiting: _Waiting) -> tuple[list[Extent], bytes]:
         blob = waiting.blob

@@ -11,7 +11,7 @@ import threading
 from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from operator import itemgetter
 
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -24,9 +24,12 @@ from resurgam.vault.index import Index, Place
 from resurgam.vault.pack import FRAME, NO_SESSION, Kind, decrypt, parse_frame
 from resurgam.vault.sink import ChunkKeys
 from resurgam.vault.snapshots import Entry, Extent, SnapshotRoot, entries, extents_of, read_root
+from resurgam.vault.workers import work_on
 
-THREADS = 4
-BATCH = 4 << 20  # bytes of a file that a thread restores at a time
+BATCH = 4 << 20  # bytes of a file that are restored at a time
+SHARED_FROM = (
+    64 << 20
+)  # bytes of a file from which copies of this process restore it: making them takes some milliseconds
 RUN = 1 << 20  # bytes that are written into a file at a time; threads meet at the interpreter's lock at each write
 AHEAD = 1 << 20  # bytes of a pack that are read at a time where one chunk follows the other
 _CACHED = 16  # decoded chunks kept: shared chunks of small files, and pages; at most a few MB each
@@ -134,15 +137,19 @@ class VaultSource:
         return len(piece)
 
     def copy_to(self, descriptor: int) -> None:
-        """Write all bytes from several threads; runs of zeros become holes."""
+        """Write all bytes, several parts at a time; runs of zeros become holes. What is written goes to the disk meanwhile, so that
+        whoever flushes the file afterwards has little left to wait for."""
         placed = self._placed()
         os.ftruncate(descriptor, self._entry.size)
         if len(placed) <= 2:
             self._write_all(descriptor, placed)
             return
-        with ThreadPoolExecutor(THREADS, thread_name_prefix="restore") as pool:
-            for _ in pool.map(lambda batch: self._write_all(descriptor, batch), _batches(placed)):
-                pass
+        work_on(
+            list(_batches(placed)),
+            partial(self._write_all, descriptor),
+            meanwhile=partial(os.fdatasync, descriptor),
+            processes=self._entry.size >= SHARED_FROM,
+        )
 
     def settled(self) -> bool:
         """What lies in a vault stands still."""

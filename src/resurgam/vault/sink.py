@@ -14,13 +14,14 @@ import queue
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import groupby
 
 from blake3 import blake3
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from resurgam.stores.base import Buffer
 from resurgam.vault.chunking import Dtype
-from resurgam.vault.codecs import encode_verified
+from resurgam.vault.codecs import Encoded, encode_pages, encode_verified
 from resurgam.vault.index import Entries, Index
 from resurgam.vault.keys import IndexSecret, Session
 from resurgam.vault.pack import (
@@ -107,6 +108,19 @@ class Sink:
             self._store(keys, kind, chunk, memoryview(data), dtype)
         return chunk
 
+    def put_pages(self, keys: DomainKeys, span: memoryview, length: int) -> list[bytes]:
+        """As ``put`` of each piece of ``length`` bytes of which ``span`` of database pages consists, in far fewer calls."""
+        pieces = [span[at : at + length] for at in range(0, len(span), length)]
+        chunks = [keys.id_of(Kind.DATA, piece) for piece in pieces]
+        new = list(map(self._index.claim, chunks))
+        for are_new, run in groupby(range(len(pieces)), new.__getitem__):
+            if are_new:
+                numbers = list(run)
+                coded = encode_pages(span[numbers[0] * length : (numbers[-1] + 1) * length], length)
+                for number, encoded in zip(numbers, coded, strict=True):
+                    self._add(keys, Kind.DATA, chunks[number], length, encoded)
+        return chunks
+
     def flush(self) -> None:
         """Ship every open pack and wait until all are durable. Raises what the store raised."""
         with self._lock:
@@ -124,13 +138,16 @@ class Sink:
         self._shipper.shutdown(wait=True, cancel_futures=True)
 
     def _store(self, keys: DomainKeys, kind: Kind, chunk: bytes, data: memoryview, dtype: Dtype) -> None:
-        codec, encoded, exact = encode_verified(data, dtype)
+        self._add(keys, kind, chunk, len(data), encode_verified(data, dtype))
+
+    def _add(self, keys: DomainKeys, kind: Kind, chunk: bytes, length: int, coded: Encoded) -> None:
+        codec, encoded, exact = coded
         self.miscoded += not exact
         if kind is Kind.LIST:
             session, nonce, cipher = NO_SESSION, os.urandom(NONCE), keys.list_cipher(chunk)
         else:
             session, nonce, cipher = keys.session.id, keys.session.next_nonce(), keys.session.cipher
-        frame = Frame(kind, codec, len(encoded) + TAG, len(data), chunk, session, nonce)
+        frame = Frame(kind, codec, len(encoded) + TAG, length, chunk, session, nonce)
         header, place = self._pack_with_room(kind is not Kind.DATA, frame.stored).add(frame)
         cipher.encrypt_into(nonce, encoded, associated(self._vault, header), place)
         with self._lock:

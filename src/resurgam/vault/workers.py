@@ -1,0 +1,142 @@
+"""Work on many parts, shared among copies of this process where that can be, else among threads.
+
+Threads of Python meet at the interpreter's lock at each call into a library that lets go of it. Where such calls take tens of
+microseconds, as for chunks of a database, they wait for each other longer than they work: two threads restored one slower
+than one did. So large work goes to children that ``fork`` made, which share nothing but what was there before.
+
+A fork copies one thread, and whatever lock another one held stays locked in the copy for ever. So it is done only while this
+process has a single thread, of any library; and a child does the work, tells how it ended, and leaves without another word.
+Children end with their parent: they look for it before each part.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import selectors
+import signal
+import traceback
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from contextlib import suppress
+from typing import NoReturn, TypeVar
+
+from resurgam import errors
+from resurgam.errors import ResurgamError
+
+THREADS = 4
+PROCESSES = 4  # at most; one for each processor
+TICK = 0.05  # seconds between two calls of ``meanwhile``
+_TASKS = "/proc/self/task"
+_ENDED = "A process that shared the work was ended"
+
+T = TypeVar("T")
+
+
+def work_on(
+    parts: Sequence[T], work: Callable[[T], None], *, meanwhile: Callable[[], None], processes: bool = False
+) -> None:
+    """Call ``work`` on each of ``parts``, several at a time and in no order, and ``meanwhile`` now and then in this thread.
+
+    With ``processes`` it may be done in copies of this process: what it changes in memory is lost then. Raises the first error
+    that was raised, after all have stopped.
+    """
+    count = min(PROCESSES, len(parts), _processors())
+    if processes and count > 1 and _alone():
+        _in_processes(parts, work, meanwhile, count)
+    else:
+        _in_threads(parts, work, meanwhile)
+
+
+def _processors() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _alone() -> bool:
+    """Whether this process has no other thread, be it Python's or a library's."""
+    with suppress(OSError):  # no such folder: another system, or not mounted
+        return len(os.listdir(_TASKS)) == 1
+    return False
+
+
+def _in_threads(parts: Sequence[T], work: Callable[[T], None], meanwhile: Callable[[], None]) -> None:
+    with ThreadPoolExecutor(THREADS, thread_name_prefix="share") as pool:
+        try:
+            going = {pool.submit(work, part) for part in parts}
+            while going:
+                done, going = wait(going, TICK, FIRST_EXCEPTION)
+                for one in done:
+                    one.result()
+                meanwhile()
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _in_processes(parts: Sequence[T], work: Callable[[T], None], meanwhile: Callable[[], None], count: int) -> None:
+    parent, children = os.getpid(), dict[int, int]()  # where a child tells how it ended: which one
+    try:
+        for number in range(count):
+            ours, theirs = os.pipe()
+            child = os.fork()
+            if not child:
+                _be_child(parts[number::count], work, parent, theirs)
+            os.close(theirs)
+            children[ours] = child
+        _attend(children, meanwhile)
+    finally:
+        for pipe, child in children.items():
+            os.close(pipe)
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+
+
+def _attend(children: dict[int, int], meanwhile: Callable[[], None]) -> None:
+    """Wait until all children ended well. Raises what the first one raised that did not."""
+    with selectors.DefaultSelector() as waiting:
+        for pipe in children:
+            waiting.register(pipe, selectors.EVENT_READ)
+        said = dict.fromkeys(children, b"")
+        while waiting.get_map():
+            for key, _ in waiting.select(TICK):
+                if piece := os.read(key.fd, 1 << 16):
+                    said[key.fd] += piece
+                    continue
+                waiting.unregister(key.fd)
+                _require_well(said[key.fd])
+            meanwhile()
+
+
+def _require_well(said: bytes) -> None:
+    """Raise what a child has said, unless that is that it ended well."""
+    if said == b"{}":
+        return
+    if not said:
+        raise ResurgamError(
+            f"{_ENDED} from outside.",
+            untouched="What it was making is not used.",
+            next_step="Run the same command again.",
+        )
+    told = json.loads(said)
+    kind = getattr(errors, told["kind"], None)
+    if kind is None:
+        raise RuntimeError(told["trace"])
+    raise kind(told["message"], untouched=told["untouched"], next_step=told["next_step"])
+
+
+def _be_child(parts: Sequence[T], work: Callable[[T], None], parent: int, pipe: int) -> NoReturn:
+    """Do the work and tell how it ended; returns to nobody, so that nothing of the parent's is done twice."""
+    said: dict[str, str] = {}
+    try:
+        for part in parts:
+            if os.getppid() != parent:
+                os._exit(1)
+            work(part)
+    except ResurgamError as error:
+        said = {"kind": type(error).__name__, "message": error.message}
+        said |= {"untouched": error.untouched, "next_step": error.next_step}
+    except BaseException:  # noqa: BLE001 - told to the parent, which raises it
+        said = {"kind": "", "trace": traceback.format_exc()}
+    finally:
+        with suppress(OSError):  # the parent is gone
+            os.write(pipe, json.dumps(said).encode())
+        os._exit(0)
