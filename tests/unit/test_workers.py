@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -34,6 +35,7 @@ def work(part):
 
 def tick():
     ticks.append(1)
+    {tick}
 
 try:
     workers.work_on(range(20), work, meanwhile=tick, processes=True)
@@ -50,9 +52,9 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-def case(place: Path, act: str = "pass", bad: int = -1) -> list[str]:
+def case(place: Path, act: str = "pass", bad: int = -1, tick: str = "pass") -> list[str]:
     """What the process above printed, line by line."""
-    command = [sys.executable, "-c", CASE.format(bad=bad, act=act), str(place)]
+    command = [sys.executable, "-c", CASE.format(bad=bad, act=act, tick=tick), str(place)]
     done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
     assert not done.stderr
     return done.stdout.splitlines()
@@ -88,7 +90,7 @@ def test_a_child_that_is_killed_is_an_error(tmp_path: Path) -> None:
 def test_children_end_with_their_parent(tmp_path: Path) -> None:
     """P5: what a dead process was writing does not go on growing."""
     act = "os.kill(here, signal.SIGKILL) if os.getpid() != here else None\n        time.sleep(0.2)"
-    command = [sys.executable, "-c", CASE.format(bad=2, act=act), str(tmp_path)]
+    command = [sys.executable, "-c", CASE.format(bad=2, act=act, tick="pass"), str(tmp_path)]
     done = subprocess.run(
         command, capture_output=True, check=False, timeout=60
     )  # until all that hold its output have ended
@@ -123,3 +125,17 @@ def failing(error: type[BaseException]) -> Callable[[int], None]:
 def test_threads_stop_at_the_first_error(error: type[BaseException]) -> None:
     with pytest.raises(error):
         work_on(range(50), failing(error), meanwhile=lambda: None)
+
+
+@pytest.mark.parametrize("processes", [True, False])
+def test_a_flush_that_fails_meanwhile_fails_the_work(tmp_path: Path, processes: bool) -> None:
+    """P5: the kernel tells of a failed write once, to whoever flushes next; the flush at the end would hear nothing."""
+
+    def full() -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(OSError, match="No space"):
+        work_on(range(50), lambda _: None, meanwhile=full, processes=processes)
+    lines = case(tmp_path, "pass", tick="raise OSError(28, 'full')")
+    assert lines[0].startswith("OSError")
+    assert lines[1].startswith("no child is left")

@@ -63,15 +63,17 @@ def compressed(level: int, sources: list[memoryview]) -> list[Buffer]:
 
 
 def expanded(frames: list[memoryview], lengths: list[int]) -> list[bytes]:
-    """What some frames hold, in one call. Raises IntegrityError where one is none, or says that it holds another length."""
-    wanted: list[Buffer] = [*frames]
+    """What some frames hold, in one call; zstandard takes none together that hold nothing (it writes beyond its memory then).
+    Raises IntegrityError where one is no frame, or says that it holds another length."""
+    full: list[Buffer] = [frame for frame, length in zip(frames, lengths, strict=True) if length]
     try:
         if [zstandard.frame_content_size(frame) for frame in frames] != lengths:
             refuse("a frame's content size is not the expected one")
-        made: Any = mine.decompressor.multi_decompress_to_buffer(wanted) if wanted else ()
+        made: Any = mine.decompressor.multi_decompress_to_buffer(full) if full else ()
     except zstandard.ZstdError as error:
         raise unreadable(str(error)) from error
-    return [made[number].tobytes() for number in range(len(made))]
+    contents = (made[number].tobytes() for number in range(len(made)))
+    return [next(contents) if length else decompressed(frame, 0) for frame, length in zip(frames, lengths, strict=True)]
 
 
 def decompressed(frame: memoryview, length: int) -> bytes:
