@@ -123,12 +123,12 @@ def capture(
         resurgam capture --paranoid --json
     """
     context = Context(manifest, keys=keys)
-    system = context.system
+    system, unanswered = context.system, dict[str, str]()
     with output.progress(f"capture {system.name}", None, json) as advance:
         sealed = run_capture(
             system,
             driver_for,
-            _witness(),
+            _witness(unanswered),
             context.repository,
             context.host,
             context.clock,
@@ -137,6 +137,8 @@ def capture(
             tell=output.warning,
         )
     body = sealed.body
+    for probe, why in unanswered.items():  # of a point that exists: where none does, the error says what matters
+        output.warning(f"probe {probe} could not be answered by the live system: {printable(why)}")
     if json:
         output.as_json(body)
     else:
@@ -158,17 +160,15 @@ def capture(
     return EXIT_FINDINGS if weighty else 0
 
 
-def _witness() -> Callable[[System], tuple[Observation, ...]]:
-    """Asks live, before and after the cut, and tells once of each question that it could not answer: that point would be judged
+def _witness(unanswered: dict[str, str]) -> Callable[[System], tuple[Observation, ...]]:
+    """Asks live, before and after the cut, and notes which question it could not answer, and why: that point would be judged
     *inconclusive* (P12)."""
-    told: set[str] = set()
 
     def ask(live: System) -> tuple[Observation, ...]:
         seen = observe_witness(live, LiveRunner(live.root))
         for one in seen:
-            if one.error is not None and one.probe not in told:
-                told.add(one.probe)
-                output.warning(f"probe {one.probe} could not be answered by the live system: {printable(one.error)}")
+            if one.error is not None:
+                unanswered.setdefault(one.probe, one.error)
         return seen
 
     return ask
