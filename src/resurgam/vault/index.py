@@ -22,6 +22,7 @@ from resurgam.errors import IntegrityError
 from resurgam.vault.pack import ENTRY, ID
 
 _SEGMENT = struct.Struct("<II")
+_FEW = 8  # ids that are sooner looked up one by one
 _RECENT = 1 << 16  # chunks held in the small table before they are merged: a few MB
 
 Entries = NDArray[np.void]
@@ -114,6 +115,18 @@ class Index:
         """Whether ``chunk`` lies in a pack or is about to."""
         with self._lock:
             return chunk in self._recent or self._row(chunk) >= 0
+
+    def knows_all(self, chunks: bytes) -> bool:
+        """Whether ``knows`` of each of ``chunks``, ids joined. At once, for a large blob has tens of thousands."""
+        if len(chunks) <= _FEW * ID:
+            return all(self.knows(chunks[at : at + ID]) for at in range(0, len(chunks), ID))
+        ids = np.frombuffer(chunks, np.uint8).reshape(-1, ID)
+        with self._lock:
+            rows = self._prefixes.searchsorted(np.ascontiguousarray(ids[:, :8]).view(">u8").ravel().astype(np.uint64))
+            inside = rows < len(self._prefixes)
+            found = np.zeros(len(ids), np.bool_)
+            found[inside] = (_raw(self._entries)[rows[inside], :ID] == ids[inside]).all(axis=1)
+        return all(self.knows(ids[row].tobytes()) for row in np.flatnonzero(~found).tolist())
 
     def find(self, chunk: bytes) -> Place | None:
         """Where ``chunk`` lies, or None."""

@@ -196,7 +196,7 @@ class Intake:
     def _take_view(self, waiting: _Waiting) -> None:
         """What was decoded from an unchanged blob need not be decoded again, when all its pages are still there."""
         view = waiting.view
-        if view is None or not all(map(self._index.knows, view.pages)):
+        if view is None or not self._index.knows_all(b"".join(view.pages)):
             self._view = waiting.view = View([], [], [])
             self._viewed = waiting.blob
             return
@@ -220,7 +220,7 @@ class Intake:
         return _Waiting(blob, spans=list(self._spans(blob)))
 
     def _is_there(self, known: Known) -> bool:
-        if known.chunks != self._there and all(map(self._index.knows, known.ids())):
+        if known.chunks != self._there and self._index.knows_all(known.chunks):
             self._there = known.chunks
         return known.chunks == self._there
 
