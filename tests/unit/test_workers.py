@@ -87,6 +87,17 @@ def test_a_child_that_is_killed_is_an_error(tmp_path: Path) -> None:
     assert left.startswith("no child is left")
 
 
+def test_a_host_that_allows_no_more_processes_has_threads(tmp_path: Path) -> None:
+    """All is done nevertheless, and what was begun in a copy is begun anew."""
+    code = CASE.replace("def tick", "forks, fork = [], os.fork\n\ndef few():\n    forks.append(1)\n    "
+                        "if len(forks) > 1:\n        raise BlockingIOError(11, 'no more')\n    return fork()\n\n"
+                        "os.fork = few\n\ndef tick")  # fmt: skip
+    command = [sys.executable, "-c", code.format(bad=-1, act="pass", tick="pass"), str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout.splitlines() == ["no child is left, ticked"]
+    assert len(os.listdir(tmp_path)) == 20
+
+
 def test_children_end_with_their_parent(tmp_path: Path) -> None:
     """P5: what a dead process was writing does not go on growing."""
     act = "os.kill(here, signal.SIGKILL) if os.getpid() != here else None\n        time.sleep(0.2)"

@@ -42,8 +42,12 @@ def work_on(
     that was raised, after all have stopped.
     """
     count = min(PROCESSES, len(parts), _processors())
-    if processes and count > 1 and _alone():
-        _in_processes(parts, work, meanwhile, count)
+    children = _forked(parts, work, count) if processes and count > 1 and _alone() else {}
+    if children:
+        try:
+            _attend(children, meanwhile)
+        finally:
+            _end(children)
     else:
         _in_threads(parts, work, meanwhile)
 
@@ -72,22 +76,34 @@ def _in_threads(parts: Sequence[T], work: Callable[[T], None], meanwhile: Callab
             pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _in_processes(parts: Sequence[T], work: Callable[[T], None], meanwhile: Callable[[], None], count: int) -> None:
-    parent, children = os.getpid(), dict[int, int]()  # where a child tells how it ended: which one
+def _forked(parts: Sequence[T], work: Callable[[T], None], count: int) -> dict[int, int]:
+    """Children at work, by the pipe in which each will tell how it ended; none where this host allows no more processes."""
+    parent, children = os.getpid(), dict[int, int]()
     try:
         for number in range(count):
             ours, theirs = os.pipe()
-            child = os.fork()
-            if not child:
-                _be_child(parts[number::count], work, parent, theirs)
-            os.close(theirs)
-            children[ours] = child
-        _attend(children, meanwhile)
-    finally:
-        for pipe, child in children.items():
-            os.close(pipe)
-            os.kill(child, signal.SIGKILL)
-            os.waitpid(child, 0)
+            try:
+                child = os.fork()
+                if not child:
+                    _be_child(parts[number::count], work, parent, theirs)
+                children[ours] = child
+            except OSError:
+                os.close(ours)
+                raise
+            finally:
+                os.close(theirs)
+    except OSError:
+        _end(children)
+        return {}
+    return children
+
+
+def _end(children: dict[int, int]) -> None:
+    """End those that are still at work, and leave nothing of any."""
+    for pipe, child in children.items():
+        os.close(pipe)
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
 
 
 def _attend(children: dict[int, int], meanwhile: Callable[[], None]) -> None:
