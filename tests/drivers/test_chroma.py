@@ -237,9 +237,11 @@ def lose_vectors(live: Component) -> None:
 STRIDE = 132 + 12 * 4 + 8  # of an element: 33 words of links, 12 numbers, the label
 
 
-def alive(data: bytes | bytearray) -> int:
-    """Where the first element begins that is not marked as deleted."""
-    return next(at for at in range(0, len(data), STRIDE) if not data[at + 2] & 1)
+def first(data: bytes | bytearray) -> int:
+    """Where the element of the record 000 of euclid begins. Chroma adds with several threads, so that any may come first; and
+    what is changed in the queue is not looked up in the index."""
+    vectors = np.random.default_rng(7).normal(size=(230, 12)).astype("<f4")  # as in MAKE
+    return data.index(vectors[0].tobytes()) - 132
 
 
 def test_lost_vectors_are_named(driver: ChromaDriver, live: Component) -> None:
@@ -260,11 +262,11 @@ def test_deleted_elements_are_no_vectors(driver: ChromaDriver, live: Component) 
     """A vector that the index has marked as deleted cannot be found by a search: it is lost as well."""
     path = segment_of(live, "euclid") / "data_level0.bin"
     data = bytearray(path.read_bytes())
-    data[alive(data) + 2] |= 1
+    data[first(data) + 2] |= 1
     path.write_bytes(data)
     (finding,) = broken(take(driver, live))
     assert "lost vectors" in finding.what
-    assert len(finding.keys) == 1
+    assert finding.keys == ("000",)
 
 
 def damage_link(folder: Path) -> None:
@@ -303,7 +305,7 @@ def test_a_graph_that_cannot_be_walked(driver: ChromaDriver, live: Component, ha
 
 
 @pytest.mark.parametrize("where", ["index", "queue"])
-def test_vectors_that_are_no_numbers(driver: ChromaDriver, live: Component, where: str) -> None:
+def test_vectors_that_are_no_numbers(driver: ChromaDriver, live: Component, made: tuple[str, Any], where: str) -> None:
     """Vectors are looked at, not counted."""
     nothing = np.full(12, np.nan, "<f4").tobytes()
     if where == "queue":
@@ -311,7 +313,7 @@ def test_vectors_that_are_no_numbers(driver: ChromaDriver, live: Component, wher
     else:
         path = segment_of(live, "euclid") / "data_level0.bin"
         data = bytearray(path.read_bytes())
-        start = alive(data) + 132
+        start = first(data) + 132
         data[start : start + 48] = nothing
         path.write_bytes(data)
     found = broken(take(driver, live))
