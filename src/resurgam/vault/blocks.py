@@ -5,7 +5,7 @@ text's. Half of the bytes of noise have their highest bit set, of text in any on
 by counting.
 
 Many pieces are coded by one call for each step. A thread that lets go of the interpreter's lock waits for it longer than coding
-64 KiB takes: two threads that let go of it a dozen times for each piece worked in turn, at 333 MB/s together where these make 630.
+64 KiB takes: two threads that let go of it a dozen times for each piece worked in turn (docs/adr/0016).
 """
 
 from __future__ import annotations
