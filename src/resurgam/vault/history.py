@@ -124,8 +124,8 @@ def _after(state: PointState, record: Record) -> PointState:
             return _with(state, promoted=made, unverified=unverified)
         case RecordType.UNDO:
             return _with(state, promoted=None)
-        case RecordType.ATTESTATION | RecordType.LOG | RecordType.ROLES:
-            return state  # they say nothing of how the point stands
+        case _:
+            return state  # the others say nothing of how the point stands
 
 
 def _judged(state: PointState, judgement: Judgement, made: str) -> PointState:

@@ -71,13 +71,20 @@ class RecordType(StrEnum):
     ATTESTATION = "attestation"  # a reader found these chunks to be what their ids say
     ROLES = "roles"  # the role table
     LOG = "log"  # something was written: an announcement
+    HOLD = "hold"  # the point must stay, or need no longer
+    RETENTION = "retention"  # how long points stay, from now on
+    APPROVAL = "approval"  # the holder of this key says yes to a plan
+    PRUNE = "prune"  # a plan: these points expire, these packs go
+    TOMBSTONES = "tombstones"  # the plan is under way: nobody builds on these packs any more
+    PRUNED = "pruned"  # how that plan ended: its packs go, or it was undone
+    CHECKED = "checked"  # these packs were read, and how they were
 
 
 SIGNERS: Final[Mapping[RecordType, frozenset[Role]]] = MappingProxyType(
     {
         RecordType.POINT: frozenset({Role.CAPTURE}),
-        RecordType.LEASE: frozenset({Role.CAPTURE}),
-        RecordType.REVOCATION: frozenset({Role.CAPTURE, Role.APPROVER}),
+        RecordType.LEASE: frozenset({Role.CAPTURE, Role.VERIFIER}),
+        RecordType.REVOCATION: frozenset({Role.CAPTURE, Role.VERIFIER, Role.APPROVER, Role.PRUNER}),
         RecordType.VERDICT: frozenset({Role.VERIFIER}),
         RecordType.BASELINE: frozenset({Role.VERIFIER}),
         RecordType.REFERENCE: frozenset({Role.APPROVER}),
@@ -87,6 +94,13 @@ SIGNERS: Final[Mapping[RecordType, frozenset[Role]]] = MappingProxyType(
         RecordType.ATTESTATION: frozenset({Role.VERIFIER}),
         RecordType.ROLES: frozenset({Role.ROOT}),
         RecordType.LOG: frozenset(Role),
+        RecordType.HOLD: frozenset({Role.APPROVER}),
+        RecordType.RETENTION: frozenset({Role.APPROVER}),
+        RecordType.APPROVAL: frozenset({Role.APPROVER}),
+        RecordType.PRUNE: frozenset({Role.PRUNER}),
+        RecordType.TOMBSTONES: frozenset({Role.PRUNER}),
+        RecordType.PRUNED: frozenset({Role.PRUNER}),
+        RecordType.CHECKED: frozenset({Role.VERIFIER, Role.PRUNER, Role.AUDITOR}),
     }
 )
 NAMES_ITSELF: Final = frozenset({RecordType.POINT, RecordType.LEASE, RecordType.ROLES})

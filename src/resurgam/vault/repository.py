@@ -16,8 +16,6 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Collection
-from dataclasses import dataclass
-from datetime import UTC, datetime
 from functools import cached_property, partial
 from typing import TypeVar
 
@@ -25,7 +23,7 @@ import msgspec
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from resurgam.clock import Clock
-from resurgam.errors import Ambiguous, Denied, IntegrityError, NotFound, TargetRefused
+from resurgam.errors import Denied, IntegrityError, NotFound, TargetRefused
 from resurgam.model.codec import from_json, to_json, versioned
 from resurgam.model.point import Answers, Particulars, PointBody
 from resurgam.model.system import System
@@ -36,6 +34,9 @@ from resurgam.vault.host import HostState
 from resurgam.vault.index import Index
 from resurgam.vault.keyring import Keyring, NewKeys
 from resurgam.vault.keys import DEFAULT_DOMAIN, INDEX_OBJECT, VAULT_ID, IndexSecret, session_object, unwrap_session
+from resurgam.vault.log import append
+from resurgam.vault.naming import Sealed as Sealed
+from resurgam.vault.naming import in_order, meant, no_point
 from resurgam.vault.pack import Kind
 from resurgam.vault.places import Places
 from resurgam.vault.reader import ChunkReader, SnapshotReader
@@ -43,7 +44,6 @@ from resurgam.vault.records import (
     Record,
     RecordType,
     Subject,
-    itself,
     latest_roles,
     make_record,
     read_record,
@@ -68,15 +68,6 @@ class VaultIdentity(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     root: str
     made: str
-
-
-@dataclass(frozen=True)
-class Sealed:
-    """A recovery point as its record tells it; ``received`` is when the store got it, by the store's clock."""
-
-    body: PointBody
-    record: Record
-    received: float
 
 
 class Repository:
@@ -194,18 +185,8 @@ class Repository:
         self.store.put(name, make_record(type, subject, body, signer, vault=self.vault, made=clock.now()))
 
     def announce(self, type: RecordType, name: str, signer: SigningKey, clock: Clock) -> None:
-        """Append to the log: a create-only put at the next free number; whoever loses the race takes the one after."""
-        numbers = (entry.name.removeprefix("log/") for entry in self.store.list("log/"))
-        last = max((int(number) for number in numbers if number.isdecimal()), default=0)
-        body = {"type": type, "object": name}
-        while True:
-            last += 1
-            try:
-                subject = itself(f"log/{last:010d}", body)
-                self.put_signed(subject.name, RecordType.LOG, subject, body, signer, clock)
-            except AlreadyThere:
-                continue
-            return
+        """Say in the log that ``name`` was written."""
+        append(self.store, self.vault, type, name, signer, clock)
 
     # Reading --------------------------------------------------------------------------------------------------------
 
@@ -222,14 +203,14 @@ class Repository:
                 continue
             if sealed is not None and system in (None, sealed.body.system):
                 found.append(sealed)
-        return _in_order(found)
+        return in_order(found)
 
     def sealed(self, point: str) -> Sealed:
         """The point with exactly this id. Raises NotFound."""
         for entry in self.store.list(f"points/{point}"):
             if entry.name == f"points/{point}" and (sealed := self._sealed(entry)) is not None:
                 return sealed
-        raise _no_point(point)
+        raise no_point(point)
 
     def resolve(self, words: str, system: str | None = None) -> Sealed:
         """The point that ``words`` mean: ``latest``, the beginning of an id, or a time (the newest sealed by then).
@@ -237,25 +218,7 @@ class Repository:
         Raises NotFound, Ambiguous, and IntegrityError for ``latest`` or a time where a point cannot be believed: it may be
         the one that is meant, and an older one in its place would be a wrong restore that nobody notices (P12).
         """
-        points = self.points(system)
-        moment = _moment(words)
-        if self.refused_points and (words == "latest" or moment is not None):
-            raise _not_surely(words, self.refused_points, points)
-        if words == "latest":
-            matching = points[-1:]
-        elif moment is not None:
-            matching = [s for s in points if datetime.fromisoformat(s.body.sealed) <= moment][-1:]
-        else:
-            matching = [s for s in points if words and s.body.id.startswith(words.lower())]
-        if not matching:
-            raise _no_point(words)
-        if len(matching) > 1:
-            raise Ambiguous(
-                f"{len(matching)} points begin with {words!r}: {', '.join(s.body.id for s in matching[:5])}.",
-                untouched="Nothing was changed.",
-                next_step="Give more of the id.",
-            )
-        return matching[0]
+        return meant(words, self.points(system), self.refused_points)
 
     def records(self, point: str) -> list[Record]:
         """What became known of ``point`` since it was sealed, oldest first.
@@ -397,47 +360,3 @@ def _identity(store: Store) -> VaultIdentity:
             next_step="Check vault.path in resurgam.yaml, or make one with `resurgam vault init`.",
         ) from error
     return versioned(data, VaultIdentity, FORMAT, what=f"The vault's {IDENTITY}")
-
-
-def _moment(words: str) -> datetime | None:
-    """A time in ISO 8601; without an offset it is UTC, as all times that are printed. Ids are no times."""
-    if "-" not in words:
-        return None
-    try:
-        moment = datetime.fromisoformat(words)
-    except ValueError:
-        return None
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-
-
-def _in_order(points: list[Sealed]) -> list[Sealed]:
-    """Oldest first by their writers' clocks, but none before the one that it says it came after: clocks go back."""
-    known = {sealed.body.id: sealed for sealed in points}
-    places: dict[str, tuple[str, int]] = {}
-    for sealed in points:
-        line: dict[str, PointBody] = {}
-        at: Sealed | None = sealed
-        while at is not None and at.body.id not in places and at.body.id not in line:
-            line[at.body.id] = at.body
-            at = known.get(at.body.previous or "")
-        for body in reversed(line.values()):
-            time, steps = places.get(body.previous or "", ("", 0))
-            places[body.id] = (body.sealed, 0) if body.sealed > time else (time, steps + 1)
-    return sorted(points, key=lambda sealed: places[sealed.body.id])
-
-
-def _not_surely(words: str, refused: list[str], points: list[Sealed]) -> IntegrityError:
-    newest = f"; the newest of those is {points[-1].body.id}" if points else ""
-    return IntegrityError(
-        f"It is not known which point {words!r} is: {' '.join(refused[:3])}",
-        untouched="Nothing was changed.",
-        next_step=f"Run `resurgam vault check`, or name by its id a point that `resurgam points` lists{newest}.",
-    )
-
-
-def _no_point(words: str) -> NotFound:
-    return NotFound(
-        f"There is no recovery point {words!r}.",
-        untouched="Nothing was changed.",
-        next_step="`resurgam points` lists them; a point is named by the beginning of its id, `latest`, or a time.",
-    )

@@ -1,0 +1,91 @@
+"""Which recovery point somebody means: by the beginning of its id, as ``latest``, or by a time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from resurgam.errors import Ambiguous, IntegrityError, NotFound
+from resurgam.model.point import PointBody
+from resurgam.vault.records import Record
+
+
+@dataclass(frozen=True)
+class Sealed:
+    """A recovery point as its record tells it; ``received`` is when the store got it, by the store's clock."""
+
+    body: PointBody
+    record: Record
+    received: float
+
+
+def meant(words: str, points: Sequence[Sealed], refused: Sequence[str]) -> Sealed:
+    """The point that ``words`` mean among ``points``, oldest first. ``refused`` says what stands there and is not believed.
+
+    Raises NotFound, Ambiguous, and IntegrityError for ``latest`` or a time where a point cannot be believed: it may be
+    the one that is meant, and an older one in its place would be a wrong restore that nobody notices (P12).
+    """
+    moment = _moment(words)
+    if refused and (words == "latest" or moment is not None):
+        raise _not_surely(words, refused, points)
+    if words == "latest":
+        matching = points[-1:]
+    elif moment is not None:
+        matching = [s for s in points if datetime.fromisoformat(s.body.sealed) <= moment][-1:]
+    else:
+        matching = [s for s in points if words and s.body.id.startswith(words.lower())]
+    if not matching:
+        raise no_point(words)
+    if len(matching) > 1:
+        raise Ambiguous(
+            f"{len(matching)} points begin with {words!r}: {', '.join(s.body.id for s in matching[:5])}.",
+            untouched="Nothing was changed.",
+            next_step="Give more of the id.",
+        )
+    return matching[0]
+
+
+def _moment(words: str) -> datetime | None:
+    """A time in ISO 8601; without an offset it is UTC, as all times that are printed. Ids are no times."""
+    if "-" not in words:
+        return None
+    try:
+        moment = datetime.fromisoformat(words)
+    except ValueError:
+        return None
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+def in_order(points: Sequence[Sealed]) -> list[Sealed]:
+    """Oldest first by their writers' clocks, but none before the one that it says it came after: clocks go back."""
+    known = {sealed.body.id: sealed for sealed in points}
+    places: dict[str, tuple[str, int]] = {}
+    for sealed in points:
+        line: dict[str, PointBody] = {}
+        at: Sealed | None = sealed
+        while at is not None and at.body.id not in places and at.body.id not in line:
+            line[at.body.id] = at.body
+            at = known.get(at.body.previous or "")
+        for body in reversed(line.values()):
+            time, steps = places.get(body.previous or "", ("", 0))
+            places[body.id] = (body.sealed, 0) if body.sealed > time else (time, steps + 1)
+    return sorted(points, key=lambda sealed: places[sealed.body.id])
+
+
+def _not_surely(words: str, refused: Sequence[str], points: Sequence[Sealed]) -> IntegrityError:
+    newest = f"; the newest of those is {points[-1].body.id}" if points else ""
+    return IntegrityError(
+        f"It is not known which point {words!r} is: {' '.join(refused[:3])}",
+        untouched="Nothing was changed.",
+        next_step=f"Run `resurgam vault check`, or name by its id a point that `resurgam points` lists{newest}.",
+    )
+
+
+def no_point(words: str) -> NotFound:
+    """That ``words`` name no point."""
+    return NotFound(
+        f"There is no recovery point {words!r}.",
+        untouched="Nothing was changed.",
+        next_step="`resurgam points` lists them; a point is named by the beginning of its id, `latest`, or a time.",
+    )
