@@ -77,7 +77,7 @@ def test_role_table_pins_the_keys_that_were_made(made: Made) -> None:
     roles = latest_roles(
         [(n, d) for n, d in made.new.objects.items() if n.startswith("roles/")], VAULT, keyring.trust.root
     ).table
-    for role in (Role.ROOT, Role.CAPTURE, Role.VERIFIER, Role.APPROVER):
+    for role in Role:
         assert roles.lists(keyring.signer(role).public, role)
     assert roles.recipients("default") == tuple(identity.recipient for identity in keyring.identities)
     own = keyring.index_secret(never).secret_bytes()
@@ -141,8 +141,24 @@ def test_capture_host_cannot_read(made: Made) -> None:
 
 
 def test_a_role_of_a_later_release_is_named(made: Made) -> None:
-    with pytest.raises(Denied, match=r"pruner\.json"):
-        made.keyring.signer("pruner")
+    with pytest.raises(Denied, match=r"witness\.json"):
+        made.keyring.signer("witness")
+
+
+def test_pruning_host_finds_chunks_and_opens_none(made: Made) -> None:
+    """P9: it has the index secret of its own file, and no identity."""
+    host = made.moved("trust.json", "pruner.json")
+    assert not host.can_read
+    assert host.index_secret(never).secret_bytes() == made.keyring.index_secret(never).secret_bytes()
+    assert host.signer("pruner").role == "pruner"
+
+
+def test_auditor_alone_opens_nothing(made: Made) -> None:
+    """P9: it signs checkpoints, and has neither the index secret nor an identity."""
+    host = made.moved("trust.json", "auditor.json")
+    assert host.signer("auditor").role == "auditor"
+    with pytest.raises(Denied):
+        host.index_secret(made.wrapped_index)
 
 
 def test_verifying_host_opens_the_index_from_the_vault(made: Made) -> None:

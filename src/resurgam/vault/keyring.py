@@ -5,6 +5,8 @@
     reader.agekey     opens contents: an age identity                                 the host that verifies and restores
     verifier.json     signs verdicts                                                  the same
     approver.json     signs promotions, references, quarantines                       whoever may say yes
+    pruner.json       index secret, and the key that signs plans of prune             the host that prunes
+    auditor.json      signs checkpoints of the log                                    the host that audits
     recovery.agekey   opens contents: an age identity                                 offline
     evidence.agekey   opens answers of systems, and nothing else: an age identity     the host that verifies, a copy offline
     root.json         signs role tables                                               offline
@@ -50,6 +52,7 @@ T = TypeVar("T")
 FORMAT: Final = 1
 TRUST: Final = "trust.json"
 CAPTURE: Final = "capture.json"
+PRUNER: Final = "pruner.json"
 READER: Final = "reader.agekey"
 RECOVERY: Final = "recovery.agekey"
 EVIDENCE: Final = f"{EVIDENCE_DOMAIN}.agekey"
@@ -59,16 +62,21 @@ PURPOSES: Final = {
     READER: "opens the contents of points, to restore and to verify",
     "verifier.json": "signs verdicts and baselines",
     "approver.json": "signs approvals: references, promotions, quarantines",
+    PRUNER: "plans what expires and what is freed, and frees it: it names chunks, and cannot read them",
+    "auditor.json": "signs checkpoints of the log, and opens nothing",
     EVIDENCE: "opens what systems answered, and nothing else: without any copy of it, the answers are shredded",
     RECOVERY: "opens the contents of points when every other key is lost",
     "root.json": "signs the role table: who may sign what, and who can read",
 }
+_INDEXED: Final = (Role.CAPTURE, Role.PRUNER)  # roles that must find chunks, and whose files hold the index secret
 _ADVICE: Final = {
     CAPTURE: "leave it on the host that captures",
     READER: "move it to the host that verifies; while it stays here, every point says that this host can read",
     "verifier.json": "move it along with reader.agekey",
     EVIDENCE: "move it along with reader.agekey, and keep one copy with recovery.agekey, which does not open answers",
     "approver.json": "give it to whoever approves",
+    PRUNER: "move it to the host that prunes, which is best not one that captures",
+    "auditor.json": "move it to the host that audits, which needs no other key",
     RECOVERY: "move it off this machine and keep two copies: with it and the vault alone, all can be read",
     "root.json": "move it off this machine: it is needed only when a key is added or withdrawn",
 }
@@ -84,7 +92,7 @@ class Trust(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class _KeyFile(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A signing key's file; the capture role's also holds the index secret. Bytes are base64."""
+    """A signing key's file; those of capture and pruner also hold the index secret. Bytes are base64."""
 
     format: int
     vault: str
@@ -135,7 +143,7 @@ class Keyring(Secret):
         """
         require_free(folder)
         index = IndexSecret.generate(vault)
-        signers = [SigningKey.generate(role) for role in (Role.ROOT, Role.CAPTURE, Role.VERIFIER, Role.APPROVER)]
+        signers = [SigningKey.generate(role) for role in Role]  # the root first
         identities = {READER: Identity.generate(), RECOVERY: Identity.generate()}
         evidence = Identity.generate()
         recipients = tuple(identity.recipient for identity in identities.values())
@@ -221,15 +229,16 @@ class Keyring(Secret):
         return own
 
     def index_secret(self, fetch: Callable[[], bytes]) -> IndexSecret:
-        """The index secret: the capture role's own, or else unwrapped from ``keys/index``, which ``fetch`` returns.
+        """The index secret: from the file of a role that has it, or else unwrapped from ``keys/index``, which ``fetch`` returns.
 
-        Raises Denied when neither a capture key nor a reader's is here.
+        Raises Denied when neither a capture, a pruner nor a reader key is here.
         """
-        if self.has(CAPTURE):
-            file = self._key_file(Role.CAPTURE)
-            if file.index is None or len(file.index) != KEY:
-                raise _unreadable(self._paths[CAPTURE], "it has no index secret")
-            return IndexSecret(self.vault, file.index)
+        for role in _INDEXED:
+            if self.has(f"{role}.json"):
+                file = self._key_file(role)
+                if file.index is None or len(file.index) != KEY:
+                    raise _unreadable(self._paths[f"{role}.json"], "it has no index secret")
+                return IndexSecret(self.vault, file.index)
         if not self.can_read:
             raise self._missing(CAPTURE)
         return unwrap_index(fetch(), self.vault, self.identities)
@@ -306,7 +315,7 @@ class Keyring(Secret):
 
 
 def _key_file(key: SigningKey, index: IndexSecret) -> bytes:
-    held = index.secret_bytes() if key.role == Role.CAPTURE else None
+    held = index.secret_bytes() if key.role in _INDEXED else None
     return to_json(_KeyFile(format=FORMAT, vault=index.vault.hex(), role=key.role, key=key.secret_bytes(), index=held))
 
 
