@@ -12,6 +12,7 @@ import pytest
 from resurgam.errors import Unreachable
 from resurgam.stores.base import AlreadyThere, Buffer, Entry, Store
 from resurgam.stores.local import LocalStore
+from resurgam.testing.doubles import EventualStore, LockingStore, Lost, LostResponseStore
 from resurgam.testing.faults import (
     CrashStore,
     FaultyStore,
@@ -168,3 +169,40 @@ class TestMemoryFaulty(TestMemory):
 
     def wrap(self, memory: MemoryStore) -> Store:
         return RetryingCaller(FaultyStore(memory, Random(11), 0.3))
+
+
+class TestMemoryUnanswered(TestMemory):
+    """Every third put takes effect unheard: a caller who reads back keeps the contract."""
+
+    def wrap(self, memory: MemoryStore) -> Store:
+        return RetryingCaller(LostResponseStore(memory, Random(13), 0.3, [Lost.UNANSWERED]))
+
+
+class TestMemoryLocking(TestMemory):
+    """Object lock whose time has passed."""
+
+    def wrap(self, memory: MemoryStore) -> Store:
+        return LockingStore(memory, ManualClock(), 0.0)
+
+
+class TestMemoryListingAtOnce(TestMemory):
+    """The double of a store that lists late, without the lag."""
+
+    def wrap(self, memory: MemoryStore) -> Store:
+        return EventualStore(memory, ManualClock(), Random(1), 0.0)
+
+
+class TestLate:
+    """The exam finds a store whose listings lag: it would lose what a prune did not see."""
+
+    def test_is_found(self) -> None:
+        """The point for it fails, and so does the one that compares with a model."""
+        clock = ManualClock()
+        exam = TestMemory()
+        for point in (
+            exam.test_list_shows_each_put_and_delete,
+            lambda store: exam.test_agrees_with_a_model(store, 0),
+            exam.test_list_is_sorted_and_complete,
+        ):
+            with pytest.raises(AssertionError):
+                point(EventualStore(MemoryStore(clock), clock, Random(2), 60.0))

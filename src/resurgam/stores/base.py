@@ -13,6 +13,9 @@ Contract, and what is lost if it is broken:
 * ``list`` MUST be complete and sorted by name. Else prune would free what a missed point needs.
 * A short or changed read is not the store's to find: chunks and records authenticate themselves.
 
+**A lost response.** A put may take effect although its caller hears Unreachable, or, from a client that tries again by itself,
+AlreadyThere. So whoever writes into a vault does it by :func:`put_once`, which reads back and compares, and never invents success.
+
 Errors: NotFound, :class:`AlreadyThere`, StoreFull, Denied, Unreachable (transient), and no other for what the world does.
 """
 
@@ -22,7 +25,7 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple, Protocol
 
-from resurgam.errors import IntegrityError, ResurgamError
+from resurgam.errors import Denied, IntegrityError, NotFound, ResurgamError, Unreachable
 
 Buffer = bytes | bytearray | memoryview
 
@@ -69,6 +72,38 @@ class Store(Protocol):
     def describe(self) -> str:
         """Where this is, for people; no secret."""
         ...
+
+
+def put_once(store: Store, name: str, data: Buffer) -> None:
+    """Create ``name``, and be sure of it: after a lost response the object is read back, and success is what was found there.
+
+    Raises AlreadyThere where another's object stands, Unreachable where it is not known, StoreFull, Denied. Every object of a
+    vault holds something random or a signature, so that equal bytes are one's own. The rule is that of Icechunk's conditional
+    puts: stamp what is written, compare on a conflict, never turn a failure into a success.
+    """
+    try:
+        store.put(name, data)
+    except (AlreadyThere, Unreachable):
+        if not _holds(store, name, data):
+            raise
+
+
+def _holds(store: Store, name: str, data: Buffer) -> bool:
+    try:
+        return store.get(name) == data
+    except (NotFound, Unreachable):
+        return False  # a put that is still on its way may land later: that is not known to be success
+
+
+def require_listed(store: Store, name: str) -> None:
+    """``name`` was just put: a listing shows it, or else Denied. A store whose listings lag breaks the contract above, and two
+    who look for each other by listing (a capture and a prune) would both go on."""
+    if not any(entry.name == name for entry in store.list(name)):
+        raise Denied(
+            f"{store.describe()} does not list {name}, which was just written there: its listings lag behind.",
+            untouched="Nothing that was sealed is touched.",
+            next_step="Use a store whose listings are consistent; of a replicated bucket, name the one that is written to.",
+        )
 
 
 def checked_name(name: str) -> str:

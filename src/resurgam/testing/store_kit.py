@@ -239,6 +239,18 @@ class StoreExam:
             store.put(name, b"x")
         assert [e.name for e in store.list(prefix)] == sorted(name for name in NAMES if name.startswith(prefix))
 
+    def test_list_shows_each_put_and_delete(self, store: Store) -> None:
+        """Read after write for listings too, also for others: a capture and a prune find each other by them (P1)."""
+        names: list[str] = []
+        for n in range(12):
+            names.append(f"leases/{n:02}")
+            store.put(names[-1], b"x")
+            assert [entry.name for entry in store.list("leases/")] == names
+            if n % 4 == 3:
+                store.delete(names.pop(n // 2))
+                assert [entry.name for entry in store.list("leases/")] == names
+        assert [entry.name for entry in self.reopen().list("leases/")] == names
+
     def test_list_while_writing(self, store: Store) -> None:
         """What was there before a listing began is in it, whatever is put meanwhile, also with many listing at once."""
         for n in range(40):

@@ -9,7 +9,7 @@ from __future__ import annotations
 from blake3 import blake3
 
 from resurgam.clock import Clock
-from resurgam.stores.base import AlreadyThere, Store
+from resurgam.stores.base import AlreadyThere, Store, put_once
 from resurgam.vault.records import RecordType, itself, make_record
 from resurgam.vault.signing import SigningKey
 
@@ -26,7 +26,9 @@ def append(store: Store, vault: bytes, type: RecordType, name: str, signer: Sign
         last += 1
         subject = itself(f"{PREFIX}{last:010d}", body)
         try:
-            store.put(subject.name, make_record(RecordType.LOG, subject, body, signer, vault=vault, made=clock.now()))
+            put_once(
+                store, subject.name, make_record(RecordType.LOG, subject, body, signer, vault=vault, made=clock.now())
+            )
         except AlreadyThere:
             continue
         return last

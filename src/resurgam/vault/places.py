@@ -18,7 +18,7 @@ import numpy as np
 from blake3 import blake3
 
 from resurgam.errors import IntegrityError
-from resurgam.stores.base import Store
+from resurgam.stores.base import Store, put_once
 from resurgam.vault.index import Entries, Index, decode_segment
 from resurgam.vault.keys import IndexSecret
 from resurgam.vault.pack import ENTRY, FOOTER, FRAME, trailer_place
@@ -47,7 +47,7 @@ class Places:
     def put_segment(self, plain: bytes, signer: SigningKey) -> None:
         """Store a segment under the digest of its bytes."""
         data = self.seal("segment", plain, signer)
-        self._store.put(f"index/{blake3(data).hexdigest()[:32]}", data)
+        put_once(self._store, f"index/{blake3(data).hexdigest()[:32]}", data)
 
     def segments(self, signer: str | None = None) -> Iterator[Segment]:
         """All segments that can be believed, or those that the key ``signer`` has signed.

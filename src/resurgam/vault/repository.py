@@ -27,7 +27,7 @@ from resurgam.errors import Denied, IntegrityError, NotFound, TargetRefused
 from resurgam.model.codec import from_json, to_json, versioned
 from resurgam.model.point import Answers, Particulars, PointBody
 from resurgam.model.system import System
-from resurgam.stores.base import AlreadyThere, Entry, Store
+from resurgam.stores.base import AlreadyThere, Entry, Store, put_once
 from resurgam.vault.age import Identity
 from resurgam.vault.history import Life, PointState, fold
 from resurgam.vault.host import HostState
@@ -118,9 +118,9 @@ class Repository:
         vault = secrets.token_bytes(VAULT_ID)
         new = Keyring.create(keys, vault, name, made)
         for object_name, data in new.objects.items():
-            store.put(object_name, data)
+            put_once(store, object_name, data)
         identity = VaultIdentity(format=FORMAT, vault=vault.hex(), name=name, root=new.trust.root, made=timestamp(made))
-        store.put(IDENTITY, to_json(identity))  # last: a vault exists when its identity does
+        put_once(store, IDENTITY, to_json(identity))  # last: a vault exists when its identity does
         return cls(store, Keyring(keys)), new
 
     # What every role needs ------------------------------------------------------------------------------------------
@@ -182,7 +182,7 @@ class Repository:
         self, name: str, type: RecordType, subject: Subject, body: object, signer: SigningKey, clock: Clock
     ) -> None:
         """Sign and store one record under ``name``. Raises AlreadyThere."""
-        self.store.put(name, make_record(type, subject, body, signer, vault=self.vault, made=clock.now()))
+        put_once(self.store, name, make_record(type, subject, body, signer, vault=self.vault, made=clock.now()))
 
     def announce(self, type: RecordType, name: str, signer: SigningKey, clock: Clock) -> None:
         """Say in the log that ``name`` was written."""

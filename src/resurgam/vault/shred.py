@@ -28,7 +28,7 @@ from resurgam.clock import Clock
 from resurgam.errors import Busy, NotFound, TargetRefused
 from resurgam.model.nearest import did_you_mean
 from resurgam.model.plan import Plan, Step
-from resurgam.stores.base import AlreadyThere
+from resurgam.stores.base import AlreadyThere, put_once
 from resurgam.vault.keyring import READER, RECOVERY
 from resurgam.vault.keys import DEFAULT_DOMAIN, EVIDENCE_DOMAIN
 from resurgam.vault.records import RecordType, sign_roles, timestamp
@@ -157,7 +157,7 @@ def _next(repository: Repository) -> str:
 def _publish(repository: Repository, table: RoleTable, root: SigningKey, clock: Clock) -> None:
     """Put the table, which is create-only: two with one serial cannot be. Raises Busy."""
     try:
-        repository.store.put(table.object_name, sign_roles(table, root, clock.now()))
+        put_once(repository.store, table.object_name, sign_roles(table, root, clock.now()))
     except AlreadyThere as error:
         raise Busy(
             f"Another role table {table.serial} was signed meanwhile.",

@@ -22,7 +22,7 @@ from resurgam.errors import Busy, ResurgamError
 from resurgam.model.codec import to_json
 from resurgam.model.point import Finding, Particulars, PointBody, Position, Severity, Snapshot
 from resurgam.model.system import Component, System
-from resurgam.stores.base import AlreadyThere
+from resurgam.stores.base import AlreadyThere, put_once
 from resurgam.vault.buffers import Buffers
 from resurgam.vault.filescache import FilesCache, Known
 from resurgam.vault.host import HostState, LastPoint, UnderWay
@@ -57,7 +57,7 @@ class Writer:
         self._sink = Sink(
             repository.vault,
             self._index,
-            lambda name, data: repository.store.put(f"packs/{name[:2]}/{name}", data),
+            lambda name, data: put_once(repository.store, f"packs/{name[:2]}/{name}", data),
             lambda entries: repository.places.seal("trailer", entries, signer),
             THREADS,
         )
@@ -92,7 +92,7 @@ class Writer:
     def _domain(self, domain: str) -> DomainKeys:
         if domain not in self._keys:
             session, wrapped = new_session(self._repository.vault, domain, self._repository.roles.recipients(domain))
-            self._repository.store.put(session_object(session.id), wrapped)
+            put_once(self._repository.store, session_object(session.id), wrapped)
             self._keys[domain] = DomainKeys(self._repository.secret, domain, session)
         return self._keys[domain]
 
