@@ -35,7 +35,7 @@ from resurgam import __version__
 from resurgam.errors import IntegrityError, NewerFormat
 from resurgam.model.codec import from_json, require_format, to_json
 from resurgam.vault.roles import FORMAT as ROLES_FORMAT
-from resurgam.vault.roles import RoleKey, RoleTable, require_sound
+from resurgam.vault.roles import Disowned, RoleKey, RoleTable, require_sound
 from resurgam.vault.signing import (
     IN_TOTO,
     Envelope,
@@ -103,7 +103,7 @@ SIGNERS: Final[Mapping[RecordType, frozenset[Role]]] = MappingProxyType(
         RecordType.CHECKED: frozenset({Role.VERIFIER, Role.PRUNER, Role.AUDITOR}),
     }
 )
-NAMES_ITSELF: Final = frozenset({RecordType.POINT, RecordType.LEASE, RecordType.ROLES})
+NAMES_ITSELF: Final = frozenset({RecordType.POINT, RecordType.LEASE, RecordType.ROLES, RecordType.RETENTION})
 
 
 class Subject(msgspec.Struct, frozen=True):
@@ -184,17 +184,22 @@ def read_record(
     *,
     about: str | None = None,
     what: str = "A record",
+    received: float | None = None,
 ) -> Record:
     """The record in ``data``, when every rule of the module's docstring holds.
 
     ``expect`` are the types that may stand here, ``about`` the subject's name; None allows any. ``what`` names the object
-    in errors. Raises IntegrityError naming the broken rule, NewerFormat for a signed record of an unknown type.
+    in errors. ``received`` is when the store got it (``Entry.received``); without it nothing of a retired key is believed.
+    Raises IntegrityError naming the broken rule, Disowned for a key that no longer counts, NewerFormat for a signed record of an
+    unknown type.
     """
     envelope, statement = _open(data, what)
     by = statement.predicate.by
     signer = roles.signer(envelope, by)
     if signer is None:
         raise broken(what, f"no key that the role table gives the role {by[:40]!r} has signed it")
+    if why := signer.disbelieved(received):
+        raise _disowned(what, why)
     kind = _known_type(statement.predicate_type, what)
     if expect is not None and kind not in expect:
         raise broken(what, f"it is a {kind} record, where {' or '.join(sorted(expect))} belongs")
@@ -287,6 +292,14 @@ def _open(data: bytes, what: str) -> tuple[Envelope, _Statement]:
     if statement.type_ != STATEMENT:
         raise broken(what, f"its statement is of type {statement.type_[:60]!r}")
     return envelope, statement
+
+
+def _disowned(what: str, why: str) -> Disowned:
+    return Disowned(
+        f"{what} is not to be trusted: {why}.",
+        untouched="Nothing was changed.",
+        next_step="Nothing, where the key was stolen. Where the vault was copied, copy it with its times: `cp -a`, `rsync -a`.",
+    )
 
 
 def _known_type(urn: str, what: str) -> RecordType:

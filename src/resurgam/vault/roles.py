@@ -4,33 +4,66 @@ It is a record of its own type, signed by the root key and stored as ``roles/<se
 never changed (P2); ``vault.records`` signs and reads it. Two rules of this release, and why:
 
 * A key stands under one role only: who can vouch for a point cannot also have made it (P9).
-* A key that is left out of a table is disowned with all it ever signed. So a worn-out key stays listed as long as its
-  points are wanted, and a stolen one is left out.
+* A key that is left out of a table, or stands in it as *removed*, is disowned with all it ever signed: that is for a stolen
+  one. A worn-out key stands in it as *retired*: what the store received before stays good, what comes later is refused.
 
 Roles that this release does not know are kept and may sign nothing here.
 
 It also says in which domain answers of systems are kept (``evidence``), and which domains were shredded: who may read is
-said in one place, by one key.
+said in one place, by one key. ``quorum`` says how many approvers an act needs (``vault.approvals``).
+
+A table that retires or removes a key, or asks for approvals, has format 2: a release that does not know these words would
+believe a stolen key, so it must refuse. Every other table stays at 1.
 """
 
 from __future__ import annotations
 
-from typing import Final
+from datetime import datetime
+from typing import Any, Final
 
 import msgspec
 
-from resurgam.errors import NotFound
+from resurgam.errors import IntegrityError, NotFound
 from resurgam.vault.keys import DEFAULT_DOMAIN
 from resurgam.vault.signing import Envelope, PublicKey, Role, SigningKey, broken
 
-FORMAT: Final = 1
+FORMAT: Final = 2
+_FIRST: Final = 1  # what a table has that uses nothing of 2
 
 
-class RoleKey(msgspec.Struct, frozen=True):
-    """One public key in the table: its raw 32 bytes (base64 in JSON), and the key id that belongs to them."""
+class Disowned(IntegrityError):
+    """Signed by a key that was removed, or by a retired one too late. The root key's holder has said so, and nobody else could:
+    whatever it claims was never there, so whoever lists may go on without it, and says that."""
+
+
+class RoleKey(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One public key in the table: its raw 32 bytes (base64 in JSON), and the key id that belongs to them.
+
+    ``name`` is whose it is, for people. ``retired`` and ``removed`` are since when (RFC 3339), empty where it is neither;
+    ``why`` is the reason for that, ``succeeds`` the id of the key in whose place this one came.
+    """
 
     key_id: str
     public: bytes
+    name: str = ""
+    retired: str = ""
+    removed: str = ""
+    why: str = ""
+    succeeds: str = ""
+
+    @property
+    def active(self) -> bool:
+        """Whether what it signs from now on counts."""
+        return not (self.retired or self.removed)
+
+    def disbelieved(self, received: float | None) -> str:
+        """Why what it signed and the store received at ``received`` (seconds since 1970, the store's clock) is not believed; empty
+        where it is. What was received nobody knows when is not believed of a retired key."""
+        if self.removed:
+            return f"the key {self.key_id} was removed on {self.removed[:10]}"
+        if self.retired and (received is None or received > datetime.fromisoformat(self.retired).timestamp()):
+            return f"the key {self.key_id} was retired at {self.retired}, before the store received this"
+        return ""
 
 
 class Shredded(msgspec.Struct, frozen=True):
@@ -42,7 +75,11 @@ class Shredded(msgspec.Struct, frozen=True):
 
 class RoleTable(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """``roles`` maps a role's name to its keys, ``domains`` a shred domain to its age recipients. ``evidence`` is the domain into
-    which answers go; tables of before it was named leave it out. ``shredded`` names the domains that are no more."""
+    which answers go; tables of before it was named leave it out. ``shredded`` names the domains that are no more.
+
+    ``quorum`` maps an act to how many approvers it needs, ``names`` a recipient to whose it is, and ``changed`` a domain to the
+    serial of the table that gave it the recipients it has, where that was not the one that made it.
+    """
 
     format: int
     vault: str
@@ -51,18 +88,40 @@ class RoleTable(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     domains: dict[str, tuple[str, ...]]
     evidence: str = DEFAULT_DOMAIN
     shredded: dict[str, Shredded] = {}
+    quorum: dict[str, int] = {}
+    names: dict[str, str] = {}
+    changed: dict[str, int] = {}
 
     def keys(self, role: str) -> tuple[PublicKey, ...]:
-        """The public keys of ``role``; none for a role that nobody holds."""
-        return tuple(PublicKey(key.public) for key in self.roles.get(role, ()))
+        """The public keys of ``role`` that were not removed; none for a role that nobody holds."""
+        return tuple(PublicKey(key.public) for key in self.roles.get(role, ()) if not key.removed)
 
-    def signer(self, envelope: Envelope, role: str) -> PublicKey | None:
-        """The key of ``role`` that signed ``envelope``, or None."""
-        return next((key for key in self.keys(role) if envelope.signed_by(key)), None)
+    def active(self, role: str) -> tuple[RoleKey, ...]:
+        """The keys of ``role`` that are neither retired nor removed."""
+        return tuple(key for key in self.roles.get(role, ()) if key.active)
+
+    def entry(self, key_id: str) -> tuple[str, RoleKey] | None:
+        """The role and the entry of the key with this id, in whatever state; None where there is none."""
+        found = ((role, key) for role, keys in self.roles.items() for key in keys if key.key_id == key_id)
+        return next(found, None)
+
+    def signer(self, envelope: Envelope, role: str) -> RoleKey | None:
+        """The entry of ``role`` whose key signed ``envelope``, or None. Whether it still counts is for :meth:`RoleKey.disbelieved`
+        to say; one that does is preferred."""
+        entries = sorted(self.roles.get(role, ()), key=lambda entry: not entry.active)
+        return next((entry for entry in entries if envelope.signed_by(PublicKey(entry.public))), None)
+
+    def line(self, key_id: str) -> tuple[RoleKey, ...]:
+        """The key with this id and those in whose place it came, one after the other, the newest first."""
+        found: list[RoleKey] = []
+        while (known := self.entry(key_id)) is not None and known[1] not in found:
+            found.append(known[1])
+            key_id = known[1].succeeds
+        return tuple(found)
 
     def lists(self, key: PublicKey, role: str) -> bool:
-        """Whether ``key`` may act as ``role``."""
-        return any(entry.public == key.raw for entry in self.roles.get(role, ()))
+        """Whether ``key`` may act as ``role`` now."""
+        return any(entry.public == key.raw for entry in self.active(role))
 
     def recipients(self, domain: str) -> tuple[str, ...]:
         """To whom ``domain`` is encrypted. Raises NotFound."""
@@ -107,7 +166,14 @@ def role_table(
     roles: dict[str, tuple[RoleKey, ...]] = {}
     for key in signers:
         roles[key.role] = (*roles.get(key.role, ()), RoleKey(key.key_id, key.public.raw))
-    return RoleTable(format=FORMAT, vault=vault.hex(), serial=serial, roles=roles, domains=domains, evidence=evidence)
+    return RoleTable(format=_FIRST, vault=vault.hex(), serial=serial, roles=roles, domains=domains, evidence=evidence)
+
+
+def next_table(table: RoleTable, **changes: Any) -> RoleTable:
+    """``table`` with ``changes``, as the table with the next serial; its format is the lowest that says all of it."""
+    new = msgspec.structs.replace(table, serial=table.serial + 1, **changes)
+    says_more = new.quorum or not all(key.active for keys in new.roles.values() for key in keys)
+    return msgspec.structs.replace(new, format=FORMAT if says_more else _FIRST)
 
 
 def require_sound(table: RoleTable, what: str) -> None:
@@ -117,7 +183,7 @@ def require_sound(table: RoleTable, what: str) -> None:
         raise broken(what, "a key id in it does not belong to its key")
     if len({key.public for key in keys}) != len(keys):
         raise broken(what, "a key stands in it twice")
-    if not table.roles.get(Role.ROOT):
+    if not table.active(Role.ROOT):
         raise broken(what, "it has no root key")
     if not table.domains or not all(table.domains.values()):
         raise broken(what, "a shred domain in it has no recipients")
