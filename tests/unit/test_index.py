@@ -45,3 +45,26 @@ def test_all_are_known_where_each_is(seed: int, count: int) -> None:
 def test_an_empty_index_knows_nothing() -> None:
     assert Index().knows_all(b"")
     assert not Index().knows_all(bytes(20 * ID))
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_many_are_found_as_each_is(seed: int) -> None:
+    """Found together or one by one: the same places, for the same ids."""
+    stored, strangers = ids(seed, 700), ids(seed + 200, 50)
+    index, rng = index_of(stored, []), Random(seed)
+    asked = [rng.choice((*stored, *strangers)) for _ in range(500)]
+    known, entries = index.find_all(np.frombuffer(b"".join(asked), np.uint8).reshape(-1, ID))
+    assert known.tolist() == [index.find(chunk) is not None for chunk in asked]
+    found = [chunk for chunk, there in zip(asked, known, strict=True) if there]
+    assert [entries[at : at + 1].tobytes()[:ID] for at in range(len(entries))] == found
+
+
+def test_a_chunk_in_two_packs_has_two_places() -> None:
+    """What two writers stored can be lost by one of them."""
+    chunk = bytes(range(ID))
+    index = Index()
+    for number, pack in enumerate(("aa", "bb")):
+        index.add([([pack], np.array([(chunk, 0, 64 + number, 99, 99, 1, 0, 0)], dtype=ENTRY))])
+    assert [(place.pack, place.offset) for place in index.places(chunk)] == [("aa", 64), ("bb", 65)]
+    assert index.places(chunk)[0] == index.find(chunk)
+    assert index.places(chunk[:8] + bytes(ID - 8)) == []

@@ -599,3 +599,23 @@ def test_held_is_a_copy() -> None:
 def test_kinds_keep_chunks_apart(world: World) -> None:
     """One page cannot stand in for another kind of page: equal bytes of two kinds are two chunks."""
     assert len({world.repository().chunks("default")._keys.id_of(kind, b"same") for kind in Kind}) == len(Kind)
+
+
+def test_a_chunk_that_two_writers_stored_survives_the_loss_of_either(world: World) -> None:
+    """P12: where one copy is damaged the other is read, whichever the index names first."""
+    value = {"answer": "y" * 5000}
+    for _ in range(2):
+        with world.repository().evidence_writer() as writer:
+            named = writer.document(value)
+            writer.flush()
+        with world.repository().writer(world.system, world.host(), world.clock) as capturing:
+            assert capturing.document(value) == named
+            capturing.flush()
+    packs = {place.pack for place in world.repository().index.places(bytes.fromhex(named))}
+    assert len(packs) == 2
+    for pack in packs:
+        name = f"packs/{pack[:2]}/{pack}"
+        data = bytearray(world.store.get(name))
+        data[200] ^= 1
+        hurt = world.repository(replaced(world.store, name, bytes(data)))
+        assert hurt.document(named, dict[str, str], what="evidence") == value

@@ -121,22 +121,37 @@ class Index:
         if len(chunks) <= _FEW * ID:
             return all(self.knows(chunks[at : at + ID]) for at in range(0, len(chunks), ID))
         ids = np.frombuffer(chunks, np.uint8).reshape(-1, ID)
-        with self._lock:
-            rows = self._prefixes.searchsorted(np.ascontiguousarray(ids[:, :8]).view(">u8").ravel().astype(np.uint64))
-            inside = rows < len(self._prefixes)
-            found = np.zeros(len(ids), np.bool_)
-            found[inside] = (_raw(self._entries)[rows[inside], :ID] == ids[inside]).all(axis=1)
+        found, _ = self.find_all(ids)
         return all(self.knows(ids[row].tobytes()) for row in np.flatnonzero(~found).tolist())
 
     def find(self, chunk: bytes) -> Place | None:
         """Where ``chunk`` lies, or None."""
         with self._lock:
             row = self._row(chunk)
-            if row < 0:
-                return None
-            entry = self._entries[row]
-            name = self._packs[int(entry["pack"])]
-        return Place(name, int(entry["offset"]), int(entry["stored"]), int(entry["raw"]), int(entry["kind"]))
+            return self._place(row) if row >= 0 else None
+
+    def places(self, chunk: bytes) -> list[Place]:
+        """Everywhere that ``chunk`` lies, as ``find`` first: two writers may have stored the same."""
+        with self._lock:
+            row, found = self._row(chunk), []
+            while 0 <= row < len(self._prefixes) and self._prefixes[row] == _prefix(chunk):
+                if _id_at(self._entries, row) == chunk:
+                    found.append(self._place(row))
+                row += 1
+            return found
+
+    def find_all(self, ids: NDArray[np.uint8]) -> tuple[NDArray[np.bool_], Entries]:
+        """Of each of ``ids`` (n times 32 bytes) whether it lies in a pack; and the entries of those that do, in their order,
+        each with the ordinal of its pack in ``packs``."""
+        with self._lock:
+            rows = self._prefixes.searchsorted(_prefixes_of(ids)).astype(np.int64)
+            inside = rows < len(self._prefixes)
+            found = np.zeros(len(ids), np.bool_)
+            found[inside] = (_raw(self._entries)[rows[inside], :ID] == ids[inside]).all(axis=1)
+            for at in np.flatnonzero(inside & ~found).tolist():  # absent, or beside another of the same first bytes
+                rows[at] = self._row(ids[at].tobytes())
+                found[at] = rows[at] >= 0
+            return found, self._entries[rows[found]]
 
     def totals(self) -> tuple[int, int, int]:
         """Number of chunks, their raw bytes, their stored bytes."""
@@ -162,8 +177,13 @@ class Index:
         order = np.argsort(prefixes, kind="stable")
         self._entries, self._prefixes = merged[order], prefixes[order]
 
+    def _place(self, row: int) -> Place:
+        entry = self._entries[row]
+        name = self._packs[int(entry["pack"])]
+        return Place(name, int(entry["offset"]), int(entry["stored"]), int(entry["raw"]), int(entry["kind"]))
+
     def _row(self, chunk: bytes) -> int:
-        prefix = np.uint64(int.from_bytes(chunk[:8], "big"))
+        prefix = _prefix(chunk)
         row = int(self._prefixes.searchsorted(prefix))
         while row < len(self._prefixes) and self._prefixes[row] == prefix:
             if _id_at(self._entries, row) == chunk:
@@ -176,10 +196,17 @@ def _raw(entries: Entries) -> NDArray[np.uint8]:
     return np.ascontiguousarray(entries).view(np.uint8).reshape(len(entries), ENTRY.itemsize)
 
 
+def _prefix(chunk: bytes) -> np.uint64:
+    return np.uint64(int.from_bytes(chunk[:8], "big"))
+
+
 def _prefixes(entries: Entries) -> NDArray[np.uint64]:
-    if not len(entries):
-        return np.empty(0, dtype=np.uint64)
-    return np.ascontiguousarray(_raw(entries)[:, :8]).view(">u8").ravel().astype(np.uint64)
+    return _prefixes_of(_raw(entries)) if len(entries) else np.empty(0, dtype=np.uint64)
+
+
+def _prefixes_of(ids: NDArray[np.uint8]) -> NDArray[np.uint64]:
+    """The first eight bytes of each row, as numbers that sort as they do."""
+    return np.ascontiguousarray(ids[:, :8]).view(">u8").ravel().astype(np.uint64)
 
 
 def _ids(entries: Entries) -> NDArray[np.void]:

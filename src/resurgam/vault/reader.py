@@ -11,6 +11,7 @@ import threading
 from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from functools import partial
 from operator import itemgetter
 
@@ -79,6 +80,15 @@ class ChunkReader:
         place = self._index.find(chunk)
         if place is None:
             raise _lost(chunk, "no pack is known to hold it")
+        try:
+            return self._fetch_at(place, chunk, kind)
+        except IntegrityError:
+            for other in self._index.places(chunk)[1:]:  # another writer may have stored it too
+                with suppress(IntegrityError):
+                    return self._fetch_at(other, chunk, kind)
+            raise
+
+    def _fetch_at(self, place: Place, chunk: bytes, kind: Kind) -> bytes | bytearray | memoryview:
         frame_bytes = self._read(place, chunk)
         frame = parse_frame(frame_bytes)
         if frame.id != chunk or frame.kind != kind or frame.stored != place.stored:
