@@ -36,6 +36,7 @@ from resurgam.capture.manifest_yaml import Node, Place, Problems, read_tree
 from resurgam.drivers import registry as drivers
 from resurgam.errors import ManifestError
 from resurgam.model.codec import require_format
+from resurgam.model.point import TAG
 from resurgam.model.secrets import found_in_arguments, found_in_text, is_literal, says_secret
 from resurgam.model.system import (
     REFERENCE,
@@ -191,14 +192,18 @@ SYSTEM = Record("the manifest", {
     }), "What is promised; shown beside what is measured."),
     "retention": Field(Record("the retention", {
         "last": Field(_kept, "Keep this many of the newest points."),
-        "hourly": Field(_kept, "Keep the newest of each of this many hours."),
+        "hourly": Field(_kept, "Keep the first of each of this many hours that have one."),
         "daily": Field(_kept, "… of this many days."),
         "weekly": Field(_kept, "… of this many weeks."),
         "monthly": Field(_kept, "… of this many months."),
         "yearly": Field(_kept, "… of this many years."),
         "window": Field(Duration(), "Keep every point younger than this."),
-        "at_least": Field(Number("a whole number, 1 or more", whole=True, least=1), "Never keep fewer than this many."),
-    }), "How long points stay."),
+        "at_least": Field(_many, "Never keep fewer than this many of the newest; 1 unless said."),
+        "keep_tags": Field(ListOf(Text("a tag: at most 63 characters a-z, 0-9, '.', '-' and '_'", TAG), distinct=True),
+                           "Keep every point with one of these tags."),
+        "never": Field(Flag(), "Nothing expires."),
+        "cooling": Field(Duration(), "How long this still keeps what it kept after another policy replaced it; `14d` unless said."),
+    }), "How long points stay. In force is what `resurgam retention set` signed into the vault."),
     "limits": Field(Record("the limits", {
         "freeze": Field(Duration(), "The longest that writers may be held; `5s` unless said."),
         "read_mb_s": Field(Number("a number above 0", above=True), "The fastest that sources are read, in 10^6 bytes a second."),

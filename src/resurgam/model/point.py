@@ -14,6 +14,8 @@ import msgspec
 
 from resurgam.model.system import Consistency, Json, System
 
+TAG = r"[a-z0-9][a-z0-9._-]{0,62}"  # a tag: so that it can stand in a command, in a manifest and in a table
+
 
 class Severity(StrEnum):
     """How much a finding weighs: a NOTE is for reading, a WARNING is shown, a BROKEN point is never chosen as clean."""
@@ -157,7 +159,7 @@ class Particulars(msgspec.Struct, frozen=True, kw_only=True):
 class PointBody(msgspec.Struct, frozen=True, kw_only=True):
     """The signed, clear part of a recovery point: digests, counts, times. ``freezes`` are those of each component; ``answers``
     is the chunk of its :class:`Answers` in the shred domain ``evidence``, empty where there are none, or where they lie in its
-    ``particulars``, as older releases wrote them."""
+    ``particulars``, as older releases wrote them. ``tags`` are words that its owner gave it, in the clear."""
 
     format: int
     id: str
@@ -176,6 +178,7 @@ class PointBody(msgspec.Struct, frozen=True, kw_only=True):
     barrier: BarrierHeld | None = None
     answers: str = ""
     evidence: str = "default"
+    tags: tuple[str, ...] = ()
 
 
 def body_to_plain(body: PointBody) -> dict[str, Any]:

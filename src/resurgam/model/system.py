@@ -183,7 +183,13 @@ class Objectives(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Retention(msgspec.Struct, frozen=True, kw_only=True):
-    """How long points stay. Kept with the system; acted upon by expiry and prune only."""
+    """How long points stay; ``vault.retention`` decides by it. In force is what the approver has signed into the vault, not what a
+    manifest says.
+
+    ``last`` points; the first of each of so many hours, days, weeks, months, years that have one; all younger than ``window``
+    seconds; those with one of ``keep_tags``; never fewer than ``at_least``. With ``never`` nothing expires. A policy that replaces
+    this one waits ``cooling`` seconds before it lets go of what this one keeps.
+    """
 
     last: int = 0
     hourly: int = 0
@@ -193,6 +199,15 @@ class Retention(msgspec.Struct, frozen=True, kw_only=True):
     yearly: int = 0
     window: float | None = None
     at_least: int = 1
+    keep_tags: tuple[str, ...] = ()
+    never: bool = False
+    cooling: float = 14 * 86400.0
+
+    @property
+    def expires_nothing(self) -> bool:
+        """Whether every point stays: where that is said, and where no rule says which ones do. Tags and the floor only add."""
+        counts = (self.last, self.hourly, self.daily, self.weekly, self.monthly, self.yearly)
+        return self.never or (not any(counts) and self.window is None)
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):

@@ -6,6 +6,9 @@ is the same in both is ordered by the record itself, so that any two readers com
 
 A point is *proven* by a passing verdict until a later one says that it behaves differently. A later inconclusive verdict
 takes nothing back: it saw nothing.
+
+Holds stand side by side, each under an id of its own. One ends when a record lifts it, whichever clock that bears, or when the
+store's time has passed its ``until``; the fold keeps no clock, so that :meth:`Hold.stands` is asked with one.
 """
 
 from __future__ import annotations
@@ -30,6 +33,21 @@ class Life(StrEnum):
     SEALED = "sealed"  # the point exists (P1)
 
 
+class Hold(msgspec.Struct, frozen=True, kw_only=True):
+    """The body of a hold: the point stays, for ``reason``, says ``owner``, until ``until`` (seconds since 1970, by the store's
+    clock; None is until somebody lifts it). A later one of the same ``id`` that is ``lifted`` ends it."""
+
+    id: str
+    reason: str = ""
+    owner: str = ""
+    until: float | None = None
+    lifted: bool = False
+
+    def stands(self, now: float) -> bool:
+        """Whether it holds at ``now``, the store's time."""
+        return self.until is None or now < self.until
+
+
 class PointState(msgspec.Struct, frozen=True, kw_only=True):
     """How a point stands. Times are those of the records, None where there is none."""
 
@@ -37,11 +55,13 @@ class PointState(msgspec.Struct, frozen=True, kw_only=True):
     digest: str | None = None
     verdict: Judgement | None = None  # the latest
     proven: str | None = None  # since when a passing verdict stands
+    once_proven: str | None = None  # when one was first given; what was said later does not take that back
     baseline: str | None = None
     reference: str | None = None
     quarantined: str | None = None
     promoted: str | None = None
     unverified: str | None = None  # since when it is known that it went live without a passing verdict; never forgotten
+    holds: tuple[Hold, ...] = ()  # that nobody lifted, by id
     damaged: str | None = None  # why its history cannot be believed; then nothing else of it is known
 
     @property
@@ -92,7 +112,14 @@ def fold(records: Iterable[tuple[int | None, Record]]) -> PointState:
     state = PointState()
     for record in _ordered(known):
         state = _after(state, record)
-    return state
+    return _with(state, holds=_holds(record for _, record in known))
+
+
+def _holds(records: Iterable[Record]) -> tuple[Hold, ...]:
+    """The holds that nobody lifted. Their order says nothing: an id is lifted or it is not."""
+    said = [record.read(Hold) for record in records if record.type is RecordType.HOLD]
+    lifted = {hold.id for hold in said if hold.lifted}
+    return tuple(sorted((hold for hold in said if hold.id not in lifted), key=lambda hold: (hold.id, to_json(hold))))
 
 
 def _ordered(records: list[tuple[int | None, Record]]) -> list[Record]:
@@ -130,7 +157,7 @@ def _after(state: PointState, record: Record) -> PointState:
 
 def _judged(state: PointState, judgement: Judgement, made: str) -> PointState:
     if judgement.passes:
-        return _with(state, verdict=judgement, proven=made)
+        return _with(state, verdict=judgement, proven=made, once_proven=state.once_proven or made)
     if judgement is Judgement.DIFFERENT:
         return _with(state, verdict=judgement, proven=None)
     return _with(state, verdict=judgement)

@@ -42,8 +42,8 @@ class LastPoint(msgspec.Struct, frozen=True):
     sealed: str
 
 
-class SeenRoles(msgspec.Struct, frozen=True):
-    """The highest serial of a role table that this host has seen in the vault."""
+class Seen(msgspec.Struct, frozen=True):
+    """The highest serial of its kind that this host has seen in the vault."""
 
     serial: int
 
@@ -118,13 +118,20 @@ class HostState:
 
     def newest_roles(self, serial: int) -> int:
         """The highest serial of a role table that this host has seen, ``serial`` counted in; it is remembered."""
+        return self._highest("roles-seen.json", serial)
+
+    def newest_policy(self, serial: int) -> int:
+        """The same of retention policies."""
+        return self._highest("policies-seen.json", serial)
+
+    def _highest(self, name: str, serial: int) -> int:
         try:
-            with open(self.path("roles-seen.json"), "rb") as file:
-                seen = from_json(file.read(), SeenRoles, what="the note on role tables").serial
+            with open(self.path(name), "rb") as file:
+                seen = from_json(file.read(), Seen, what=f"the note {name}").serial
         except (FileNotFoundError, IntegrityError):
             seen = 0
         if serial > seen:
-            self._note("roles-seen.json", to_json(SeenRoles(serial)))
+            self._note(name, to_json(Seen(serial)))
         return max(serial, seen)
 
     def end(self) -> None:
