@@ -1,34 +1,104 @@
-"""The log: what was written to the vault, in order. Create-only objects ``log/<n>``, appended by any role.
+"""The log: what was written to the vault, in order. Create-only objects ``log/<n>``, appended by any role, from 1 on.
 
 An entry announces an object by its name and by the digest of its bytes. It makes nothing true: a point exists by its own put
-(P1), and what is not in the log exists all the same.
+(P1), and what is not in the log exists all the same. It also names the digest of the entry before it, so that an entry cannot
+be exchanged, nor a gap filled, without every later one saying so. What was cut off at the end shows against a checkpoint
+(``vault.checkpoints``), or against what a host remembers (``vault.logmemory``).
+
+Entries of the first releases have no ``digest``, some of them no ``previous``.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
+import msgspec
 from blake3 import blake3
 
 from resurgam.clock import Clock
+from resurgam.errors import NotFound
 from resurgam.stores.base import AlreadyThere, Store, put_once
-from resurgam.vault.records import RecordType, itself, make_record
+from resurgam.vault.records import Record, RecordType, itself, make_record
 from resurgam.vault.signing import SigningKey
 
 PREFIX = "log/"
+DIGITS = 10
 
 
-def append(store: Store, vault: bytes, type: RecordType, name: str, signer: SigningKey, clock: Clock) -> int:
-    """Announce the object ``name``, which is there; returns the entry's number. A create-only put at the next free number:
-    whoever loses the race takes the one after."""
-    body = {"type": type, "object": name, "digest": blake3(store.get(name)).hexdigest()}
-    numbers = (entry.name.removeprefix(PREFIX) for entry in store.list(PREFIX))
-    last = max((int(number) for number in numbers if number.isdecimal()), default=0)
-    while True:
-        last += 1
-        subject = itself(f"{PREFIX}{last:010d}", body)
+class Announcement(msgspec.Struct, frozen=True, kw_only=True):
+    """The body of an entry: the type and name of the object announced, the BLAKE3 of its bytes (empty in entries of before), and
+    that of the bytes of the entry before this one: empty in the first, None in entries of before."""
+
+    type: str
+    object: str
+    digest: str = ""
+    previous: str | None = None
+
+
+class Log:
+    """The end of one vault's log, as this process knows it; others append too. Of use to one thread at a time."""
+
+    def __init__(self, store: Store, vault: bytes) -> None:
+        self._store, self._vault = store, vault
+        self._last, self._digest = 0, ""  # the last entry that is known to be there
+
+    def append(self, type: RecordType, name: str, signer: SigningKey, clock: Clock) -> int:
+        """Announce the object ``name``, which is there; returns the entry's number. A create-only put at the next free number:
+        whoever loses the race takes the one after. O(log n) small reads at first, then none but for what others append."""
+        digest = blake3(self._store.get(name)).hexdigest()
+        self._go_to(self._end(self._last))
+        while True:
+            body = Announcement(type=type, object=name, digest=digest, previous=self._digest)
+            subject = itself(object_name(self._last + 1), body)
+            data = make_record(RecordType.LOG, subject, body, signer, vault=self._vault, made=clock.now())
+            try:
+                put_once(self._store, subject.name, data)
+            except AlreadyThere:
+                self._go_to(self._end(self._last + 1))
+                continue
+            self._last, self._digest = self._last + 1, blake3(data).hexdigest()
+            return self._last
+
+    def _go_to(self, last: int) -> None:
+        if last != self._last:
+            self._digest = blake3(self._store.get(object_name(last))).hexdigest()
+            self._last = last
+
+    def _end(self, known: int) -> int:
+        """The number of an entry that has none behind it, ``known`` or later: by leaps that double, then by halves. Numbers are
+        given one after the other, so it is the last one, unless somebody has removed entries; then ``previous`` tells."""
+        leap = 1
+        while self._holds(known + leap):
+            known += leap
+            leap *= 2
+        free = known + leap
+        while free - known > 1:
+            middle = (known + free) // 2
+            known, free = (middle, free) if self._holds(middle) else (known, middle)
+        return known
+
+    def _holds(self, number: int) -> bool:
         try:
-            put_once(
-                store, subject.name, make_record(RecordType.LOG, subject, body, signer, vault=vault, made=clock.now())
-            )
-        except AlreadyThere:
-            continue
-        return last
+            self._store.get(object_name(number), 0, 1)
+        except NotFound:
+            return False
+        return True
+
+
+def object_name(number: int) -> str:
+    """Where an entry is stored."""
+    return f"{PREFIX}{number:0{DIGITS}d}"
+
+
+def announcement(record: Record) -> Announcement:
+    """What an entry announces. Raises IntegrityError."""
+    return record.read(Announcement)
+
+
+def numbers(store: Store) -> Iterator[int | str]:
+    """The numbers of all entries, ascending; the name of what lies among them and is none."""
+    for entry in store.list(PREFIX):
+        number = entry.name.removeprefix(PREFIX)
+        yield (
+            int(number) if number.isdecimal() and object_name(int(number)) == entry.name and int(number) else entry.name
+        )

@@ -34,7 +34,7 @@ from resurgam.vault.host import HostState
 from resurgam.vault.index import Index
 from resurgam.vault.keyring import Keyring, NewKeys
 from resurgam.vault.keys import DEFAULT_DOMAIN, INDEX_OBJECT, VAULT_ID, IndexSecret, session_object, unwrap_session
-from resurgam.vault.log import append
+from resurgam.vault.log import Log
 from resurgam.vault.naming import Sealed as Sealed
 from resurgam.vault.naming import in_order, meant, no_point
 from resurgam.vault.pack import Kind
@@ -93,6 +93,7 @@ class Repository:
         self.refused: list[str] = list(found.refused)  # role tables that lie in the vault and were not believed
         self.refused_points: list[str] = []  # the same of what stands where a point should
         self.refused_records: list[str] = []  # and of what ``state`` met among the records of a point
+        self._log = Log(store, self.vault)
         self._sessions: dict[bytes, AESGCM] = {}
         self._readers: dict[str, ChunkReader] = {}
 
@@ -186,7 +187,7 @@ class Repository:
 
     def announce(self, type: RecordType, name: str, signer: SigningKey, clock: Clock) -> None:
         """Say in the log that ``name`` was written."""
-        append(self.store, self.vault, type, name, signer, clock)
+        self._log.append(type, name, signer, clock)
 
     # Reading --------------------------------------------------------------------------------------------------------
 

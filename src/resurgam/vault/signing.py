@@ -83,6 +83,14 @@ class PublicKey:
             return False
         return True
 
+    def verifies_bare(self, message: bytes, signature: bytes) -> bool:
+        """As ``verifies``, for forms of others that are signed as they are: ``vault.checkpoints`` says why that is safe."""
+        try:
+            self._inner.verify(signature, message)
+        except InvalidSignature:
+            return False
+        return True
+
     def __repr__(self) -> str:
         return f"<PublicKey {self.key_id}>"
 
@@ -111,6 +119,11 @@ class SigningKey(Secret):
     def sign(self, kind: str, message: bytes) -> bytes:
         """64 bytes that only this key can make over ``message`` as a ``kind``."""
         return self._inner.sign(pae(kind, message))
+
+    def sign_bare(self, message: bytes) -> bytes:
+        """64 bytes over ``message`` as it is, for forms of others (``vault.checkpoints``)."""
+        assert not message.startswith(b"DSSEv1 "), "that is how what ``sign`` signs begins"
+        return self._inner.sign(message)
 
     def secret_bytes(self) -> bytes:
         """The seed, for the key's file and nothing else."""
