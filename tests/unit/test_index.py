@@ -10,6 +10,8 @@ import pytest
 from resurgam.vault.index import Index
 from resurgam.vault.pack import ENTRY, ID
 
+PACK = "5a" * ID
+
 
 def ids(seed: int, count: int) -> list[bytes]:
     """Ids of which some begin alike: places are found by the first eight bytes."""
@@ -23,7 +25,7 @@ def ids(seed: int, count: int) -> list[bytes]:
 def index_of(stored: list[bytes], claimed: list[bytes]) -> Index:
     """An index with some chunks in a pack, and some that are about to be."""
     index = Index()
-    index.add([(["pack"], np.array([(chunk, 0, 64, 99, 99, 1, 0, 0) for chunk in stored], dtype=ENTRY))])
+    index.add([([PACK], np.array([(chunk, 0, 64, 99, 99, 1, 0, 0) for chunk in stored], dtype=ENTRY))])
     for chunk in claimed:
         assert index.claim(chunk)
     return index
@@ -63,8 +65,8 @@ def test_a_chunk_in_two_packs_has_two_places() -> None:
     """What two writers stored can be lost by one of them."""
     chunk = bytes(range(ID))
     index = Index()
-    for number, pack in enumerate(("aa", "bb")):
+    for number, pack in enumerate(("aa" * ID, "bb" * ID)):
         index.add([([pack], np.array([(chunk, 0, 64 + number, 99, 99, 1, 0, 0)], dtype=ENTRY))])
-    assert [(place.pack, place.offset) for place in index.places(chunk)] == [("aa", 64), ("bb", 65)]
+    assert [(place.pack, place.offset) for place in index.places(chunk)] == [("aa" * ID, 64), ("bb" * ID, 65)]
     assert index.places(chunk)[0] == index.find(chunk)
     assert index.places(chunk[:8] + bytes(ID - 8)) == []
