@@ -38,7 +38,7 @@ def contents(repository: Repository) -> Iterator[bytes]:
     files = [
         name.removesuffix(".agekey") for name in os.listdir(os.path.dirname(keyring.path_of("x"))) if "agekey" in name
     ]
-    identities = [key for name in files for key in keyring._identities_of(keyring._own(name))]
+    identities = [key for name in files for key in keyring.identities_in(f"{name}.agekey")]
     for entry in repository.store.list("packs/"):
         data = memoryview(repository.store.get(entry.name))
         for offset, frame in frames(data):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import io
 import json
 import os
 import pickle
@@ -17,8 +18,10 @@ import pytest
 from resurgam.errors import Denied, IntegrityError, NewerFormat, StoreFull, TargetRefused
 from resurgam.vault import keyfiles
 from resurgam.vault.age import Identity
-from resurgam.vault.keyring import PURPOSES, Keyring, NewKeys
-from resurgam.vault.keys import INDEX_OBJECT, unwrap_index
+from resurgam.vault.keyformat import PURPOSES
+from resurgam.vault.keyring import Keyring, NewKeys
+from resurgam.vault.keys import INDEX_OBJECT, IndexSecret, unwrap_index
+from resurgam.vault.passphrase import FILE_VARIABLE, protect
 from resurgam.vault.records import latest_roles
 from resurgam.vault.signing import Role
 
@@ -35,8 +38,8 @@ class Made:
         self.new: NewKeys = Keyring.create(str(self.folder), VAULT, "handbook", MADE)
         self.keyring = Keyring(str(self.folder))
 
-    def wrapped_index(self) -> bytes:
-        return self.new.objects[INDEX_OBJECT]
+    def wrapped_index(self, opened: Callable[[bytes], IndexSecret]) -> IndexSecret:
+        return opened(self.new.objects[INDEX_OBJECT])
 
     def moved(self, *files: str) -> Keyring:
         """A keyring on another host, with only ``files``."""
@@ -52,7 +55,7 @@ def made(tmp_path: Path) -> Made:
     return Made(tmp_path)
 
 
-def never() -> bytes:
+def never(_opened: Callable[[bytes], IndexSecret]) -> IndexSecret:
     raise AssertionError("the vault was asked, though the key is here")
 
 
@@ -82,7 +85,7 @@ def test_role_table_pins_the_keys_that_were_made(made: Made) -> None:
     assert roles.recipients("default") == tuple(identity.recipient for identity in keyring.identities)
     own = keyring.index_secret(never).secret_bytes()
     for identity in keyring.identities:
-        assert unwrap_index(made.wrapped_index(), VAULT, [identity]).secret_bytes() == own
+        assert unwrap_index(made.new.objects[INDEX_OBJECT], VAULT, [identity]).secret_bytes() == own
 
 
 def test_nothing_is_ever_overwritten(made: Made, tmp_path: Path) -> None:
@@ -244,7 +247,7 @@ def test_identity_files_are_plain_age_ones(made: Made) -> None:
     lines = (made.folder / "recovery.agekey").read_text().splitlines()
     (secret,) = [line for line in lines if not line.startswith("#")]
     plain = pyrage.x25519.Identity.from_str(secret)
-    assert json.loads(pyrage.decrypt(made.wrapped_index(), [plain]))["vault"] == VAULT.hex()
+    assert json.loads(pyrage.decrypt(made.new.objects[INDEX_OBJECT], [plain]))["vault"] == VAULT.hex()
     assert f"# vault: {VAULT.hex()}" in lines
 
 
@@ -299,13 +302,52 @@ def test_a_key_file_of_another_role_is_refused(made: Made) -> None:
         made.keyring.signer("verifier")
 
 
-def test_passphrase_protected_identity_is_named(made: Made) -> None:
-    path = made.folder / "reader.agekey"
-    for text in (b"age-encryption.org/v1\n-> scrypt", b"-----BEGIN AGE ENCRYPTED FILE-----\n"):
-        path.write_bytes(text)
-        with pytest.raises(Denied, match="passphrase") as denied:
-            _ = Keyring(str(made.folder)).identities
-        assert "age --decrypt" in denied.value.next_step
+def test_any_key_file_may_be_under_a_passphrase(made: Made) -> None:
+    """It is asked for once; and a wrong one opens nothing (P12)."""
+    asked: list[str] = []
+
+    def answer(path: str) -> str:
+        asked.append(os.path.basename(path))
+        return "six words taken by chance"
+
+    for file in ("reader.agekey", "verifier.json"):
+        path = made.folder / file
+        path.write_bytes(protect(path.read_bytes(), "six words taken by chance"))
+    keyring = Keyring(str(made.folder), answer)
+    for _ in range(2):
+        assert keyring.identities[0].recipient == keyring.identities_in("reader.agekey")[0].recipient
+        assert keyring.signer("verifier").role == "verifier"
+    assert asked == ["reader.agekey", "verifier.json"]
+    with pytest.raises(Denied, match="passphrase does not open"):
+        _ = Keyring(str(made.folder), lambda _: "another").identities
+
+
+def test_a_passphrase_of_a_file_is_read_where_nobody_can_be_asked(
+    made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """P12: without it the error says what to do; a file that others can read is not used."""
+    path, held = made.folder / "reader.agekey", tmp_path / "passphrase"
+    path.write_bytes(protect(path.read_bytes(), "six words taken by chance"))
+    monkeypatch.delenv(FILE_VARIABLE, raising=False)
+    monkeypatch.setattr("sys.stdin", io.StringIO())
+    with pytest.raises(Denied, match="nobody is here") as denied:
+        _ = Keyring(str(made.folder)).identities
+    assert FILE_VARIABLE in denied.value.next_step
+    held.write_text("six words taken by chance\n")
+    monkeypatch.setenv(FILE_VARIABLE, str(held))
+    held.chmod(0o644)
+    with pytest.raises(Denied, match="others"):
+        _ = Keyring(str(made.folder)).identities
+    held.chmod(0o600)
+    assert Keyring(str(made.folder)).identities
+
+
+def test_a_protected_recovery_key_and_the_vault_are_enough(made: Made) -> None:
+    """P3."""
+    path = made.folder / "recovery.agekey"
+    path.write_bytes(protect(path.read_bytes(), "six words taken by chance"))
+    keyring = Keyring.from_recovery(str(path), lambda _: "six words taken by chance")
+    assert keyring.index_secret(made.wrapped_index).vault == VAULT
 
 
 def test_newer_key_file_is_not_guessed_at(made: Made) -> None:

@@ -4,20 +4,23 @@ What is wrapped here, the standard tool opens too: ``age -d -i recovery.agekey <
 hand with nothing of ours (P3). An age file says nothing about who wrote it, since a recipient is public; whatever is
 wrapped therefore says inside what it is for, and its reader checks that (``vault.keys``).
 
-The identities are age's own X25519 ones. A file protected with a passphrase is recognised and refused by name.
+The identities are age's own X25519 ones, or those of a plugin (https://c2sp.org/age-plugin): a program ``age-plugin-NAME`` on PATH,
+which asks a hardware key, a KMS or a TPM. A plugin for which nobody may be asked must not need a PIN or a touch.
 """
 
 from __future__ import annotations
 
+import getpass
+import sys
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import pyrage  # type: ignore[import-untyped]
 
-from resurgam.errors import Denied, IntegrityError, ResurgamError
+from resurgam.errors import Denied, IntegrityError, MissingExtra, ResurgamError
 
 _NO_MATCH = "No matching keys found"  # pyrage gives its one error class for everything; a test holds it to these words
-_ENCRYPTED = ("age-encryption.org/", "-----BEGIN AGE ENCRYPTED FILE-----")
+_PLUGIN = "AGE-PLUGIN-"
 
 
 class Secret:
@@ -33,21 +36,23 @@ class Secret:
 
 
 class Identity(Secret):
-    """The private half of an age recipient: it opens what was wrapped to ``recipient``."""
+    """The private half of an age recipient: it opens what was wrapped to ``recipient``. A plugin's does not know its recipient,
+    which is therefore told along with it, and is empty where it was not."""
 
     __slots__ = ("_inner", "recipient")
 
-    def __init__(self, text: str) -> None:
-        """From the line ``AGE-SECRET-KEY-1…``. Raises IntegrityError, which does not repeat the line."""
+    def __init__(self, text: str, recipient: str = "") -> None:
+        """From the line ``AGE-SECRET-KEY-1…`` or ``AGE-PLUGIN-…``. Raises IntegrityError, which does not repeat the line."""
+        kind = pyrage.plugin if text.startswith(_PLUGIN) else pyrage.x25519
         try:
-            self._inner = pyrage.x25519.Identity.from_str(text)
+            self._inner = kind.Identity.from_str(text)
         except pyrage.IdentityError as error:
             raise IntegrityError(
                 "A line that should be an age identity is not one.",
                 untouched="Nothing was changed.",
                 next_step="Bring the identity file back from your copy of it.",
             ) from error
-        self.recipient = str(self._inner.to_public())
+        self.recipient = recipient if kind is pyrage.plugin else str(self._inner.to_public())
 
     @classmethod
     def generate(cls) -> Identity:
@@ -60,7 +65,9 @@ class Identity(Secret):
 
     @property
     def inner(self) -> object:
-        """pyrage's own object."""
+        """pyrage's own object. Raises MissingExtra where a plugin is not installed."""
+        if isinstance(self._inner, pyrage.plugin.Identity):
+            return _plugin(pyrage.plugin.IdentityPluginV1, self._inner.plugin(), [self._inner], _Asking())
         return self._inner
 
     def __repr__(self) -> str:
@@ -68,16 +75,34 @@ class Identity(Secret):
 
 
 def wrap(payload: bytes, recipients: Sequence[str]) -> bytes:
-    """``payload`` as an age file that each of ``recipients`` (``age1…``) can open. Raises IntegrityError for a bad one."""
+    """``payload`` as an age file that each of ``recipients`` (``age1…``) can open. Raises IntegrityError for a bad one,
+    MissingExtra for a plugin's that is not installed."""
     assert recipients, "wrapped to nobody, it could never be opened"
     try:
-        return bytes(pyrage.encrypt(payload, [pyrage.x25519.Recipient.from_str(r) for r in recipients]))
+        return bytes(pyrage.encrypt(payload, [_recipient(r) for r in recipients]))
     except pyrage.RecipientError as error:
         raise IntegrityError(
-            f"The role table names a recipient that is not an age X25519 one: {error}.",
+            f"The role table names a recipient that is no age recipient: {error}.",
             untouched="Nothing was written.",
             next_step="Have the root key's holder sign a role table with the right recipient.",
         ) from error
+    except pyrage.EncryptError as error:
+        raise Denied(
+            f"It could not be wrapped to all recipients: {str(error).splitlines()[0]}.",
+            untouched="Nothing was written.",
+            next_step="See that the plugin of each recipient works on this host.",
+        ) from error
+
+
+def is_recipient(text: str) -> bool:
+    """Whether ``text`` is an age recipient, of age itself or of a plugin. Nothing is started."""
+    for kind in (pyrage.x25519, pyrage.plugin):
+        try:
+            kind.Recipient.from_str(text)
+        except pyrage.RecipientError:
+            continue
+        return True
+    return False
 
 
 def unwrap(blob: bytes, identities: Sequence[Identity], *, what: str) -> bytes:
@@ -92,9 +117,44 @@ def unwrap(blob: bytes, identities: Sequence[Identity], *, what: str) -> bytes:
         raise _closed(str(error), identities, what) from error
 
 
-def is_passphrase_protected(text: str) -> bool:
-    """Whether an identity file is itself an age file, which this release does not open."""
-    return text.startswith(_ENCRYPTED)
+class _Asking:
+    """What a plugin may ask of whoever sits at the terminal. pyrage calls these; they must not raise."""
+
+    def display_message(self, message: str) -> None:
+        sys.stderr.write(f"{_printable(message)}\n")
+
+    def confirm(self, _message: str, _yes: str, _no: str | None) -> bool | None:
+        return None  # it then goes on as where nobody can be asked
+
+    def request_public_string(self, _description: str) -> str | None:
+        return None
+
+    def request_passphrase(self, description: str) -> str | None:
+        return getpass.getpass(f"{_printable(description)}: ") if sys.stdin.isatty() else None
+
+
+def _printable(words: str) -> str:
+    return "".join(c if c.isprintable() else " " for c in words)
+
+
+def _recipient(text: str) -> object:
+    try:
+        return pyrage.x25519.Recipient.from_str(text)
+    except pyrage.RecipientError:
+        found = pyrage.plugin.Recipient.from_str(text)
+    return _plugin(pyrage.plugin.RecipientPluginV1, found.plugin(), [found], [], _Asking())
+
+
+def _plugin(kind: Any, name: str, *rest: object) -> object:  # pyrage has no types
+    """A plugin's end. Raises MissingExtra."""
+    try:
+        return kind(name, *rest)
+    except (pyrage.EncryptError, pyrage.DecryptError) as error:
+        raise MissingExtra(
+            f"A key of this vault needs the program age-plugin-{name}, which is not on PATH.",
+            untouched="Nothing was written.",
+            next_step=f"Install age-plugin-{name} on this host.",
+        ) from error
 
 
 def _closed(reason: str, identities: Sequence[Identity], what: str) -> ResurgamError:

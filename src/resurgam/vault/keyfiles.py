@@ -93,6 +93,14 @@ def write_private(path: str, data: bytes) -> None:
         _sync_folder(os.path.dirname(path))
 
 
+def move_private(path: str, to: str) -> None:
+    """Give a key file another name in its folder, durably. Raises TargetRefused where that is taken, Denied."""
+    with _refusals(to):
+        os.link(path, to)  # which refuses, where a rename would replace
+        os.unlink(path)
+        _sync_folder(os.path.dirname(to))
+
+
 def destroy_private(path: str) -> None:
     """Overwrite a key file, and remove it, durably; one that is gone is no error. What a copying file system or a drive keeps of
     the old bytes is out of reach. Raises Denied."""

@@ -211,11 +211,26 @@ def session_object(session: bytes) -> str:
 
 def unwrap_session(blob: bytes, vault: bytes, session: bytes, identities: Sequence[Identity]) -> SessionKey:
     """The key of ``session`` from its object. Raises Denied, IntegrityError, NewerFormat."""
+    found, _ = _session(blob, vault, session, identities)
+    return SessionKey(session, found.domain, found.key)
+
+
+def session_payload(blob: bytes, vault: bytes, session: bytes, identities: Sequence[Identity]) -> tuple[str, bytes]:
+    """The shred domain of ``session`` and what its object holds, to be wrapped to others and for nothing else. Raises as
+    :func:`unwrap_session`."""
+    found, plain = _session(blob, vault, session, identities)
+    return found.domain, plain
+
+
+def _session(
+    blob: bytes, vault: bytes, session: bytes, identities: Sequence[Identity]
+) -> tuple[_WrappedSession, bytes]:
     what = session_object(session)
-    found = versioned(unwrap(blob, identities, what=what), _WrappedSession, FORMAT, what=what)
+    plain = unwrap(blob, identities, what=what)
+    found = versioned(plain, _WrappedSession, FORMAT, what=what)
     if (found.vault, found.session) != (vault.hex(), session.hex()) or len(found.key) != KEY:
         raise _damaged(f"{what} holds the key of session {found.session[:32]} of vault {found.vault[:32]}")
-    return SessionKey(session, found.domain, found.key)
+    return found, plain
 
 
 def _damaged(what: str) -> IntegrityError:

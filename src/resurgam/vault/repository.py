@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Collection
+from contextlib import suppress
 from functools import cached_property, partial
 from typing import TypeVar
 
@@ -49,9 +50,10 @@ from resurgam.vault.records import (
     read_record,
     timestamp,
 )
-from resurgam.vault.roles import RoleTable
+from resurgam.vault.roles import Disowned, RoleTable
 from resurgam.vault.signing import Role, SigningKey, broken
 from resurgam.vault.sink import ChunkKeys
+from resurgam.vault.wraps import first_opened
 from resurgam.vault.writer import POINT_FORMAT, PointWriter, Progress, Writer
 
 T = TypeVar("T")
@@ -93,6 +95,7 @@ class Repository:
         self.refused: list[str] = list(found.refused)  # role tables that lie in the vault and were not believed
         self.refused_points: list[str] = []  # the same of what stands where a point should
         self.refused_records: list[str] = []  # and of what ``state`` met among the records of a point
+        self.disowned: list[str] = []  # the same of keys that were removed, or retired before: that is no damage
         self._log = Log(store, self.vault)
         self._sessions: dict[bytes, AESGCM] = {}
         self._readers: dict[str, ChunkReader] = {}
@@ -129,7 +132,7 @@ class Repository:
     @cached_property
     def secret(self) -> IndexSecret:
         """The index secret: from the capture role's file, or unwrapped by an identity. Raises Denied."""
-        return self.keyring.index_secret(lambda: self.store.get(INDEX_OBJECT))
+        return self.keyring.index_secret(partial(first_opened, self.store, INDEX_OBJECT))
 
     @cached_property
     def places(self) -> Places:
@@ -159,6 +162,15 @@ class Repository:
                 next_step="Bring roles/ back from a replica, and find out who can delete objects there.",
             )
 
+    def require_believed(self, signer: SigningKey) -> None:
+        """Raises Denied where the role table does not list ``signer`` as one that counts: told before the work, not after it."""
+        if not self.roles.lists(signer.public, signer.role):
+            raise Denied(
+                f"The {signer.role}'s key {signer.key_id} that is here does not count in this vault (any more).",
+                untouched="Nothing was written with it.",
+                next_step="`resurgam vault keys list` shows which do. Bring the key that came in its place into the keys folder.",
+            )
+
     # Writing --------------------------------------------------------------------------------------------------------
 
     def writer(
@@ -182,12 +194,19 @@ class Repository:
     def put_signed(
         self, name: str, type: RecordType, subject: Subject, body: object, signer: SigningKey, clock: Clock
     ) -> None:
-        """Sign and store one record under ``name``. Raises AlreadyThere."""
+        """Sign and store one record under ``name``. Raises AlreadyThere, and Denied for a key that nobody would believe."""
+        self.require_believed(signer)
         put_once(self.store, name, make_record(type, subject, body, signer, vault=self.vault, made=clock.now()))
 
     def announce(self, type: RecordType, name: str, signer: SigningKey, clock: Clock) -> None:
         """Say in the log that ``name`` was written."""
         self._log.append(type, name, signer, clock)
+
+    def record(self, entry: Entry, expect: Collection[RecordType] | None = None, *, about: str | None = None) -> Record:
+        """The record that was listed as ``entry``, when it can be believed by what it is and by when the store received it. Raises
+        IntegrityError, Disowned, NewerFormat."""
+        data = self.store.get(entry.name)
+        return read_record(data, self.roles, self.vault, expect, about=about, what=entry.name, received=entry.received)
 
     # Reading --------------------------------------------------------------------------------------------------------
 
@@ -198,6 +217,9 @@ class Repository:
         for entry in self.store.list("points/"):
             try:
                 sealed = self._sealed(entry)
+            except Disowned as error:
+                self._note_disowned(error)
+                continue
             except IntegrityError as error:
                 if error.message not in self.refused_points:
                     self.refused_points.append(error.message)
@@ -222,12 +244,18 @@ class Repository:
         return meant(words, self.points(system), self.refused_points)
 
     def records(self, point: str) -> list[Record]:
-        """What became known of ``point`` since it was sealed, oldest first.
+        """What became known of ``point`` since it was sealed, oldest first. What a key said that was removed since, or retired
+        before, is no part of it.
 
         Raises IntegrityError when one of them cannot be believed: it may be the one that takes the others back (P12).
         """
         sealed = self.sealed(point)
-        found = [self._about(sealed, entry.name) for entry in self.store.list(f"records/{point}/")]
+        found = []
+        for entry in self.store.list(f"records/{point}/"):
+            try:
+                found.append(self._about(sealed, entry))
+            except Disowned as error:
+                self._note_disowned(error)
         return sorted(found, key=lambda record: record.made)
 
     def references(self, system: str) -> list[Record]:
@@ -243,10 +271,11 @@ class Repository:
                 continue
             try:
                 sealed = self.sealed(point)
-            except NotFound:
+            except (NotFound, Disowned):
                 continue  # a stray: what it claims to be about is no point
             if sealed.body.system == system:
-                found.append(self._about(sealed, entry.name, {RecordType.REFERENCE}))
+                with suppress(Disowned):
+                    found.append(self._about(sealed, entry, {RecordType.REFERENCE}))
         return sorted(found, key=lambda record: record.made)
 
     def state(self, sealed: Sealed) -> PointState:
@@ -318,31 +347,32 @@ class Repository:
     def _cipher(self, domain: str, session: bytes) -> AESGCM:
         if session not in self._sessions:
             identities = self.require_open(domain)
+            opened = partial(unwrap_session, vault=self.vault, session=session, identities=identities)
             try:
-                wrapped = self.store.get(session_object(session))
+                found = first_opened(self.store, session_object(session), opened)
             except NotFound as error:
                 raise IntegrityError(
                     f"The key of session {session.hex()[:16]} is missing from the vault.",
                     untouched="Nothing was restored from it.",
                     next_step="Bring keys/ back from a replica, or restore from another point.",
                 ) from error
-            self._sessions[session] = unwrap_session(wrapped, self.vault, session, identities).cipher
+            self._sessions[session] = found.cipher
         return self._sessions[session]
 
-    def _about(self, sealed: Sealed, name: str, expect: Collection[RecordType] | None = None) -> Record:
-        """The record ``name``, when it is about exactly this point."""
-        about = f"point/{sealed.body.id}"
-        record = read_record(self.store.get(name), self.roles, self.vault, expect, about=about, what=name)
+    def _about(self, sealed: Sealed, entry: Entry, expect: Collection[RecordType] | None = None) -> Record:
+        """The record at ``entry``, when it is about exactly this point."""
+        record = self.record(entry, expect, about=f"point/{sealed.body.id}")
         if record.subject != sealed.record.subject:
-            raise broken(name, f"it is about another point under the id {sealed.body.id}")
+            raise broken(entry.name, f"it is about another point under the id {sealed.body.id}")
         return record
+
+    def _note_disowned(self, error: Disowned) -> None:
+        if error.message not in self.disowned:
+            self.disowned.append(error.message)
 
     def _sealed(self, entry: Entry) -> Sealed | None:
         point = entry.name.rpartition("/")[2]
-        expect = {RecordType.POINT, RecordType.REVOCATION}
-        record = read_record(
-            self.store.get(entry.name), self.roles, self.vault, expect, about=f"point/{point}", what=entry.name
-        )
+        record = self.record(entry, {RecordType.POINT, RecordType.REVOCATION}, about=f"point/{point}")
         if record.type is RecordType.REVOCATION:
             return None
         body = versioned(record.body, PointBody, POINT_FORMAT, what=entry.name)

@@ -29,7 +29,7 @@ from resurgam.errors import Busy, NotFound, TargetRefused
 from resurgam.model.nearest import did_you_mean
 from resurgam.model.plan import Plan, Step
 from resurgam.stores.base import AlreadyThere, put_once
-from resurgam.vault.keyring import READER, RECOVERY
+from resurgam.vault.keyformat import READER, RECOVERY
 from resurgam.vault.keys import DEFAULT_DOMAIN, EVIDENCE_DOMAIN
 from resurgam.vault.records import RecordType, sign_roles, timestamp
 from resurgam.vault.repository import Repository
