@@ -3,48 +3,62 @@
 Three depths, each with what it needs:
 
 * **structure** (index key): every record is signed by the right role, every chunk that a point lists is in the index, and
-  the pack that the index names is there and long enough;
-* **packs** (``--read``; index key): every pack has the digest that it is named by;
-* **contents** (``--read`` with an identity): every chunk decrypts, decodes, and has the id that it is known by.
+  the pack that the index names is there and long enough (``vault.lookup``);
+* **digest**: packs have the digest that they are named by (``vault.packreading``);
+* **contents** (an identity): every chunk in them decrypts, decodes, and has the id that it is known by, and every page of every
+  snapshot leads to what it says (``vault.trees``).
+
+Structure is looked up every time. Packs are read as is wished: all, those that waited longest, a sample, for so long
+(``vault.checkorder``). What was read is remembered in the vault (``vault.checked``), so that checks that each have little time read
+everything in turn.
+
+    look up -> choose -> read pack by pack, noting -> walk trees -> report
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from functools import cached_property
+from random import Random, SystemRandom
 
 import msgspec
-from blake3 import blake3
 
-from resurgam.errors import IntegrityError, NotFound, ResurgamError
-from resurgam.vault.keys import DEFAULT_DOMAIN
-from resurgam.vault.pack import FRAME, Kind
-from resurgam.vault.repository import Repository, Sealed
-from resurgam.vault.snapshots import listed_chunks
+from resurgam.clock import Clock, SystemClock
+from resurgam.errors import NotFound
+from resurgam.vault.checked import WITNESSES, Bad, Coverage, Depth, Memory, Notes, coverage, fold, witness
+from resurgam.vault.checkorder import Wish, due
+from resurgam.vault.lookup import Damage as Damage
+from resurgam.vault.lookup import Lookup, Lost
+from resurgam.vault.packreading import BytesDone, PackReader, Reading
+from resurgam.vault.repository import Repository
+from resurgam.vault.trees import TreeWalk
 
-_PIECE = 8 << 20
-
-BytesDone = Callable[[int], None]  # bytes read since the last call
-
-
-class Damage(msgspec.Struct, frozen=True):
-    """One thing that is wrong: which object, what, and which points are affected (all, where none is named)."""
-
-    object: str
-    what: str
-    points: tuple[str, ...] = ()
+MAX_AGE = 30 * 86_400.0  # seconds within which everything should be read, where nobody says otherwise
+EVERYTHING = Wish(everything=True)
+_NO_WITNESS = f"no key of a {', '.join(WITNESSES[:-1])} or {WITNESSES[-1]} is here"
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
-    """What a check looked at and what it found. ``contents`` says whether chunks were decrypted too, but for those of the shred
-    domains ``closed``, which were shredded or whose keys are not here."""
+    """What a check looked at and what it found.
+
+    ``packs`` are there, ``packs_read`` of them were read, ``bytes_read`` in all; ``left`` more were to be read, and time was up.
+    ``contents`` says whether chunks were decrypted too, but for those of the shred domains ``closed``, which were shredded or whose
+    keys are not here; ``walked`` of how many points the trees were. ``located`` says whether chunks were looked up in the index.
+    ``coverage`` is how things stand after it, ``unremembered`` why what was read will not be remembered, empty where it will.
+    """
 
     points: int
     chunks: int
     packs: int
+    packs_read: int
     bytes_read: int
+    left: int
+    walked: int
+    located: bool
     contents: bool
     damage: tuple[Damage, ...]
     closed: tuple[str, ...] = ()
+    coverage: Coverage
+    unremembered: str
 
     @property
     def ok(self) -> bool:
@@ -53,106 +67,120 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def check(repository: Repository, *, read: bool = False, progress: BytesDone | None = None) -> Report:
-    """Check the vault; damage is in the report, not raised. Raises Denied, Unreachable."""
-    damage: list[Damage] = []
-    points = list(_points(repository, damage))
-    sizes = {e.name.rpartition("/")[2]: e.size for e in repository.store.list("packs/")}
-    needed: dict[bytes, set[str]] = {}
-    for sealed in points:
-        for _, chunk in _listed(repository, sealed, damage):
-            needed.setdefault(chunk, set()).add(sealed.body.id)
-    damage += _misplaced(repository, needed, sizes)
-    damage += [Damage("an object", why) for why in (*repository.refused, *repository.places.refused)]
-    done, contents, closed = 0, False, set[str]()
-    if read:
-        for name in sorted(sizes):
-            done += _read_pack(repository, name, sizes[name], damage, progress)
-        contents = repository.keyring.can_read
-        if contents:
-            damage += _unreadable(repository, points, closed, progress)
-    return Report(
-        points=len(points),
-        chunks=len(needed),
-        packs=len(sizes),
-        bytes_read=done,
-        contents=contents,
-        damage=tuple(damage),
-        closed=tuple(sorted(closed)),
-    )
+    """Check the vault, with ``read`` every byte of it, and write nothing. Damage is in the report, not raised."""
+    return Check(repository, EVERYTHING if read else Wish()).run(progress)
 
 
-def _points(repository: Repository, damage: list[Damage]) -> Iterator[Sealed]:
-    for entry in repository.store.list("points/"):
-        point = entry.name.rpartition("/")[2]
+class Check:
+    """One check of one vault. Only with ``remember`` is anything written to it. ``rng`` draws samples."""
+
+    def __init__(
+        self,
+        repository: Repository,
+        wish: Wish,
+        clock: Clock | None = None,
+        *,
+        remember: bool = False,
+        rng: Random | None = None,
+    ) -> None:
+        """Look up what is there and what is due. Raises Unreachable."""
+        self._repository, self._wish, self._clock = repository, wish, clock or SystemClock()
+        self._until = self._clock.monotonic() + (float("inf") if wish.max_duration is None else wish.max_duration)
+        self._rng = rng or SystemRandom()
+        self._depth = wish.depth or (Depth.CONTENTS if repository.keyring.can_read else Depth.DIGEST)
+        signer = witness(repository) if remember else None
+        self._notes = Notes(repository, signer, self._clock, _NO_WITNESS if remember else "")
+        self.look = Lookup(repository)
+        self.lost: list[Lost] = list(self.look.lost)
+        self.read: list[Reading] = []
+        self._damage: list[Damage] = []
+        self._closed: set[str] = set()
+        self._walked = 0
+
+    @cached_property
+    def due(self) -> list[str]:
+        """The packs that are to be read, in their order."""
+        needed, now = self.look.needed_packs, self._clock.now().timestamp()
+        return due(self._memory(), self.look.sizes, needed, self._wish, self._depth, now, self._rng)
+
+    @property
+    def bytes_due(self) -> int:
+        """How many bytes they have."""
+        return sum(self.look.sizes[name] for name in self.due)
+
+    def run(self, progress: BytesDone | None = None) -> Report:
+        """Read, walk, and tell. Raises Unreachable; whatever stops it, what was read until then is remembered."""
         try:
-            sealed = repository.sealed(point)
-            repository.records(point)
-        except NotFound:
-            continue  # its lease was revoked
-        except IntegrityError as error:
-            damage.append(Damage(entry.name, error.message, (point,)))
-            continue
-        yield sealed
+            self._read_packs(progress)
+        finally:
+            self._notes.write()
+        self._walk_trees()
+        now, max_age = self._clock.now().timestamp(), self._wish.max_age or MAX_AGE
+        return Report(
+            points=len(self.look.points),
+            chunks=len(self.look.needs.ids) if self.look.needs is not None else 0,
+            packs=len(self.look.sizes),
+            packs_read=len(self.read),
+            bytes_read=sum(reading.bytes for reading in self.read),
+            left=len(self.due) - len(self.read),
+            walked=self._walked,
+            located=self.look.needs is not None,
+            contents=self._wish.reads and self._depth is Depth.CONTENTS,
+            coverage=coverage(self._memory(), self.look.sizes, now, max_age),
+            damage=tuple(dict.fromkeys((*self.look.damage, *self._damage, *self.look.told(self.lost)))),
+            closed=tuple(sorted(self._closed)),
+            unremembered=self._notes.unremembered if self.read else "",
+        )
 
+    def _memory(self) -> Memory:
+        """What is known of packs, by earlier checks and this one."""
+        return fold(list(self.look.sizes), [*self.look.checks, *self._notes.told])
 
-def _listed(repository: Repository, sealed: Sealed, damage: list[Damage]) -> Iterator[tuple[str, bytes]]:
-    """Every chunk that a point needs, with its shred domain."""
-    yield DEFAULT_DOMAIN, bytes.fromhex(sealed.body.particulars)
-    if sealed.body.answers:
-        yield sealed.body.evidence, bytes.fromhex(sealed.body.answers)
-    for snapshot in sealed.body.snapshots:
-        get = repository.chunks(snapshot.domain).get
-        try:
-            for chunk in listed_chunks(bytes.fromhex(snapshot.chunks), get):
-                yield snapshot.domain, chunk
-        except IntegrityError as error:
-            damage.append(Damage(f"the chunk list of {snapshot.component}", error.message, (sealed.body.id,)))
-
-
-def _misplaced(repository: Repository, needed: dict[bytes, set[str]], sizes: dict[str, int]) -> Iterator[Damage]:
-    for chunk, points in needed.items():
-        place = repository.index.find(chunk)
-        if place is None:
-            yield Damage(f"chunk {chunk.hex()[:16]}", "no pack is known to hold it", tuple(sorted(points)))
-        elif place.pack not in sizes:
-            yield Damage(f"pack {place.pack[:16]}", "is missing", tuple(sorted(points)))
-        elif place.offset + FRAME + place.stored > sizes[place.pack]:
-            yield Damage(f"pack {place.pack[:16]}", "is cut off", tuple(sorted(points)))
-
-
-def _read_pack(repository: Repository, name: str, size: int, damage: list[Damage], progress: BytesDone | None) -> int:
-    digest, offset = blake3(), 0
-    while offset < size and (data := repository.store.get(f"packs/{name[:2]}/{name}", offset, _PIECE)):
-        digest.update(data)
-        offset += len(data)
-        if progress is not None:
-            progress(len(data))
-    if digest.hexdigest() != name:
-        damage.append(Damage(f"pack {name[:16]}", "its bytes do not have the digest that it is named by"))
-    return offset
-
-
-def _unreadable(
-    repository: Repository, points: list[Sealed], closed: set[str], progress: BytesDone | None
-) -> Iterator[Damage]:
-    """Fetch every chunk once, as the kind that its frame says; a chunk of the wrong kind is found when it is used. Domains that
-    cannot be opened here are ``closed``: that is no damage."""
-    seen: set[bytes] = set()
-    opens: dict[str, bool] = {}
-    for sealed in points:
-        for domain, chunk in _listed(repository, sealed, []):
-            if domain not in opens:
-                opens[domain] = repository.opens(domain)
-            if not opens[domain]:
-                closed.add(domain)
-                continue
-            place = repository.index.find(chunk)
-            if chunk in seen or place is None:
-                continue
-            seen.add(chunk)
+    def _read_packs(self, progress: BytesDone | None) -> None:
+        reader = PackReader(self._repository, self.look.needs, self._depth) if self.due else None
+        for name in self.due:
+            if reader is None or self._clock.monotonic() >= self._until:
+                return
             try:
-                repository.chunks(domain).fetch(chunk, Kind(place.kind))
-            except (ResurgamError, ValueError) as error:
-                yield Damage(f"chunk {chunk.hex()[:16]}", str(getattr(error, "message", error)), (sealed.body.id,))
-            if progress is not None:
-                progress(place.stored)
+                reading = reader.read(name, self.look.sizes[name], progress)
+            except NotFound:
+                self._damage.append(Damage(f"pack {name[:16]}", "was there when the check began, and has gone"))
+                continue
+            self.read.append(reading)
+            self._closed |= reading.closed
+            self._judge(reading, reader.needed(name))
+
+    def _judge(self, reading: Reading, needed: list[bytes]) -> None:
+        """What a reading means for the points, and for the next check."""
+        name = f"pack {reading.pack[:16]}"
+        whole = [one.what for one in reading.trouble if not one.chunk]
+        for one in reading.trouble:
+            if one.chunk:
+                self.lost.append(Lost(one.chunk, f"chunk {one.chunk.hex()[:16]} in {name}", one.what))
+        for what in whole:
+            # Who opened every chunk knows which are damaged; who could not must take all for damaged.
+            if self._depth is Depth.CONTENTS or not needed:
+                self._damage.append(Damage(name, what))
+            else:
+                self.lost += [Lost(chunk, name, what) for chunk in needed]
+        depth = Depth.DIGEST if whole else self._depth  # by which it was found: only a reading as deep takes it back
+        bad = Bad(pack=reading.pack, depth=depth, what=reading.trouble[0].what) if reading.trouble else None
+        self._notes.note(reading.pack, reading.depth, reading.bytes, bad)
+
+    def _walk_trees(self) -> None:
+        """Of the newest points first, until time is up."""
+        needs = self.look.needs
+        if not self._wish.reads or self._depth is not Depth.CONTENTS or needs is None:
+            return
+        walk = TreeWalk(self._repository, needs)
+        for sealed, _ in reversed(self.look.points):
+            if self._clock.monotonic() >= self._until:
+                return
+            for snapshot in sealed.body.snapshots:
+                if not self._repository.opens(snapshot.domain):
+                    self._closed.add(snapshot.domain)
+                    continue
+                self._damage += [
+                    Damage(f"the tree of {snapshot.component}", what, (sealed.body.id,)) for what in walk.walk(snapshot)
+                ]
+            self._walked += 1

@@ -219,6 +219,25 @@ def frames(data: memoryview) -> Iterator[tuple[int, Frame]]:
         offset += FRAME + frame.stored
 
 
+def scan(data: memoryview) -> Iterator[tuple[int, Frame]]:
+    """As ``frames``, going on behind damage: whatever has a whole header, and lies in ``data`` with all of its bytes."""
+    offset, base, rest = HEADER, 0, b""
+    while offset + FRAME <= len(data):
+        if data[offset : offset + 4] == FRAME_MAGIC:
+            with suppress(IntegrityError, NewerFormat):
+                frame = parse_frame(data[offset : offset + FRAME])
+                if offset + FRAME + frame.stored <= len(data):
+                    yield offset, frame
+                    offset += FRAME + frame.stored
+                    continue
+            offset += 1
+        if not rest:
+            base, rest = offset, bytes(data[offset:])
+        if (at := rest.find(FRAME_MAGIC, offset - base)) < 0:
+            return
+        offset = base + at
+
+
 def _damaged(what: str) -> IntegrityError:
     return IntegrityError(
         f"The vault is damaged: {what}.",

@@ -15,7 +15,7 @@ log/<n>                 announcements, in order
 from __future__ import annotations
 
 import secrets
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 from functools import cached_property, partial
 from typing import TypeVar
@@ -34,7 +34,15 @@ from resurgam.vault.history import Life, PointState, fold
 from resurgam.vault.host import HostState
 from resurgam.vault.index import Index
 from resurgam.vault.keyring import Keyring, NewKeys
-from resurgam.vault.keys import DEFAULT_DOMAIN, INDEX_OBJECT, VAULT_ID, IndexSecret, session_object, unwrap_session
+from resurgam.vault.keys import (
+    DEFAULT_DOMAIN,
+    INDEX_OBJECT,
+    VAULT_ID,
+    IndexSecret,
+    SessionKey,
+    session_object,
+    unwrap_session,
+)
 from resurgam.vault.log import Log
 from resurgam.vault.naming import Sealed as Sealed
 from resurgam.vault.naming import in_order, meant, no_point
@@ -344,19 +352,21 @@ class Repository:
             next_step=f"It has: {', '.join(s.component for s in body.snapshots)}.",
         )
 
+    def session_key(self, session: bytes, identities: Sequence[Identity]) -> SessionKey:
+        """The key of a session, opened by one of ``identities``. Raises IntegrityError where it is gone or wrong, Denied."""
+        try:
+            wrapped = self.store.get(session_object(session))
+        except NotFound as error:
+            raise IntegrityError(
+                f"The key of session {session.hex()[:16]} is missing from the vault.",
+                untouched="Nothing was restored from it.",
+                next_step="Bring it back with `resurgam vault repair --from PATH`, or restore from another point.",
+            ) from error
+        return unwrap_session(wrapped, self.vault, session, identities)
+
     def _cipher(self, domain: str, session: bytes) -> AESGCM:
         if session not in self._sessions:
-            identities = self.require_open(domain)
-            opened = partial(unwrap_session, vault=self.vault, session=session, identities=identities)
-            try:
-                found = first_opened(self.store, session_object(session), opened)
-            except NotFound as error:
-                raise IntegrityError(
-                    f"The key of session {session.hex()[:16]} is missing from the vault.",
-                    untouched="Nothing was restored from it.",
-                    next_step="Bring keys/ back from a replica, or restore from another point.",
-                ) from error
-            self._sessions[session] = found.cipher
+            self._sessions[session] = self.session_key(session, self.require_open(domain)).cipher
         return self._sessions[session]
 
     def _about(self, sealed: Sealed, entry: Entry, expect: Collection[RecordType] | None = None) -> Record:

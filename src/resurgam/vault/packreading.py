@@ -1,0 +1,219 @@
+"""Reading a pack whole, once: do its bytes have the digest of its name, and does every chunk in it open?
+
+    digest     anyone: the BLAKE3 of all bytes; that the keys of its sessions are in the vault; and, with the index key, that what
+               points need of it stands where the index says
+    contents   a reader: every frame decrypts, decodes, and has the id that it is known by
+
+Frames are found by their own headers, without index or trailer, also behind damage. A chunk that no point needs yet is opened too:
+the next capture may rest on it. What lies in shred domains whose keys are not here stays closed, which is no damage.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import msgspec
+import numpy as np
+from blake3 import blake3
+from numpy.typing import NDArray
+
+from resurgam.errors import Denied, IntegrityError, NewerFormat
+from resurgam.vault.checked import Depth
+from resurgam.vault.codecs import decode
+from resurgam.vault.index import Entries
+from resurgam.vault.keys import SessionKey, session_object
+from resurgam.vault.needs import Needs, as_ids
+from resurgam.vault.pack import FRAME, ID, NO_SESSION, Frame, Kind, decrypt, scan
+from resurgam.vault.repository import Repository
+from resurgam.vault.sink import ChunkKeys
+
+_PIECE = 8 << 20
+_SESSIONS = 64  # opened keys kept
+
+BytesDone = Callable[[int], None]  # bytes read since the last call
+
+
+class Trouble(msgspec.Struct, frozen=True):
+    """What is wrong with a pack, or with one chunk of it, which is empty where it is the pack."""
+
+    chunk: bytes
+    what: str
+
+
+class Reading(msgspec.Struct, frozen=True, kw_only=True):
+    """How a pack was found. ``depth`` is as deep as all of it was read; ``closed`` are shred domains that could not be opened."""
+
+    pack: str
+    bytes: int
+    depth: Depth
+    trouble: tuple[Trouble, ...]
+    closed: frozenset[str]
+
+
+class PackReader:
+    """Reads packs of one vault; not for two threads at once. ``needs`` are None without the index key."""
+
+    def __init__(self, repository: Repository, needs: Needs | None, depth: Depth) -> None:
+        self._repository, self._needs, self._depth = repository, needs, depth
+        self._held = bytearray(_PIECE)
+        self._rows = _rows_by_pack(needs.entries) if needs is not None else {}
+        self._known = np.flatnonzero(needs.known) if needs is not None else np.empty(0, np.int64)
+        self._opener = Opener(repository)
+        self._there: dict[bytes, bool] = {}
+
+    def read(self, pack: str, size: int, progress: BytesDone | None = None) -> Reading:
+        """Read ``pack``, which has ``size`` bytes. Raises NotFound where it has gone, Unreachable."""
+        data, whole = self._fetched(pack, size, progress)
+        found = dict(scan(data))
+        trouble = [] if whole else [Trouble(b"", "its bytes do not have the digest that it is named by")]
+        trouble += self._misplaced(pack, found)
+        trouble += self._keyless(found)
+        closed: set[str] = set()
+        if self._depth is Depth.CONTENTS:
+            trouble += self._unreadable(data, found, closed)
+        depth = Depth.DIGEST if closed or self._depth is Depth.DIGEST else Depth.CONTENTS
+        told = {(one.chunk, one.what): one for one in trouble}
+        return Reading(pack=pack, bytes=len(data), depth=depth, trouble=tuple(told.values()), closed=frozenset(closed))
+
+    def needed(self, pack: str) -> list[bytes]:
+        """The chunks in ``pack`` that points need."""
+        if self._needs is None:
+            return []
+        joined = self._needs.ids[self._known[self._ours(pack)]].tobytes()
+        return [joined[at : at + ID] for at in range(0, len(joined), ID)]
+
+    def _fetched(self, pack: str, size: int, progress: BytesDone | None) -> tuple[memoryview, bool]:
+        """All bytes of a pack, good until the next is read, and whether they have their digest."""
+        if len(self._held) < size:
+            self._held = bytearray(size)
+        room, digest, done = memoryview(self._held)[:size], blake3(), 0
+        while done < size:
+            got = self._repository.store.read_into(f"packs/{pack[:2]}/{pack}", done, room[done : done + _PIECE])
+            if not got:
+                break
+            digest.update(room[done : done + got])
+            done += got
+            if progress is not None:
+                progress(got)
+        return room[:done], digest.hexdigest() == pack
+
+    def _ours(self, pack: str) -> NDArray[np.int64]:
+        """Rows of ``needs.entries`` that lie in ``pack``."""
+        ordinals = self._ordinals.get(pack, ())
+        rows = [self._rows[number] for number in ordinals if number in self._rows]
+        return np.concatenate(rows) if rows else np.empty(0, np.int64)
+
+    @property
+    def _ordinals(self) -> dict[str, list[int]]:
+        """A pack that several segments name has several numbers."""
+        if not hasattr(self, "_numbers"):
+            self._numbers: dict[str, list[int]] = {}
+            for number, name in enumerate(self._repository.index.packs):
+                self._numbers.setdefault(name, []).append(number)
+        return self._numbers
+
+    def _misplaced(self, pack: str, found: dict[int, Frame]) -> Iterator[Trouble]:
+        """What points need of the pack, and no sound frame of that id stands where the index says."""
+        if self._needs is None:
+            return
+        for row in self._ours(pack).tolist():
+            entry = self._needs.entries[row]
+            chunk = self._needs.ids[self._known[row]].tobytes()
+            frame = found.get(int(entry["offset"]))
+            if frame is None or (frame.id, frame.stored) != (chunk, int(entry["stored"])):
+                yield Trouble(chunk, "nothing sound lies where the index says that it does")
+
+    def _keyless(self, found: dict[int, Frame]) -> Iterator[Trouble]:
+        """Sessions whose keys have gone from the vault: what they stored opens for nobody."""
+        for frame in found.values():
+            if frame.session == NO_SESSION:
+                continue
+            if frame.session not in self._there:
+                name = session_object(frame.session)
+                self._there[frame.session] = any(True for _ in self._repository.store.list(name))
+            if not self._there[frame.session]:
+                yield Trouble(frame.id, f"{session_object(frame.session)[:30]}, the key that opens it, is missing")
+
+    def _unreadable(self, data: memoryview, found: dict[int, Frame], closed: set[str]) -> Iterator[Trouble]:
+        ids = as_ids(b"".join(frame.id for frame in found.values()))
+        rows = self._needs.rows(ids).tolist() if self._needs is not None else [-1] * len(found)
+        for (offset, frame), row in zip(found.items(), rows, strict=True):
+            domain = self._needs.domains[int(self._needs.domain[row])] if self._needs is not None and row >= 0 else None
+            try:
+                self._opener.open(data[offset : offset + FRAME + frame.stored], frame, domain)
+            except Denied:
+                closed.add(domain or "unknown")
+            except (IntegrityError, NewerFormat, ValueError) as error:
+                yield Trouble(frame.id, str(getattr(error, "message", error)))
+
+
+class Opener:
+    """Opens frames of any shred domain whose key is here."""
+
+    def __init__(self, repository: Repository) -> None:
+        self._repository = repository
+        self._sessions: dict[bytes, SessionKey | None] = {}
+        self._ids: dict[str, ChunkKeys] = {}
+        domains = (*repository.roles.domains, *repository.roles.shredded)
+        self._open = {name: repository.opens(name) for name in domains}
+        self._identities = tuple(
+            key for name, is_open in self._open.items() if is_open for key in repository.require_open(name)
+        )
+
+    def open(self, data: memoryview, frame: Frame, domain: str | None) -> None:
+        """That ``data``, a frame with its header, holds the chunk of its id, in ``domain`` where that is known.
+
+        Raises Denied where the domain is not open here, IntegrityError where the bytes are wrong.
+        """
+        kind = Kind(frame.kind)
+        if frame.session == NO_SESSION:
+            domains = [domain] if domain is not None else list(self._open)
+            cipher = self._keys(domains[0]).list_cipher(frame.id)
+        else:
+            key = self._session(frame.session, domain)
+            domains, cipher = [domain or key.domain], key.cipher
+        encoded = decrypt(cipher, self._repository.vault, data, frame)
+        raw = decode(frame.codec, encoded, frame.raw, lasting=False)
+        if not any(self._keys(name).id_of(kind, raw) == frame.id for name in domains):
+            raise IntegrityError(
+                f"The bytes of chunk {frame.id.hex()[:16]} do not have its id.",
+                untouched="Nothing was changed.",
+                next_step="Run `resurgam vault repair` to see what can be brought back.",
+            )
+
+    def _keys(self, domain: str) -> ChunkKeys:
+        if domain not in self._ids:
+            self._ids[domain] = ChunkKeys(self._repository.secret, domain)
+        return self._ids[domain]
+
+    def _session(self, session: bytes, domain: str | None) -> SessionKey:
+        """The key of a session. What a point needs in a domain that opens here must open; of other sessions it is not known."""
+        if domain is not None and not self._open.get(domain, False):
+            raise Denied(f"The shred domain {domain} does not open here.", next_step="Bring its key here.")
+        if session not in self._sessions:
+            while len(self._sessions) >= _SESSIONS:
+                self._sessions.pop(next(iter(self._sessions)))
+            try:
+                self._sessions[session] = self._repository.session_key(session, self._identities)
+            except Denied:
+                self._sessions[session] = None
+        key = self._sessions[session]
+        if key is not None:
+            return key
+        if domain is not None:
+            raise IntegrityError(
+                f"No key here opens session {session.hex()[:16]}, though it opens the domain {domain}.",
+                untouched="Nothing was changed.",
+                next_step="Bring keys/ back from a replica: `resurgam vault repair --from PATH`.",
+            )
+        raise Denied(f"No key here opens session {session.hex()[:16]}.", next_step="Bring its domain's key here.")
+
+
+def _rows_by_pack(entries: Entries) -> dict[int, NDArray[np.int64]]:
+    """Rows of ``entries`` by the ordinal of their pack."""
+    if not len(entries):
+        return {}
+    packs = entries["pack"]
+    order = np.argsort(packs, kind="stable")
+    numbers, starts = np.unique(packs[order], return_index=True)
+    return dict(zip(numbers.tolist(), np.split(order, starts[1:].tolist()), strict=True))
