@@ -28,7 +28,9 @@ from resurgam.stores.base import Store
 from resurgam.testing.faults import ManualClock, MemoryStore
 from resurgam.vault.host import HostState
 from resurgam.vault.keyring import Keyring
+from resurgam.vault.records import RecordType
 from resurgam.vault.repository import Repository, Sealed
+from resurgam.vault.writer import EvidenceWriter
 
 Files = dict[bytes, bytes]
 Row = tuple[Json, ...]
@@ -227,6 +229,12 @@ class World:
             paranoid=paranoid,
             tell=tell,
         )
+
+    def evidence_writer(self) -> EvidenceWriter:
+        """A session that may store documents and a verdict on the newest point, which is made where there is none."""
+        repository = self.repository()
+        newest = (repository.points() or [self.capture()])[-1]
+        return self.repository().evidence_writer(newest.body.id, self.clock, RecordType.VERDICT)
 
     def restored(self, sealed: Sealed, repository: Repository | None = None) -> dict[str, Files]:
         """The contents of a point, by component: restored, read from the copies, removed."""

@@ -22,7 +22,6 @@ from resurgam.vault.check import check
 from resurgam.vault.keyring import Keyring
 from resurgam.vault.records import RecordType, read_record
 from resurgam.vault.repository import Repository, Sealed
-from resurgam.vault.signing import Role
 from tests.support import Files, Table, World, copied, stored_bytes
 
 SEED = 20260101
@@ -256,14 +255,12 @@ def test_evidence_stopped_anywhere(tmp_path: Path) -> None:
 
 def _write_evidence(world: World, store: Store, point: Sealed) -> None:
     repository = world.repository(store)
-    with repository.evidence_writer() as writer:
+    with repository.evidence_writer(point.body.id, world.clock, RecordType.BASELINE, RecordType.VERDICT) as writer:
         document = writer.document({"seen": "this"})
         writer.flush()
-    body = {"document": document}
-    repository.put_record(RecordType.BASELINE, point.body.id, body, Role.VERIFIER, world.clock)
-    repository.put_record(
-        RecordType.VERDICT, point.body.id, {**body, "judgement": Judgement.IDENTICAL}, Role.VERIFIER, world.clock
-    )
+        body = {"document": document}
+        writer.put(RecordType.BASELINE, body)
+        writer.put(RecordType.VERDICT, {**body, "judgement": Judgement.IDENTICAL})
 
 
 def test_vault_init_stopped_anywhere(tmp_path: Path) -> None:

@@ -90,7 +90,7 @@ def test_capture_role_adds_and_cannot_read(world: World) -> None:
     with pytest.raises(Denied, match=r"reader\.agekey"):
         confined.snapshot(second.body, "files")
     with pytest.raises(Denied, match=r"verifier\.json"):
-        confined.evidence_writer()
+        confined.evidence_writer(second.body.id, world.clock, RecordType.VERDICT)
     assert confined.points()[0].body == first.body
     assert check(confined).ok  # what is clear and what the index key opens can be checked by it
     assert world.capture().body.host_can_read
@@ -100,7 +100,7 @@ def test_capture_role_adds_and_cannot_read(world: World) -> None:
 def test_chunks_of_another_writer_are_not_reused(world: World) -> None:
     """P9: a stolen host could have published garbage under an id that it knows; a verifier's chunks are no capture's."""
     value = {"answer": "x" * 5000}
-    with world.repository().evidence_writer() as writer:
+    with world.evidence_writer() as writer:
         one = writer.document(value)
         writer.flush()
         stored = writer.stored
@@ -294,7 +294,7 @@ def test_garbage_under_a_known_id(world: World) -> None:
         def id_of(self, kind: Kind, data: Buffer) -> bytes:
             return lie
 
-    with world.repository().evidence_writer() as writer:
+    with world.evidence_writer() as writer:
         keys = writer._domain("default")
         writer._keys["default"] = Lying(world.repository().secret, "default", keys.session)
         writer.document({"true": False})
@@ -542,7 +542,7 @@ def test_evidence_names_its_point(world: World) -> None:
 def test_large_documents(world: World) -> None:
     """A witness may say more than a pack of pages holds."""
     value = {"answers": Random(3).randbytes(12 << 20).hex()}
-    with world.repository().evidence_writer() as writer:
+    with world.evidence_writer() as writer:
         small = writer.document({"a": 1})
         large = writer.document(value)
         larger = writer.document({"answers": Random(4).randbytes(36 << 20).hex()})
@@ -605,7 +605,7 @@ def test_a_chunk_that_two_writers_stored_survives_the_loss_of_either(world: Worl
     """P12: where one copy is damaged the other is read, whichever the index names first."""
     value = {"answer": "y" * 5000}
     for _ in range(2):
-        with world.repository().evidence_writer() as writer:
+        with world.evidence_writer() as writer:
             named = writer.document(value)
             writer.flush()
         with world.repository().writer(world.system, world.host(), world.clock) as capturing:

@@ -36,6 +36,7 @@ from resurgam.restore.run import Progress, copies_of, require_target, restore
 from resurgam.restore.sandbox import Sandbox
 from resurgam.restore.state import Restored, State, load, save
 from resurgam.vault.keys import DEFAULT_DOMAIN
+from resurgam.vault.leases import put_leased
 from resurgam.vault.records import RecordType
 from resurgam.vault.repository import Repository, Sealed
 from resurgam.vault.scratch import scratch
@@ -221,7 +222,7 @@ def approve_reference(repository: Repository, sealed: Sealed, clock: Clock) -> s
             untouched="Nothing was approved.",
             next_step=f"Make one with `resurgam verify {sealed.body.id}`, look at the answers, then approve.",
         )
-    return repository.put_record(RecordType.REFERENCE, sealed.body.id, left[0], Role.APPROVER, clock)
+    return put_leased(repository, RecordType.REFERENCE, sealed.body.id, left[0], Role.APPROVER, clock)
 
 
 def _record(
@@ -238,7 +239,8 @@ def _record(
 ) -> None:
     """The verdict is signed with what it rests on: what was answered, and by what that was judged."""
     evidence = repository.roles.evidence
-    with repository.evidence_writer() as writer:
+    types = (RecordType.BASELINE, RecordType.VERDICT) if is_yardstick else (RecordType.VERDICT,)
+    with repository.evidence_writer(sealed.body.id, clock, *types) as writer:
         document = writer.document(verdict, evidence)
         answers = writer.document(observed, evidence)
         by = {
@@ -251,23 +253,22 @@ def _record(
             if found is not None
         }
         writer.flush()
-    body = VerdictBody(
-        judgement=verdict.judgement,
-        word=verdict.judgement.word,
-        restore=restored.id,
-        document=document,
-        fingerprints={name: copy.fingerprint for name, copy in restored.copies.items()},
-        isolation=verdict.isolation,
-        first_proof=verdict.first_proof,
-        seconds=verdict.seconds,
-        observed=answers,
-        evidence=evidence,
-        **by,
-    )
-    if is_yardstick:
-        kept = Observed(document=answers, evidence=evidence)
-        repository.put_record(RecordType.BASELINE, sealed.body.id, kept, Role.VERIFIER, clock)
-    repository.put_record(RecordType.VERDICT, sealed.body.id, body, Role.VERIFIER, clock)
+        body = VerdictBody(
+            judgement=verdict.judgement,
+            word=verdict.judgement.word,
+            restore=restored.id,
+            document=document,
+            fingerprints={name: copy.fingerprint for name, copy in restored.copies.items()},
+            isolation=verdict.isolation,
+            first_proof=verdict.first_proof,
+            seconds=verdict.seconds,
+            observed=answers,
+            evidence=evidence,
+            **by,
+        )
+        if is_yardstick:
+            writer.put(RecordType.BASELINE, Observed(document=answers, evidence=evidence))
+        writer.put(RecordType.VERDICT, body)
 
 
 def _is_yardstick(verdict: Verdict) -> bool:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from types import MappingProxyType
 
 from resurgam.errors import Ambiguous, IntegrityError, NotFound
 from resurgam.model.point import PointBody
+from resurgam.vault.prunes import Prune, Stage
 from resurgam.vault.records import Record
 
 
@@ -20,11 +22,14 @@ class Sealed:
     received: float
 
 
-def meant(words: str, points: Sequence[Sealed], refused: Sequence[str]) -> Sealed:
-    """The point that ``words`` mean among ``points``, oldest first. ``refused`` says what stands there and is not believed.
+def meant(
+    words: str, points: Sequence[Sealed], refused: Sequence[str], over: Mapping[str, Prune] = MappingProxyType({})
+) -> Sealed:
+    """The point that ``words`` mean among ``points``, oldest first. ``refused`` says what stands there and is not believed,
+    ``over`` which points expired, by which prune.
 
-    Raises NotFound, Ambiguous, and IntegrityError for ``latest`` or a time where a point cannot be believed: it may be
-    the one that is meant, and an older one in its place would be a wrong restore that nobody notices (P12).
+    Raises NotFound, also for one that expired, Ambiguous, and IntegrityError for ``latest`` or a time where a point cannot be
+    believed: it may be the one that is meant, and an older one in its place would be a wrong restore that nobody notices (P12).
     """
     moment = _moment(words)
     if refused and (words == "latest" or moment is not None):
@@ -36,7 +41,8 @@ def meant(words: str, points: Sequence[Sealed], refused: Sequence[str]) -> Seale
     else:
         matching = [s for s in points if words and s.body.id.startswith(words.lower())]
     if not matching:
-        raise no_point(words)
+        ended = [point for point in over if moment is None and words and point.startswith(words.lower())]
+        raise expired(ended[0], over[ended[0]]) if len(ended) == 1 else no_point(words)
     if len(matching) > 1:
         raise Ambiguous(
             f"{len(matching)} points begin with {words!r}: {', '.join(s.body.id for s in matching[:5])}.",
@@ -88,4 +94,16 @@ def no_point(words: str) -> NotFound:
         f"There is no recovery point {words!r}.",
         untouched="Nothing was changed.",
         next_step="`resurgam points` lists them; a point is named by the beginning of its id, `latest`, or a time.",
+    )
+
+
+def expired(point: str, prune: Prune) -> NotFound:
+    """That ``point`` is not promised any more, and what is left of it."""
+    swept = prune.stage is Stage.SWEPT
+    left = "Its records are kept; its contents are not." if swept else "What it needs is still there."
+    back = f"`resurgam vault prune --undo {prune.number}` brings it back, until the next sweep."
+    return NotFound(
+        f"Point {point} expired with prune {prune.number} of {prune.made[:10]}: {prune.plan.expire[point]}.",
+        untouched=left,
+        next_step="`resurgam points` lists those that are promised." if swept else back,
     )

@@ -4,110 +4,175 @@ Both are the same thing at two scales: entries, sealed with the index key and si
 
     offset  bytes  what
     0       8      key id of the signer
-    8       64     Ed25519 over the sealed bytes, as a ``resurgam segment`` or ``resurgam trailer``
+    8       64     Ed25519 over all that follows, as a ``resurgam segment`` or ``resurgam trailer``
     72      ...    the sealed entries (``vault.keys``)
 
-A pack whose segment is missing (a capture was killed, an index was lost) is found by its trailer.
+A pruner copies frames into new packs without reading them, and merges segments. What it signs names the *origin*, the key that
+signed for those chunks first: a writer goes on to reuse its own chunks and no other's::
+
+    8       64     Ed25519 over all that follows, as a ``resurgam moved segment`` or ``resurgam moved trailer``
+    72      8      key id of the origin
+    80      ...    the sealed entries
+
+A pack whose segment is missing (a capture was killed, an index was lost) is found by its trailer. Packs that a prune has swept
+are passed over in silence, and a writer also passes over those that one is about to sweep (``vault.prunes``).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
+from typing import NamedTuple
 
 import numpy as np
 from blake3 import blake3
 
-from resurgam.errors import IntegrityError
+from resurgam.errors import IntegrityError, NotFound
 from resurgam.stores.base import Store, put_once
 from resurgam.vault.index import Entries, Index, decode_segment
 from resurgam.vault.keys import IndexSecret
 from resurgam.vault.pack import ENTRY, FOOTER, FRAME, trailer_place
+from resurgam.vault.prunes import Prunes
 from resurgam.vault.roles import RoleTable
-from resurgam.vault.signing import PublicKey, Role, SigningKey, broken
+from resurgam.vault.signing import Role, SigningKey, broken
 
-_SIGNED = 8 + 64
+_KEY_ID = 8
+_SIGNED = _KEY_ID + 64
 _WRITERS = (Role.CAPTURE, Role.VERIFIER)  # verifiers store evidence
 
-Segment = tuple[list[str], Entries]
+
+class Segment(NamedTuple):
+    """What one signed object says of where chunks lie: its ``name``, the ids of the key that vouched for these chunks first and of
+    its signer, the packs, and the entries with their ordinals among ``packs``."""
+
+    name: str
+    origin: str
+    signer: str
+    packs: list[str]
+    entries: Entries
+
+    @property
+    def moved(self) -> bool:
+        """Whether a pruner has written this for another key."""
+        return self.origin != self.signer
 
 
 class Places:
-    """The segments and trailers of one vault. ``roles`` says whose signatures count."""
+    """The segments and trailers of one vault. ``roles`` says whose signatures count, ``prunes`` what a prune has taken or will."""
 
-    def __init__(self, store: Store, secret: IndexSecret, roles: RoleTable) -> None:
-        self._store, self._secret = store, secret
+    def __init__(
+        self, store: Store, secret: IndexSecret, roles: RoleTable, prunes: Callable[[], Prunes] = Prunes
+    ) -> None:
+        self._store, self._secret, self._prunes = store, secret, prunes
         self.refused: list[str] = []  # segments that could not be believed, and why
         self._keys = {key.key_id: key for role in _WRITERS for key in roles.keys(role)}
+        self._movers = {key.key_id: key for key in roles.keys(Role.PRUNER)}
 
-    def seal(self, kind: str, plain: bytes, signer: SigningKey) -> bytes:
-        """Sealed and signed entries; ``kind`` is ``segment`` or ``trailer``."""
-        sealed = self._secret.seal(kind, plain)
-        return bytes.fromhex(signer.key_id) + signer.sign(f"resurgam {kind}", sealed) + sealed
+    def seal(self, kind: str, plain: bytes, signer: SigningKey, origin: str = "") -> bytes:
+        """Sealed and signed entries; ``kind`` is ``segment`` or ``trailer``. A pruner names the key id of their ``origin``."""
+        moved = (signer.role == Role.PRUNER) * "moved "
+        signed = bytes.fromhex(origin) + self._secret.seal(kind, plain)
+        return bytes.fromhex(signer.key_id) + signer.sign(f"resurgam {moved}{kind}", signed) + signed
 
-    def put_segment(self, plain: bytes, signer: SigningKey) -> None:
-        """Store a segment under the digest of its bytes."""
-        data = self.seal("segment", plain, signer)
-        put_once(self._store, f"index/{blake3(data).hexdigest()[:32]}", data)
+    def put_segment(self, plain: bytes, signer: SigningKey, origin: str = "") -> str:
+        """Store a segment under the digest of its bytes; returns its name."""
+        data = self.seal("segment", plain, signer, origin)
+        name = f"index/{blake3(data).hexdigest()[:32]}"
+        put_once(self._store, name, data)
+        return name
 
-    def segments(self, signer: str | None = None) -> Iterator[Segment]:
-        """All segments that can be believed, or those that the key ``signer`` has signed.
+    def segments(self, origin: str | None = None) -> Iterator[Segment]:
+        """All segments that can be believed, or those of chunks that the key ``origin`` has signed for.
 
         A damaged one, or one of a key that the role table has disowned, is left out: packs are then found by their trailers, and
-        whatever cannot be found at all is named when it is needed.
+        whatever cannot be found at all is named when it is needed. One that vanishes between listing and reading was merged by a
+        prune: what took its place is found by listing again.
         """
-        for entry in self._store.list("index/"):
-            data = self._store.get(entry.name)
-            if signer is not None and data[:8].hex() != signer:
-                continue
-            try:
-                yield decode_segment(self._open("segment", data, entry.name), entry.name)
-            except IntegrityError as error:
-                self.refused.append(error.message)
+        seen: set[str] = set()
+        vanished: set[str] = set()
+        while True:
+            missed = set()
+            for entry in self._store.list("index/"):
+                if entry.name in seen:
+                    continue
+                try:
+                    data = self._store.get(entry.name)
+                except NotFound:
+                    missed.add(entry.name)
+                    continue
+                seen.add(entry.name)
+                yield from self._segment(entry.name, data, origin)
+            if missed <= vanished:  # listed again and again and never there: that is no prune
+                self.refused += [f"{name} is listed and not there." for name in sorted(missed)]
+                return
+            vanished |= missed
 
-    def trailers(self, known: set[str], signer: str | None = None) -> Iterator[tuple[str, Entries]]:
+    def _segment(self, name: str, data: bytes, origin: str | None) -> Iterator[Segment]:
+        if origin is not None and origin not in (data[:_KEY_ID].hex(), data[_SIGNED : _SIGNED + _KEY_ID].hex()):
+            return
+        try:
+            found, signer, plain = self._open("segment", data, name)
+            packs, entries = decode_segment(plain, name)
+        except IntegrityError as error:
+            self.refused.append(error.message)
+            return
+        if origin in (None, found):
+            yield Segment(name, found, signer, packs, entries)
+
+    def trailers(self, known: Collection[str], origin: str | None = None) -> Iterator[Segment]:
         """Packs outside ``known`` with their entries, from their trailers. A damaged pack is left out: nothing in it was
         ever promised, or ``check`` names what was."""
         for entry in self._store.list("packs/"):
             name = entry.name.rpartition("/")[2]
-            if name in known:
-                continue
-            try:
-                start, length = trailer_place(self._store.get(entry.name, max(0, entry.size - FOOTER)), name)
-                data = self._store.get(entry.name, start, length)
-                if signer is None or data[:8].hex() == signer:
-                    plain = self._open("trailer", data, f"the trailer of pack {name[:16]}")
-                    yield name, np.frombuffer(plain, dtype=ENTRY)
-            except (IntegrityError, ValueError):
-                continue
+            if name not in known and (found := self.trailer(name, entry.size)) and origin in (None, found.origin):
+                yield found
 
-    def index(self, signer: str | None = None) -> tuple[Index, list[tuple[str, Entries]]]:
-        """What can be found, by all writers or by one, and those packs that no segment named but their own trailer.
+    def trailer(self, pack: str, size: int) -> Segment | None:
+        """What a pack of ``size`` bytes says itself of what lies in it; None where it is damaged, gone, or not to be believed."""
+        name = f"packs/{pack[:2]}/{pack}"
+        try:
+            start, length = trailer_place(self._store.get(name, max(0, size - FOOTER)), pack)
+            data = self._store.get(name, start, length)
+            origin, signer, plain = self._open("trailer", data, f"the trailer of pack {pack[:16]}")
+            return Segment(pack, origin, signer, [pack], np.frombuffer(plain, dtype=ENTRY))
+        except (IntegrityError, NotFound, ValueError):
+            return None
+
+    def index(self, origin: str | None = None) -> tuple[Index, list[tuple[str, Entries]]]:
+        """What can be found: by readers in all that any key has signed for, by the writer ``origin`` in its own and in nothing that
+        a prune is about to sweep; and those packs that no segment named but their own trailer.
 
         A chunk counts only where its pack is there and long enough, else a capture would build on what is lost, and a second
         copy of the chunk would never be found.
         """
-        segments = list(self.segments(signer))
+        segments = list(self.segments(origin))
         sizes = {
             entry.name.rpartition("/")[2]: entry.size for entry in self._store.list("packs/")
         }  # after the segments
+        prunes = self._prunes()  # after the packs: what a sweep took meanwhile is known to be gone
+        swept = prunes.gone if origin is None else prunes.going
         index = Index()
-        index.add((names, self._there(names, entries, sizes)) for names, entries in segments)
-        orphans = list(self.trailers(set(index.packs), signer))
-        index.add(([name], entries) for name, entries in orphans)
-        return index, orphans
+        index.add((found.packs, self._there(found, sizes, swept)) for found in segments)
+        orphans = list(self.trailers(swept.union(index.packs), origin))
+        index.add((found.packs, found.entries) for found in orphans)
+        return index, [(found.name, found.entries) for found in orphans if not found.moved]
 
-    def _there(self, names: list[str], entries: Entries, sizes: dict[str, int]) -> Entries:
+    def _there(self, found: Segment, sizes: Mapping[str, int], swept: Collection[str]) -> Entries:
         """The entries whose bytes can be there, by the sizes of all packs."""
+        names, entries = found.packs, found.entries
         ends = entries["offset"].astype(np.uint64) + entries["stored"] + FRAME
-        room = np.array([sizes.get(name, 0) for name in names], dtype=np.uint64)
-        lost = [name for name in names if name not in sizes]
+        room = np.array([0 if name in swept else sizes.get(name, 0) for name in names], dtype=np.uint64)
+        lost = [name for name in names if name not in sizes and name not in swept]
         self.refused += [f"Pack {name[:16]} is missing, and what an index segment says of it is void." for name in lost]
         return entries[ends <= room[entries["pack"]]] if len(entries) else entries
 
-    def _open(self, kind: str, data: bytes, what: str) -> bytes:
-        if len(data) < _SIGNED:
+    def _open(self, kind: str, data: bytes, what: str) -> tuple[str, str, bytes]:
+        """Ids of the origin and of the signer, and the plain entries."""
+        if len(data) < _SIGNED + _KEY_ID:
             raise broken(what, "it is cut off")
-        key: PublicKey | None = self._keys.get(data[:8].hex())
-        if key is None or not key.verifies(f"resurgam {kind}", data[_SIGNED:], data[8:_SIGNED]):
-            raise broken(what, "no capture or verifier key of this vault has signed it")
-        return self._secret.open(kind, data[_SIGNED:], what=what)
+        signer, signature, signed = data[:_KEY_ID].hex(), data[_KEY_ID:_SIGNED], data[_SIGNED:]
+        if (mover := self._movers.get(signer)) and mover.verifies(f"resurgam moved {kind}", signed, signature):
+            return signed[:_KEY_ID].hex(), signer, self._secret.open(kind, signed[_KEY_ID:], what=what)
+        key = self._keys.get(signer)
+        if key is None or not key.verifies(f"resurgam {kind}", signed, signature):
+            raise broken(what, "no capture or verifier key of this vault has signed it, and no pruner")
+        return signer, signer, self._secret.open(kind, signed, what=what)

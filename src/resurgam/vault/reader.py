@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import partial
 from operator import itemgetter
+from typing import Any, Protocol
 
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
@@ -21,7 +22,7 @@ from resurgam.drivers.base import Blob, Item, Rows, write_fully
 from resurgam.errors import IntegrityError, NotFound
 from resurgam.stores.base import Store
 from resurgam.vault.codecs import decode
-from resurgam.vault.index import Index, Place
+from resurgam.vault.index import Place
 from resurgam.vault.pack import FRAME, NO_SESSION, Kind, decrypt, parse_frame
 from resurgam.vault.sink import ChunkKeys
 from resurgam.vault.snapshots import Entry, Extent, SnapshotRoot, entries, extents_of, read_root
@@ -36,6 +37,23 @@ AHEAD = 1 << 20  # bytes of a pack that are read at a time where one chunk follo
 _CACHED = 16  # decoded chunks kept: shared chunks of small files, and pages; at most a few MB each
 
 Placed = tuple[int, Extent]  # where in the file, and what
+
+
+class Finder(Protocol):
+    """Where chunks lie, as :class:`Index` tells it."""
+
+    def find(self, chunk: bytes) -> Place | None:
+        """Where ``chunk`` lies, or None."""
+        ...
+
+    def places(self, chunk: bytes) -> list[Place]:
+        """Everywhere that it lies, as ``find`` first."""
+        ...
+
+
+Moved = Callable[
+    [str, Any], Finder | None
+]  # a pack and the index that names it: the one to use where a prune took that pack
 OpenSession = Callable[[bytes], AESGCM]  # session id to its cipher; Denied without an identity that opens it
 
 
@@ -52,9 +70,17 @@ class _Memory(threading.local):
 class ChunkReader:
     """Chunks of one shred domain. Thread-safe. ``index`` finds places; ``open_session`` gives the session keys."""
 
-    def __init__(self, vault: bytes, store: Store, index: Index, keys: ChunkKeys, open_session: OpenSession) -> None:
+    def __init__(
+        self,
+        vault: bytes,
+        store: Store,
+        index: Finder,
+        keys: ChunkKeys,
+        open_session: OpenSession,
+        moved: Moved = lambda _pack, _index: None,
+    ) -> None:
         self._vault, self._store, self._index, self._keys = vault, store, index, keys
-        self._open_session = open_session
+        self._open_session, self._moved = open_session, moved
         self._lock = threading.Lock()
         self._cache: OrderedDict[bytes, bytes] = OrderedDict()
         self._memory = _Memory()
@@ -77,16 +103,21 @@ class ChunkReader:
 
         Raises IntegrityError, Denied, Unreachable.
         """
-        place = self._index.find(chunk)
+        index = self._index
+        place = index.find(chunk)
         if place is None:
             raise _lost(chunk, "no pack is known to hold it")
         try:
             return self._fetch_at(place, chunk, kind)
         except IntegrityError:
-            for other in self._index.places(chunk)[1:]:  # another writer may have stored it too
+            for other in index.places(chunk)[1:]:  # another writer may have stored it too
                 with suppress(IntegrityError):
                     return self._fetch_at(other, chunk, kind)
-            raise
+            newer = self._moved(place.pack, index)
+            if newer is None or newer is index:
+                raise
+        self._index = newer
+        return self.fetch(chunk, kind)
 
     def _fetch_at(self, place: Place, chunk: bytes, kind: Kind) -> bytes | bytearray | memoryview:
         frame_bytes = self._read(place, chunk)

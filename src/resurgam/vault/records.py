@@ -76,6 +76,7 @@ class RecordType(StrEnum):
     APPROVAL = "approval"  # the holder of this key says yes to a plan
     PRUNE = "prune"  # a plan: these points expire, these packs go
     TOMBSTONES = "tombstones"  # the plan is under way: nobody builds on these packs any more
+    AWAITED = "awaited"  # the leases that were open then: the plan goes on when they are settled
     PRUNED = "pruned"  # how that plan ended: its packs go, or it was undone
     CHECKED = "checked"  # these packs were read, and how they were
 
@@ -83,7 +84,7 @@ class RecordType(StrEnum):
 SIGNERS: Final[Mapping[RecordType, frozenset[Role]]] = MappingProxyType(
     {
         RecordType.POINT: frozenset({Role.CAPTURE}),
-        RecordType.LEASE: frozenset({Role.CAPTURE, Role.VERIFIER}),
+        RecordType.LEASE: frozenset({Role.CAPTURE, Role.VERIFIER, Role.APPROVER}),
         RecordType.REVOCATION: frozenset({Role.CAPTURE, Role.VERIFIER, Role.APPROVER, Role.PRUNER}),
         RecordType.VERDICT: frozenset({Role.VERIFIER}),
         RecordType.BASELINE: frozenset({Role.VERIFIER}),
@@ -99,11 +100,14 @@ SIGNERS: Final[Mapping[RecordType, frozenset[Role]]] = MappingProxyType(
         RecordType.APPROVAL: frozenset({Role.APPROVER}),
         RecordType.PRUNE: frozenset({Role.PRUNER}),
         RecordType.TOMBSTONES: frozenset({Role.PRUNER}),
+        RecordType.AWAITED: frozenset({Role.PRUNER}),
         RecordType.PRUNED: frozenset({Role.PRUNER}),
         RecordType.CHECKED: frozenset({Role.VERIFIER, Role.PRUNER, Role.AUDITOR}),
     }
 )
-NAMES_ITSELF: Final = frozenset({RecordType.POINT, RecordType.LEASE, RecordType.ROLES, RecordType.RETENTION})
+NAMES_ITSELF: Final = frozenset(
+    {RecordType.POINT, RecordType.LEASE, RecordType.ROLES, RecordType.RETENTION, RecordType.PRUNE}
+)
 
 
 class Subject(msgspec.Struct, frozen=True):

@@ -6,15 +6,17 @@ keys/index              the index secret, wrapped to the readers
 keys/session-<id>       a session's key, wrapped to its domain's readers
 packs/<xx>/<digest>     chunks
 index/<digest>          where they lie
-leases/<point>          a capture has reserved this name
+leases/<id>             a session has reserved the names that it will seal
 points/<point>          the recovery point, or its revocation: whichever was put first
 records/<point>/<...>   what became known of it later (P2)
+prune/<n>/<...>         which points expired, and which packs went with them
 log/<n>                 announcements, in order
 """
 
 from __future__ import annotations
 
 import secrets
+import threading
 from collections.abc import Collection, Sequence
 from contextlib import suppress
 from functools import cached_property, partial
@@ -48,6 +50,7 @@ from resurgam.vault.naming import Sealed as Sealed
 from resurgam.vault.naming import in_order, meant, no_point
 from resurgam.vault.pack import Kind
 from resurgam.vault.places import Places
+from resurgam.vault.prunes import PruneReader, Prunes
 from resurgam.vault.reader import ChunkReader, SnapshotReader
 from resurgam.vault.records import (
     Record,
@@ -62,7 +65,7 @@ from resurgam.vault.roles import Disowned, RoleTable
 from resurgam.vault.signing import Role, SigningKey, broken
 from resurgam.vault.sink import ChunkKeys
 from resurgam.vault.wraps import first_opened
-from resurgam.vault.writer import POINT_FORMAT, PointWriter, Progress, Writer
+from resurgam.vault.writer import POINT_FORMAT, EvidenceWriter, PointWriter, Progress
 
 T = TypeVar("T")
 
@@ -105,8 +108,10 @@ class Repository:
         self.refused_records: list[str] = []  # and of what ``state`` met among the records of a point
         self.disowned: list[str] = []  # the same of keys that were removed, or retired before: that is no damage
         self._log = Log(store, self.vault)
+        self._prunes = PruneReader(store, self.vault)
         self._sessions: dict[bytes, AESGCM] = {}
         self._readers: dict[str, ChunkReader] = {}
+        self._renewing = threading.Lock()
 
     @classmethod
     def create(cls, store: Store, keys: str, name: str, clock: Clock) -> tuple[Repository, NewKeys]:
@@ -145,13 +150,17 @@ class Repository:
     @cached_property
     def places(self) -> Places:
         """Segments and trailers."""
-        return Places(self.store, self.secret, self.roles)
+        return Places(self.store, self.secret, self.roles, self.prunes)
 
     @cached_property
     def index(self) -> Index:
         """All chunks that any writer's segment names, and those of packs that no segment names."""
         index, _ = self.places.index()
         return index
+
+    def prunes(self) -> Prunes:
+        """What was pruned, and is about to be, as the vault says now."""
+        return self._prunes.read(self.roles)
 
     def look_again(self) -> None:
         """Know what was written to the vault since it was opened, when next asked."""
@@ -187,9 +196,12 @@ class Repository:
         """A session that makes one recovery point, in the capture role."""
         return PointWriter(self, system, host, clock, paranoid, progress)
 
-    def evidence_writer(self) -> Writer:
-        """A session that stores documents only, in the verifier role."""
-        return Writer(self, self.keyring.signer(Role.VERIFIER))
+    def evidence_writer(
+        self, point: str, clock: Clock, *types: RecordType, role: Role = Role.VERIFIER
+    ) -> EvidenceWriter:
+        """A session that stores documents and a record of each of ``types`` about ``point``. Raises NotFound for one that
+        expired, Denied."""
+        return EvidenceWriter(self, point, types, role, clock)
 
     def put_record(self, type: RecordType, point: str, body: object, role: Role, clock: Clock) -> str:
         """Sign and store what became known of ``point``, and announce it; returns the record's name (P2)."""
@@ -218,11 +230,15 @@ class Repository:
 
     # Reading --------------------------------------------------------------------------------------------------------
 
-    def points(self, system: str | None = None) -> list[Sealed]:
-        """All recovery points, of ``system`` or of all, oldest first. Revoked names are none; what cannot be believed is not
-        listed either, and said in ``refused_points``, so that one bad object does not hide the rest."""
-        found = []
-        for entry in self.store.list("points/"):
+    def points(self, system: str | None = None, *, expired: bool = False) -> list[Sealed]:
+        """All recovery points, of ``system`` or of all, oldest first: those that are promised, or those that ``expired``. Revoked
+        names are none; what cannot be believed is not listed either, and said in ``refused_points``, so that one bad object does
+        not hide the rest."""
+        found, entries = [], list(self.store.list("points/"))
+        over = self.prunes().expired  # after the listing: what expires meanwhile is not promised any more
+        for entry in entries:
+            if (entry.name.removeprefix("points/") in over) is not expired:
+                continue
             try:
                 sealed = self._sealed(entry)
             except Disowned as error:
@@ -237,7 +253,7 @@ class Repository:
         return in_order(found)
 
     def sealed(self, point: str) -> Sealed:
-        """The point with exactly this id. Raises NotFound."""
+        """The point with exactly this id, promised or expired. Raises NotFound."""
         for entry in self.store.list(f"points/{point}"):
             if entry.name == f"points/{point}" and (sealed := self._sealed(entry)) is not None:
                 return sealed
@@ -246,10 +262,10 @@ class Repository:
     def resolve(self, words: str, system: str | None = None) -> Sealed:
         """The point that ``words`` mean: ``latest``, the beginning of an id, or a time (the newest sealed by then).
 
-        Raises NotFound, Ambiguous, and IntegrityError for ``latest`` or a time where a point cannot be believed: it may be
-        the one that is meant, and an older one in its place would be a wrong restore that nobody notices (P12).
+        Raises NotFound, also for one that expired, Ambiguous, and IntegrityError for ``latest`` or a time where a point cannot be
+        believed: it may be the one that is meant, and an older one in its place would be a wrong restore that nobody notices (P12).
         """
-        return meant(words, self.points(system), self.refused_points)
+        return meant(words, self.points(system), self.refused_points, self.prunes().expired)
 
     def records(self, point: str) -> list[Record]:
         """What became known of ``point`` since it was sealed, oldest first. What a key said that was removed since, or retired
@@ -264,7 +280,7 @@ class Repository:
                 found.append(self._about(sealed, entry))
             except Disowned as error:
                 self._note_disowned(error)
-        return sorted(found, key=lambda record: record.made)
+        return sorted((r for r in found if r.type is not RecordType.REVOCATION), key=lambda record: record.made)
 
     def references(self, system: str) -> list[Record]:
         """Every reference that was approved for ``system``, at whichever of its points, oldest first.
@@ -283,8 +299,8 @@ class Repository:
                 continue  # a stray: what it claims to be about is no point
             if sealed.body.system == system:
                 with suppress(Disowned):
-                    found.append(self._about(sealed, entry, {RecordType.REFERENCE}))
-        return sorted(found, key=lambda record: record.made)
+                    found.append(self._about(sealed, entry, {RecordType.REFERENCE, RecordType.REVOCATION}))
+        return sorted((r for r in found if r.type is RecordType.REFERENCE), key=lambda record: record.made)
 
     def state(self, sealed: Sealed) -> PointState:
         """How a point stands: the fold over all records about it (P2).
@@ -316,7 +332,8 @@ class Repository:
         """The chunks of a shred domain."""
         if domain not in self._readers:
             keys = ChunkKeys(self.secret, domain)
-            self._readers[domain] = ChunkReader(self.vault, self.store, self.index, keys, partial(self._cipher, domain))
+            open_session = partial(self._cipher, domain)
+            self._readers[domain] = ChunkReader(self.vault, self.store, self.index, keys, open_session, self._moved)
         return self._readers[domain]
 
     def shredded(self, domain: str) -> str:
@@ -355,14 +372,23 @@ class Repository:
     def session_key(self, session: bytes, identities: Sequence[Identity]) -> SessionKey:
         """The key of a session, opened by one of ``identities``. Raises IntegrityError where it is gone or wrong, Denied."""
         try:
-            wrapped = self.store.get(session_object(session))
+            opened = partial(unwrap_session, vault=self.vault, session=session, identities=identities)
+            return first_opened(self.store, session_object(session), opened)
         except NotFound as error:
             raise IntegrityError(
                 f"The key of session {session.hex()[:16]} is missing from the vault.",
                 untouched="Nothing was restored from it.",
                 next_step="Bring it back with `resurgam vault repair --from PATH`, or restore from another point.",
             ) from error
-        return unwrap_session(wrapped, self.vault, session, identities)
+
+    def _moved(self, pack: str, known: Index) -> Index | None:
+        """The index to go on with where ``pack``, which ``known`` names, was swept since: what is promised was copied from it."""
+        if pack not in self.prunes().gone:
+            return None
+        with self._renewing:
+            if self.index is known:
+                self.__dict__.pop("index")
+            return self.index
 
     def _cipher(self, domain: str, session: bytes) -> AESGCM:
         if session not in self._sessions:
@@ -374,6 +400,8 @@ class Repository:
         record = self.record(entry, expect, about=f"point/{sealed.body.id}")
         if record.subject != sealed.record.subject:
             raise broken(entry.name, f"it is about another point under the id {sealed.body.id}")
+        if record.type is RecordType.REVOCATION and record.by is Role.CAPTURE:
+            raise broken(entry.name, "a capture may not take back what is said of its points")  # P9
         return record
 
     def _note_disowned(self, error: Disowned) -> None:

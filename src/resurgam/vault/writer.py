@@ -1,24 +1,25 @@
 """A writing session: from the lease to the seal.
 
 The order of writes is the format's first rule (``docs/format.md`` section 2): lease, session keys, packs, index
-segment, point, log. Whatever stops in between leaves objects that nothing names; the next session of the same key takes the packs
-into its index and goes on from there, and revokes the lease.
+segment, point, log. The lease comes before the first read, too: what a session builds on, no prune takes away that sees the
+lease, and what a prune had marked before is left out of the session's index (``vault.leases``). Whatever stops in between leaves
+objects that nothing names; the next session of the same key takes the packs into its index and goes on from there, and revokes
+the lease.
 """
 
 from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from resurgam import __version__
 from resurgam.clock import Clock
 from resurgam.drivers.base import Driver, Item, SkipsKnown
-from resurgam.errors import Busy, ResurgamError
+from resurgam.errors import ResurgamError
 from resurgam.model.codec import to_json
 from resurgam.model.point import Finding, Particulars, PointBody, Position, Severity, Snapshot
 from resurgam.model.system import Component, System
@@ -29,6 +30,7 @@ from resurgam.vault.host import HostState, LastPoint, UnderWay
 from resurgam.vault.index import Index, encode_segment
 from resurgam.vault.intake import Intake
 from resurgam.vault.keys import DEFAULT_DOMAIN, new_session, session_object
+from resurgam.vault.leases import Lease, require_promised, reserve_point, reserve_records, revoke_name, revoked
 from resurgam.vault.pace import Pace
 from resurgam.vault.pack import Kind
 from resurgam.vault.records import RecordType, itself, timestamp
@@ -49,9 +51,11 @@ Progress = Callable[[str, int], None]  # component, bytes taken in since the las
 class Writer:
     """Adds to a vault. ``Repository.writer`` makes one; it is of use within its ``with`` only."""
 
-    def __init__(self, repository: Repository, signer: SigningKey) -> None:
+    def __init__(self, repository: Repository, signer: SigningKey, lease: Lease) -> None:
+        """``lease`` was put before anything is read here: from now on no prune takes away what this session builds on."""
         self._repository = repository
         self._signer = signer
+        self._lease = lease
         self._keys: dict[str, DomainKeys] = {}
         self._index = _own_index(repository, signer)
         self._sink = Sink(
@@ -110,14 +114,18 @@ class PointWriter(Writer):
         progress: Progress | None,
     ) -> None:
         repository.require_newest_roles(host)  # P12: before anything is wrapped to keys that may be disowned
-        super().__init__(repository, repository.keyring.signer(Role.CAPTURE))
+        signer = repository.keyring.signer(Role.CAPTURE)
+        started = timestamp(clock.now())
+        _revoke_own(repository, host, signer, clock)
+        self.point = secrets.token_hex(8)
+        host.begin(UnderWay(self.point, started, os.getpid()))
+        super().__init__(repository, signer, reserve_point(repository, system.name, signer, clock, self.point))
         self._system, self._host, self._clock, self._paranoid = system, host, clock, paranoid
         self._progress = progress or (lambda _component, _bytes: None)
         limit = system.limits.read_mb_s
         self._pace = Pace(limit * 1e6 if limit else None)
         self._caches: list[FilesCache | RowMemory] = []
-        self._started = timestamp(clock.now())
-        self.point = secrets.token_hex(8)
+        self._started = started
         self.findings: list[Finding] = []
         self.notices: list[str] = []  # what failed after the point was sealed, and takes nothing from it
         self._miscoded_told = False
@@ -128,11 +136,6 @@ class PointWriter(Writer):
                 "set it right; times and ages are wrong until then, the order of points is kept"
             )
             self.findings.append(Finding(severity=Severity.WARNING, what=what))
-        self._revoke_own()
-        host.begin(UnderWay(self.point, self._started, os.getpid()))
-        lease = {"point": self.point, "system": system.name, "started": self._started}
-        subject = itself(f"lease/{self.point}", lease)
-        repository.put_signed(f"leases/{self.point}", RecordType.LEASE, subject, lease, self._signer, clock)
 
     def snapshot(self, component: Component, driver: Driver, at: Position) -> Snapshot:
         """Read ``component`` at its position into the vault."""
@@ -173,7 +176,7 @@ class PointWriter(Writer):
             earned=at.earned.word,
         )
 
-    def seal(self, particulars: Particulars, snapshots: tuple[Snapshot, ...]) -> Sealed:
+    def seal(self, particulars: Particulars, snapshots: tuple[Snapshot, ...], tags: tuple[str, ...] = ()) -> Sealed:
         """Make the point exist. Raises Busy when its lease was revoked meanwhile; see ``notices`` for what failed later."""
         repository = self._repository
         counts = {severity.value: 0 for severity in Severity}
@@ -201,17 +204,14 @@ class PointWriter(Writer):
             previous=self._last.point if self._last else None,
             answers=answered,
             evidence=evidence,
+            tags=tags,
         )
         try:
             # P1: the record is the last thing written.
             subject = itself(f"point/{self.point}", body)
             repository.put_signed(f"points/{self.point}", RecordType.POINT, subject, body, self._signer, self._clock)
         except AlreadyThere as error:
-            raise Busy(
-                f"The lease of point {self.point} was revoked while it was being captured.",
-                untouched="No point was made; what was stored will be reused.",
-                next_step="Run the capture again.",
-            ) from error
+            raise revoked(f"The lease of point {self.point}") from error
         self._tell_of(body)
         return repository.sealed(self.point)
 
@@ -236,17 +236,63 @@ class PointWriter(Writer):
         for cache in self._caches:
             cache.close()
 
-    def _revoke_own(self) -> None:
-        """Give up the name that an interrupted capture of this host had reserved: seal or revoke, the first wins."""
-        note = self._host.under_way()
-        if note is None:
-            return
-        repository, name = self._repository, f"points/{note.point}"
-        body = {"why": "the capture was interrupted; the next one on the same host began"}
-        subject = itself(f"point/{note.point}", body)
-        with suppress(AlreadyThere):  # it was sealed just before the process died: the point stands
-            repository.put_signed(name, RecordType.REVOCATION, subject, body, self._signer, self._clock)
-        self._host.end()
+
+class EvidenceWriter(Writer):
+    """The writing session of what becomes known of a point: documents, and the records that rest on them. What it has reserved
+    and not put when it ends, it revokes itself."""
+
+    def __init__(
+        self, repository: Repository, point: str, types: Sequence[RecordType], role: Role, clock: Clock
+    ) -> None:
+        self._clock = clock
+        self._about = repository.sealed(point).record.subject
+        signer = repository.keyring.signer(role)
+        lease = reserve_records(repository, point, types, signer, clock)
+        self._free = dict(zip(types, lease.names, strict=True))
+        try:
+            require_promised(repository, point)
+            super().__init__(repository, signer, lease)
+        except BaseException as error:
+            self._give_up(error, repository, signer)
+            raise
+
+    def put(self, type: RecordType, body: object) -> str:
+        """Sign and store the one record of ``type`` that this session has reserved, and announce it; returns its name. What it
+        rests on must have been flushed (P1). Raises Busy where the lease was revoked meanwhile."""
+        name, repository = self._free[type], self._repository
+        try:
+            repository.put_signed(name, type, self._about, body, self._signer, self._clock)
+        except AlreadyThere as error:
+            raise revoked(f"The lease of {name}") from error
+        del self._free[type]
+        repository.announce(type, name, self._signer, self._clock)
+        return name
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        super().__exit__(kind, error, trace)
+        self._give_up(error, self._repository, self._signer)
+
+    def _give_up(self, error: BaseException | None, repository: Repository, signer: SigningKey) -> None:
+        """Revoke what was reserved and not put. Where that fails too, after ``error``, the lease stays open, as ``error`` says."""
+        try:
+            for name in self._free.values():
+                revoke_name(repository, name, "its session ended without it", signer, self._clock)
+        except ResurgamError as open_still:
+            if error is None:
+                raise
+            error.add_note(f"Its lease stays open: {open_still}")
+
+
+def _revoke_own(repository: Repository, host: HostState, signer: SigningKey, clock: Clock) -> None:
+    """Give up the name that an interrupted capture of this host had reserved. Where it was sealed just before its process died, the
+    point stands."""
+    note = host.under_way()
+    if note is not None:
+        why = "the capture was interrupted; the next one on the same host began"
+        revoke_name(repository, f"points/{note.point}", why, signer, clock)
+        host.end()
 
 
 def _items(driver: Driver, component: Component, at: Position, intake: Intake) -> Iterator[Item | Finding | Known]:
