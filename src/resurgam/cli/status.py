@@ -10,11 +10,14 @@ import msgspec
 import typer
 
 from resurgam.cli import output
+from resurgam.cli.check import told_coverage
 from resurgam.cli.context import DEFAULT_MANIFEST, Context, JsonOption, KeysOption, ManifestOption, duration
 from resurgam.errors import EXIT_STALE, IntegrityError
 from resurgam.model.point import Severity
 from resurgam.restore.intent import pending, undoable
 from resurgam.restore.state import write_atomically
+from resurgam.vault.check import coverage_of
+from resurgam.vault.checked import Coverage
 
 
 class PointStatus(msgspec.Struct, frozen=True):
@@ -52,6 +55,7 @@ class Standing(msgspec.Struct, frozen=True, kw_only=True):
     max_age: float | None
     fresh: bool
     damaged: tuple[str, ...]
+    checked: Coverage
 
 
 def standing(context: Context, max_age: float | None) -> Standing:
@@ -87,6 +91,7 @@ def standing(context: Context, max_age: float | None) -> Standing:
         max_age=limit,
         fresh=limit is None or (newest is not None and newest.age <= limit),
         damaged=(*_rolled_back(context), *repository.refused_points, *repository.refused_records),
+        checked=coverage_of(repository, now.timestamp()),
     )
 
 
@@ -153,6 +158,7 @@ def _show(found: Standing) -> None:
             proven = found.newest_proven
             output.line(f"  newest proven  {proven.id}  {output.seconds(proven.age)} old  {proven.verdict}")
     output.line(f"  points         {found.points}")
+    output.line(f"  vault read     {told_coverage(found.checked)}")
     for why in found.damaged:
         output.line(f"  damaged        {why} Run `resurgam vault check`.", style="bold red")
     output.line(f"  capture        {found.capture}")
@@ -189,6 +195,9 @@ def _metrics(found: Standing) -> str:
             float(len(found.damaged)),
         )
     )
+    rows.append(("resurgam_vault_read_share", "Bytes read by a check within 30 days.", found.checked.share))
+    if found.checked.oldest is not None:
+        rows.append(("resurgam_vault_read_oldest_seconds", "When all was read last.", found.checked.oldest))
     rows.append(("resurgam_unfinished_promotions", "Promotions that broke off.", float(len(found.promotions))))
     label = found.system.replace("\\", "\\\\").replace('"', '\\"').replace("\n", " ")
     return "".join(

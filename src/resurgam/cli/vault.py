@@ -7,12 +7,11 @@ from typing import Annotated
 
 import typer
 
+from resurgam.cli import check as checking
 from resurgam.cli import output
 from resurgam.cli.context import DEFAULT_MANIFEST, Context, JsonOption, KeysOption, ManifestOption, VaultOption
-from resurgam.errors import IntegrityError
 from resurgam.stores.local import LocalStore
 from resurgam.vault import shred as shredding
-from resurgam.vault.check import check as run_check
 from resurgam.vault.repository import Repository
 
 app = typer.Typer(no_args_is_help=True, help="Make a vault, check its bytes, see its size.", rich_markup_mode=None)
@@ -53,47 +52,7 @@ def init(
     return 0
 
 
-@app.command("check")
-def check(
-    manifest: ManifestOption = DEFAULT_MANIFEST,
-    vault: VaultOption = None,
-    keys: KeysOption = None,
-    read: Annotated[bool, typer.Option("--read", help="Read every byte, not only what is where.")] = False,
-    json: JsonOption = False,
-) -> int:
-    """Check that everything that was promised is there. About bytes; `resurgam verify` is about behaviour.
-
-    With --read every pack is read, and with a reader's key every chunk is decrypted and compared with its id. Exit code 8
-    when something is damaged; it is named, with the points that it affects.
-
-    Examples:
-
-        resurgam vault check
-
-        resurgam vault check --read
-    """
-    context = Context(manifest, vault, keys)
-    with output.progress("check", None, json) as advance:
-        report = run_check(context.repository, read=read, progress=advance)
-    if json:
-        output.as_json(report)
-    else:
-        what = "read" if read else "looked up, not read"
-        output.line(f"{report.points} points, {report.chunks} chunks in {report.packs} packs {what}")
-        if read and not report.contents:
-            output.line("  packs have their digests; contents were not decrypted: there is no reader's key here")
-        for domain in report.closed:
-            output.line(
-                f"  contents of the domain {domain} were not decrypted: it was shredded, or {domain}.agekey is not here"
-            )
-        for damage in report.damage:
-            affected = f" (points {', '.join(damage.points)})" if damage.points else ""
-            output.line(f"  damaged: {damage.object}: {damage.what}{affected}", style="bold red")
-        for stray in context.store.strays():
-            output.line(f"  not ours: {stray}; nothing of a vault has such a name")
-        if report.ok:
-            output.line("  no damage found")
-    return 0 if report.ok else IntegrityError.exit_code
+app.command("check")(checking.check)
 
 
 @app.command("stats")

@@ -24,7 +24,7 @@ import msgspec
 
 from resurgam.clock import Clock, SystemClock
 from resurgam.errors import NotFound
-from resurgam.vault.checked import WITNESSES, Bad, Coverage, Depth, Memory, Notes, coverage, fold, witness
+from resurgam.vault.checked import WITNESSES, Bad, Coverage, Depth, Memory, Notes, coverage, fold, remembered, witness
 from resurgam.vault.checkorder import Wish, due
 from resurgam.vault.lookup import Damage as Damage
 from resurgam.vault.lookup import Lookup, Lost
@@ -69,6 +69,12 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
 def check(repository: Repository, *, read: bool = False, progress: BytesDone | None = None) -> Report:
     """Check the vault, with ``read`` every byte of it, and write nothing. Damage is in the report, not raised."""
     return Check(repository, EVERYTHING if read else Wish()).run(progress)
+
+
+def coverage_of(repository: Repository, now: float, max_age: float = MAX_AGE) -> Coverage:
+    """How well the vault was read, by what checks have remembered. Raises Unreachable."""
+    sizes = {e.name.rpartition("/")[2]: e.size for e in repository.store.list("packs/")}
+    return coverage(fold(list(sizes), remembered(repository)[0]), sizes, now, max_age)
 
 
 class Check:

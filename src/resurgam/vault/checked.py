@@ -51,7 +51,7 @@ class Bad(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Checked(msgspec.Struct, frozen=True, kw_only=True):
-    """The body of a record. ``began`` is when the first of its packs was read (RFC 3339), ``bytes`` how many were. Packs stand in
+    """The body of a record. ``began`` is when the first of its packs was read (RFC 3339), ``size`` the bytes that were. Packs stand in
     ``contents`` where every chunk in them opened too, else in ``digest``: the first bytes of their names, joined."""
 
     format: int
@@ -59,7 +59,7 @@ class Checked(msgspec.Struct, frozen=True, kw_only=True):
     digest: bytes
     contents: bytes
     damaged: tuple[Bad, ...] = ()
-    bytes: int = 0
+    size: int = 0
 
 
 class Memory(NamedTuple):
@@ -162,7 +162,7 @@ class Notes:
 
     def note(self, pack: str, depth: Depth, size: int, bad: Bad | None) -> None:
         """A pack was read, and is whole as deep as ``depth`` says, or damaged."""
-        self._bytes += size
+        self._size += size
         if bad is not None:
             self._damaged.append(bad)
         else:
@@ -178,7 +178,7 @@ class Notes:
             digest=b"".join(sorted(self._whole[Depth.DIGEST])),
             contents=b"".join(sorted(self._whole[Depth.CONTENTS])),
             damaged=tuple(self._damaged),
-            bytes=self._bytes,
+            size=self._size,
         )
         if body.digest or body.contents or body.damaged:
             self.told.append((datetime.fromisoformat(body.began).timestamp(), body))
@@ -199,7 +199,7 @@ class Notes:
         self._began, self._since = timestamp(self._clock.now()), self._clock.monotonic()
         self._whole: dict[Depth, list[bytes]] = {depth: [] for depth in Depth}
         self._damaged: list[Bad] = []
-        self._bytes = 0
+        self._size = 0
 
 
 def witness(repository: Repository) -> SigningKey | None:

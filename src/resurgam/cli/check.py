@@ -1,0 +1,144 @@
+"""vault check, vault repair: whether all bytes are there, and what can be done where they are not."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Annotated
+
+import typer
+
+from resurgam.cli import output
+from resurgam.cli.context import (
+    DEFAULT_MANIFEST,
+    Context,
+    JsonOption,
+    KeysOption,
+    ManifestOption,
+    VaultOption,
+    duration,
+)
+from resurgam.errors import IntegrityError, UsageError
+from resurgam.model.codec import to_plain
+from resurgam.vault.check import Check, Report
+from resurgam.vault.checked import Coverage, Depth
+from resurgam.vault.checkorder import Wish
+
+_SHOWN = 50  # lines of damage, of points that it affects
+
+
+def check(
+    manifest: ManifestOption = DEFAULT_MANIFEST,
+    vault: VaultOption = None,
+    keys: KeysOption = None,
+    read: Annotated[bool, typer.Option("--read", "--full", help="Read every pack, not only what is where.")] = False,
+    max_age: Annotated[
+        str | None, typer.Option("--max-age", help="Read the packs that nobody has read for so long, such as 30d.")
+    ] = None,
+    sample: Annotated[
+        str | None, typer.Option("--sample", help="Read packs drawn by chance, until this share of all bytes: 5%.")
+    ] = None,
+    max_duration: Annotated[
+        str | None,
+        typer.Option("--max-duration", help="Stop reading after so long, such as 30m; the next check goes on."),
+    ] = None,
+    depth: Annotated[
+        Depth | None, typer.Option(help="How packs are read; as deep as the keys here allow, unless given.")
+    ] = None,
+    json: JsonOption = False,
+) -> int:
+    """Check that everything that was promised is there. About bytes; `resurgam verify` is about behaviour.
+
+    Without an option every record is verified and every chunk looked up, and no pack is read. --read reads all packs; the others
+    read some: those that were found damaged first, then those that points need and that waited longest. With a reader's key
+    every chunk in them is decrypted and compared with its id.
+
+    What was read is remembered in the vault, signed by a verifier's, pruner's or auditor's key, so that checks with little time
+    read everything in turn. Exit code 8 when something is damaged; it is named, with the points that it affects, and
+    `resurgam vault repair` says what can be done.
+
+    Examples:
+
+        resurgam vault check
+
+        resurgam vault check --read
+
+        resurgam vault check --max-age 30d --max-duration 30m
+
+        resurgam vault check --sample 5% --json
+    """
+    context = Context(manifest, vault, keys)
+    wish = Wish(
+        everything=read,
+        max_age=duration(max_age) if max_age else None,
+        sample=_share(sample) if sample else None,
+        max_duration=duration(max_duration) if max_duration else None,
+        depth=depth,
+    )
+    checking = Check(context.repository, wish, context.clock, remember=wish.reads)
+    with output.progress("check", checking.bytes_due, json) as advance:
+        report = checking.run(advance)
+    if json:
+        plain: dict[str, object] = to_plain(report)
+        output.as_json(plain | {"ok": report.ok, "share": report.coverage.share})
+    else:
+        _show(report, wish)
+        for stray in context.store.strays():
+            output.line(f"  not ours: {stray}; nothing of a vault has such a name")
+        output.line("  no damage found" if report.ok else "  `resurgam vault repair` says what can be done")
+    return 0 if report.ok else IntegrityError.exit_code
+
+
+def told_coverage(found: Coverage) -> str:
+    """How well a vault was read, for people: one line."""
+    days = output.seconds(found.max_age)
+    if not found.bytes:
+        return "there is nothing to read yet"
+    if found.never == found.bytes:
+        return "never read whole: run `resurgam vault check --read`"
+    share = f"{100 * found.share:.0f} % of bytes read within {days}, {100 * found.opened / found.bytes:.0f} % opened"
+    if found.never:
+        return f"{share}; {output.size(found.never)} never read"
+    oldest = datetime.fromtimestamp(found.oldest or 0, UTC)
+    return f"{share}; all of it since {oldest:%Y-%m-%d %H:%M}"
+
+
+def _show(report: Report, wish: Wish) -> None:
+    output.line(f"{report.points} points, {report.chunks} chunks in {report.packs} packs")
+    if not report.located:
+        output.line("  chunks were not looked up: no key that opens the index is here")
+    if not wish.reads:
+        output.line("  looked up, no pack was read")
+    else:
+        output.line(f"  {report.packs_read} packs read, {output.size(report.bytes_read)}")
+        if report.left:
+            output.line(f"  {report.left} more were to be read; the next check goes on with them")
+        if not report.contents:
+            output.line("  packs have their digests; contents were not decrypted")
+        elif report.walked < report.points:
+            output.line(f"  of {report.walked} points the trees were walked, the newest first")
+    if report.unremembered:
+        output.line(f"  what was read is not remembered: {report.unremembered}")
+    for domain in report.closed:
+        output.line(
+            f"  contents of the domain {domain} were not decrypted: it was shredded, or {domain}.agekey is not here"
+        )
+    output.line(f"  {told_coverage(report.coverage)}")
+    for damage in report.damage[:_SHOWN]:
+        more = len(damage.points) - _SHOWN
+        named = ", ".join(damage.points[:_SHOWN]) + (f" and {more} more" if more > 0 else "")
+        affected = f" (points {named})" if damage.points else ""
+        output.line(f"  damaged: {damage.object}: {damage.what}{affected}", style="bold red")
+    if len(report.damage) > _SHOWN:
+        output.line(f"  and {len(report.damage) - _SHOWN} more; --json names them all", style="bold red")
+
+
+def _share(words: str) -> float:
+    """A share such as ``5%`` or ``0.05``. Raises UsageError."""
+    number = words.strip().removesuffix("%")
+    try:
+        share = float(number) / (100 if number != words.strip() else 1)
+    except ValueError:
+        share = -1.0
+    if not 0 < share <= 1:
+        raise UsageError(f"{words!r} is no share.", untouched="Nothing was done.", next_step="Write 5% or 0.05.")
+    return share
