@@ -27,7 +27,7 @@ from resurgam.vault.repository import Repository
 
 forks, fork = [], os.fork
 os.fork = lambda: forks.append(1) or fork()
-workers._processors = lambda: 2
+workers.processors = lambda: 2
 reader.SHARED_FROM = 1 << 20
 vault, keys, point, target = sys.argv[1:]
 repository = Repository(LocalStore(vault), Keyring(keys))

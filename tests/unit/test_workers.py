@@ -23,7 +23,7 @@ import os, signal, sys, time
 from resurgam.errors import IntegrityError, ResurgamError
 from resurgam.vault import workers
 
-workers._processors = lambda: 2
+workers.processors = lambda: 2
 place, here = sys.argv[1], os.getpid()
 ticks = []
 

@@ -27,7 +27,7 @@ from resurgam.drivers.base import Blob, Item, Rows, Source, read_fully
 from resurgam.errors import Denied, NotFound
 from resurgam.model.codec import to_msgpack
 from resurgam.model.point import Finding, Severity
-from resurgam.vault.buffers import SHARED_MAX, SPAN, WINDOW, Buffers
+from resurgam.vault.buffers import SHARED_MAX, WINDOW, Buffers
 from resurgam.vault.chunking import HEAD, ContentCutter, Dtype, Piece, structure_of
 from resurgam.vault.filescache import FilesCache, Known, View, key_of, known_of
 from resurgam.vault.index import Index
@@ -37,9 +37,11 @@ from resurgam.vault.rowmemory import RowMemory
 from resurgam.vault.sink import DomainKeys, Sink
 from resurgam.vault.snapshots import FORMAT as SNAPSHOT_FORMAT
 from resurgam.vault.snapshots import ChunkList, EntryTree, Extent, SnapshotRoot
+from resurgam.vault.spans import coders, read_span, spans_of, take_from
 from resurgam.vault.tables import Table
 
 SMALL = 256 << 10
+COPIED_FROM = 64 << 20  # databases of this size are coded by copies of this process
 SHARED_MIN, SHARED_BITS = 256 << 10, 5
 ATTEMPTS = 3
 _MAX_WAITING, _MAX_LARGE = 4096, 32  # entries that may wait for their chunks; large ones hold their sources open
@@ -272,24 +274,27 @@ class Intake:
         if pieces is None:
             yield from self._content_spans(blob.source, blob.size)
         else:
-            for span in _spans_of(pieces):
-                yield self._pool.submit(self._store_span, blob.source, span)
+            spans = list(spans_of(pieces))
+            copied = blob.size >= COPIED_FROM and spans[0][0].dtype is Dtype.PAGES and not self._pace.limited
+            work = coders(self._sink, self._keys, blob.source, spans) if copied else None
+            if work is not None:
+                yield from take_from(work, len(spans), self._sink, self._keys, self._pool, self._progress)
+            else:
+                yield from (self._pool.submit(self._store_span, blob.source, span) for span in spans)
 
-    def _store_span(self, source: Source, pieces: list[Piece]) -> list[Extent]:
+    def _store_span(self, source: Source, span: list[Piece]) -> list[Extent]:
         """In a thread: read one span of a structured blob and store its pieces; fewer when the bytes end early."""
-        first, last = pieces[0], pieces[-1]
-        extents: list[Extent] = []
-        self._pace.spend(last.offset + last.length - first.offset)
-        with memoryview(self._buffers.span()) as whole, whole[: last.offset + last.length - first.offset] as view:
-            done = read_fully(source, first.offset, view)
-            if first.dtype is Dtype.PAGES:
-                pages = view[: done // first.length * first.length]  # all are as long as the first, but for the last
-                extents = [(i, 0, first.length) for i in self._sink.put_pages(self._keys, pages, first.length)]
-            for piece in pieces[len(extents) :]:
-                start = piece.offset - first.offset
-                if start + piece.length > done:
-                    break
-                extents.append(self._store(view[start : start + piece.length], piece.dtype))
+        start, length = span[0].offset, span[0].length
+        self._pace.spend(span[-1].offset + span[-1].length - start)
+        with memoryview(self._buffers.span()) as whole, read_span(source, span, whole) as view:
+            if span[0].dtype is Dtype.PAGES:
+                extents = self._sink.put_pages(
+                    self._keys, view, length
+                )  # all are as long as the first, but for the last
+            else:
+                there = (piece for piece in span if piece.offset - start + piece.length <= len(view))
+                extents = [self._store(view[p.offset - start :][: p.length], p.dtype) for p in there]
+            done = len(view)
         self._progress(done)
         return extents
 
@@ -436,15 +441,3 @@ def _end_of(source: Source, size: int) -> int:
 def _digest_of(extents: list[Extent], key: bytes) -> bytes:
     """Equal bytes are cut alike, so the ids and lengths of the chunks stand for the bytes."""
     return blake3(b"".join(chunk + length.to_bytes(4, "little") for chunk, _, length in extents), key=key).digest(16)
-
-
-def _spans_of(pieces: Iterable[Piece]) -> Iterator[list[Piece]]:
-    """Neighbouring pieces, up to SPAN bytes together."""
-    span: list[Piece] = []
-    for piece in pieces:
-        if span and piece.offset + piece.length - span[0].offset > SPAN:
-            yield span
-            span = []
-        span.append(piece)
-    if span:
-        yield span

@@ -16,6 +16,11 @@ class Pace:
         self._lock = threading.Lock()
         self._free_at = time.monotonic()
 
+    @property
+    def limited(self) -> bool:
+        """Whether there is a limit."""
+        return self._rate is not None
+
     def spend(self, size: int) -> None:
         """Wait until ``size`` more bytes may be read."""
         if self._rate is None:

@@ -15,6 +15,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import groupby
+from typing import NamedTuple
 
 from blake3 import blake3
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -37,6 +38,7 @@ from resurgam.vault.pack import (
     associated,
     new_buffer,
 )
+from resurgam.vault.snapshots import Extent
 
 META_SIZE = 8 << 20  # pages lie in packs of their own, so that reading metadata touches no data
 assert META_SIZE != PACK_SIZE, "the pools of pack memory are told apart by it, and one that is too small waits for ever"
@@ -70,6 +72,14 @@ class DomainKeys(ChunkKeys):
         self.row_key = secret.row_digest_key(domain)
         self.cut_seed = secret.cut_seed(domain)
         self.session = session
+
+
+class CodedPiece(NamedTuple):
+    """A piece of a blob: its chunk's id, its raw length, and what is to be stored of it; None where that is there already."""
+
+    chunk: bytes
+    length: int
+    coded: Encoded | None
 
 
 class Sink:
@@ -108,18 +118,31 @@ class Sink:
             self._store(keys, kind, chunk, memoryview(data), dtype)
         return chunk
 
-    def put_pages(self, keys: DomainKeys, span: memoryview, length: int) -> list[bytes]:
+    def put_pages(self, keys: DomainKeys, span: memoryview, length: int) -> list[Extent]:
         """As ``put`` of each piece of ``length`` bytes of which ``span`` of database pages consists, in far fewer calls."""
+        pieces = self.coded_pages(keys, span, length)
+        for piece in pieces:
+            if piece.coded is not None:
+                self._add(keys, Kind.DATA, piece.chunk, piece.length, piece.coded)
+        return [(piece.chunk, 0, piece.length) for piece in pieces]
+
+    def coded_pages(self, keys: DomainKeys, span: memoryview, length: int) -> list[CodedPiece]:
+        """The pieces of such a span (its last may be shorter), and what is to be stored of those that are new: they count as known
+        from now on."""
         pieces = [span[at : at + length] for at in range(0, len(span), length)]
         chunks = [keys.id_of(Kind.DATA, piece) for piece in pieces]
-        new = list(map(self._index.claim, chunks))
-        for are_new, run in groupby(range(len(pieces)), new.__getitem__):
-            if are_new:
-                numbers = list(run)
-                coded = encode_pages(span[numbers[0] * length : (numbers[-1] + 1) * length], length)
-                for number, encoded in zip(numbers, coded, strict=True):
-                    self._add(keys, Kind.DATA, chunks[number], length, encoded)
-        return chunks
+        alike = [(self._index.claim(chunk), len(piece)) for chunk, piece in zip(chunks, pieces, strict=True)]
+        coded: list[Encoded | None] = []
+        for (are_new, size), run in groupby(alike):
+            start, count = len(coded) * length, sum(1 for _ in run)
+            coded += encode_pages(span[start : start + count * size], size) if are_new else [None] * count
+        return [CodedPiece(c, len(p), e) for c, p, e in zip(chunks, pieces, coded, strict=True)]
+
+    def put_coded(self, keys: DomainKeys, piece: CodedPiece) -> Extent:
+        """Store what another process has coded, unless the vault has it meanwhile."""
+        if piece.coded is not None and self._index.claim(piece.chunk):
+            self._add(keys, Kind.DATA, piece.chunk, piece.length, piece.coded)
+        return piece.chunk, 0, piece.length
 
     def flush(self) -> None:
         """Ship every open pack and wait until all are durable. Raises what the store raised."""

@@ -19,6 +19,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import suppress
+from functools import partial
 from typing import NoReturn, TypeVar
 
 from resurgam import errors
@@ -41,22 +42,23 @@ def work_on(
     With ``processes`` it may be done in copies of this process: what it changes in memory is lost then. Raises the first error
     that was raised, after all have stopped.
     """
-    count = min(PROCESSES, len(parts), _processors())
-    children = _forked(parts, work, count) if processes and count > 1 and _alone() else {}
+    count = min(PROCESSES, len(parts), processors())
+    children = _forked(parts, work, count) if processes and count > 1 and alone() else {}
     if children:
         try:
             _attend(children, meanwhile)
         finally:
-            _end(children)
+            end(children)
     else:
         _in_threads(parts, work, meanwhile)
 
 
-def _processors() -> int:
+def processors() -> int:
+    """How many processors this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _alone() -> bool:
+def alone() -> bool:
     """Whether this process has no other thread, be it Python's or a library's."""
     with suppress(OSError):  # no such folder: another system, or not mounted
         return len(os.listdir(_TASKS)) == 1
@@ -79,26 +81,39 @@ def _in_threads(parts: Sequence[T], work: Callable[[T], None], meanwhile: Callab
 def _forked(parts: Sequence[T], work: Callable[[T], None], count: int) -> dict[int, int]:
     """Children at work, by the pipe in which each will tell how it ended; none where this host allows no more processes."""
     parent, children = os.getpid(), dict[int, int]()
+
+    def share(number: int) -> None:
+        for part in parts[number::count]:
+            if os.getppid() != parent:
+                os._exit(1)
+            work(part)
+
     try:
         for number in range(count):
-            ours, theirs = os.pipe()
-            try:
-                child = os.fork()
-                if not child:
-                    _be_child(parts[number::count], work, parent, theirs)
-                children[ours] = child
-            except OSError:
-                os.close(ours)
-                raise
-            finally:
-                os.close(theirs)
+            pipe, child = fork(partial(share, number))
+            children[pipe] = child
     except OSError:
-        _end(children)
+        end(children)
         return {}
     return children
 
 
-def _end(children: dict[int, int]) -> None:
+def fork(work: Callable[[], None]) -> tuple[int, int]:
+    """A child that does ``work``, and the pipe in which it will tell how that ended. Raises OSError."""
+    ours, theirs = os.pipe()
+    try:
+        child = os.fork()
+        if not child:
+            _be_child(work, theirs)
+    except OSError:
+        os.close(ours)
+        raise
+    finally:
+        os.close(theirs)
+    return ours, child
+
+
+def end(children: dict[int, int]) -> None:
     """End those that are still at work, and leave nothing of any."""
     for pipe, child in children.items():
         os.close(pipe)
@@ -118,11 +133,11 @@ def _attend(children: dict[int, int], meanwhile: Callable[[], None]) -> None:
                     said[key.fd] += piece
                     continue
                 waiting.unregister(key.fd)
-                _require_well(said[key.fd])
+                require_well(said[key.fd])
             meanwhile()
 
 
-def _require_well(said: bytes) -> None:
+def require_well(said: bytes) -> None:
     """Raise what a child has said, unless that is that it ended well."""
     if said == b"{}":
         return
@@ -139,14 +154,11 @@ def _require_well(said: bytes) -> None:
     raise kind(told["message"], untouched=told["untouched"], next_step=told["next_step"])
 
 
-def _be_child(parts: Sequence[T], work: Callable[[T], None], parent: int, pipe: int) -> NoReturn:
+def _be_child(work: Callable[[], None], pipe: int) -> NoReturn:
     """Do the work and tell how it ended; returns to nobody, so that nothing of the parent's is done twice."""
     said: dict[str, str] = {}
     try:
-        for part in parts:
-            if os.getppid() != parent:
-                os._exit(1)
-            work(part)
+        work()
     except ResurgamError as error:
         said = {"kind": type(error).__name__, "message": error.message}
         said |= {"untouched": error.untouched, "next_step": error.next_step}

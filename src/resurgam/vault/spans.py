@@ -1,0 +1,123 @@
+"""Spans of a database's pages, coded by copies of this process, each stored by this one.
+
+What a child hands over of a span, little-endian::
+
+    offset  bytes  what
+    0       8      u32 bytes that the source had, u32 number of pieces
+    8       44 n   for each: chunk id (32), u32 raw length, u32 stored length, u8 codec, u8 flags, u16 zero
+    then           what is to be stored of the pieces, in their order
+
+A flag of 1: there is something to be stored; of 2: it is known to come back exactly.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import NamedTuple
+
+from resurgam.drivers.base import Source, read_fully
+from resurgam.vault.buffers import SPAN
+from resurgam.vault.chunking import PAGE_STEP, Piece
+from resurgam.vault.codecs import Codec, Encoded
+from resurgam.vault.makers import Makers, makers
+from resurgam.vault.sink import CodedPiece, DomainKeys, Sink
+from resurgam.vault.snapshots import Extent
+
+ROOM = SPAN + (64 << 10)  # a span whose pieces are all stored as they are, and more than their heads
+_HEAD = struct.Struct("<II")
+_PIECE = struct.Struct("<32sIIBBH")
+_NEW, _EXACT = 1, 2
+assert SPAN // PAGE_STEP * _PIECE.size + _HEAD.size < ROOM - SPAN
+
+
+class Coded(NamedTuple):
+    """How many bytes of a span were there, and its pieces as far as they were."""
+
+    done: int
+    pieces: Iterator[CodedPiece]
+
+
+def spans_of(pieces: Iterable[Piece]) -> Iterator[list[Piece]]:
+    """Neighbouring pieces, up to SPAN bytes together."""
+    span: list[Piece] = []
+    for piece in pieces:
+        if span and piece.offset + piece.length - span[0].offset > SPAN:
+            yield span
+            span = []
+        span.append(piece)
+    if span:
+        yield span
+
+
+def read_span(source: Source, span: list[Piece], room: memoryview) -> memoryview:
+    """The bytes of neighbouring pieces in ``room``; fewer where the source ends early."""
+    first, last = span[0], span[-1]
+    view = room[: last.offset + last.length - first.offset]
+    return view[: read_fully(source, first.offset, view)]
+
+
+def coders(sink: Sink, keys: DomainKeys, source: Source, spans: list[list[Piece]]) -> Makers[list[Piece]] | None:
+    """Copies of this process that code ``spans`` of pages; None where there can be none."""
+    room = bytearray(SPAN)  # each child's own, once it writes there
+    return makers(spans, lambda span, out: code(sink, keys, source, span, memoryview(room), out), ROOM)
+
+
+def take_from(
+    work: Makers[list[Piece]],
+    spans: int,
+    sink: Sink,
+    keys: DomainKeys,
+    pool: ThreadPoolExecutor,
+    progress: Callable[[int], None],
+) -> list[Future[list[Extent]]]:
+    """The extents of each span to be, which one thread of ``pool`` stores as they come."""
+    futures: list[Future[list[Extent]]] = [Future() for _ in range(spans)]
+
+    def store(number: int, result: memoryview) -> None:
+        done, pieces = coded(result)
+        futures[number].set_result([sink.put_coded(keys, piece) for piece in pieces])
+        progress(done)
+
+    def take() -> None:
+        try:
+            work.take(store)
+        except BaseException as error:  # noqa: BLE001 - raised by whoever asks for a span
+            for future in futures:
+                if not future.done():
+                    future.set_exception(error)
+
+    pool.submit(take)
+    return futures
+
+
+def code(sink: Sink, keys: DomainKeys, source: Source, span: list[Piece], room: memoryview, out: memoryview) -> int:
+    """In a child: read a span of pages into ``room``, and fill ``out`` as above; returns its length."""
+    data = read_span(source, span, room)
+    pieces = sink.coded_pages(keys, data, span[0].length)
+    _HEAD.pack_into(out, 0, len(data), len(pieces))
+    at = _HEAD.size + len(pieces) * _PIECE.size
+    for number, (chunk, length, coded) in enumerate(pieces):
+        codec, stored, exact = coded or (Codec.RAW, b"", False)
+        flags = _NEW * (coded is not None) | _EXACT * exact
+        _PIECE.pack_into(out, _HEAD.size + number * _PIECE.size, chunk, length, len(stored), codec, flags, 0)
+        out[at : at + len(stored)] = stored
+        at += len(stored)
+    return at
+
+
+def coded(result: memoryview) -> Coded:
+    """What a child made; the pieces are good as long as that memory is."""
+    done, count = _HEAD.unpack_from(result)
+    return Coded(done, _pieces(result, count))
+
+
+def _pieces(result: memoryview, count: int) -> Iterator[CodedPiece]:
+    at = _HEAD.size + count * _PIECE.size
+    for number in range(count):
+        chunk, length, size, codec, flags, _ = _PIECE.unpack_from(result, _HEAD.size + number * _PIECE.size)
+        stored = result[at : at + size]
+        at += size
+        new = Encoded(Codec(codec), stored, exact=bool(flags & _EXACT)) if flags & _NEW else None
+        yield CodedPiece(chunk, length, new)

@@ -1,0 +1,104 @@
+"""A large database is coded by copies of the process: what is stored is the same, or the capture says why there is none."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import pytest
+
+from resurgam.drivers.base import Blob
+from resurgam.errors import ResurgamError
+from resurgam.stores.local import LocalStore
+from resurgam.vault import workers
+from resurgam.vault.check import check
+from resurgam.vault.keyring import Keyring
+from resurgam.vault.pack import Kind
+from resurgam.vault.repository import Repository
+
+# A process of its own: the test runner has threads, and whoever has some is not copied.
+CAPTURE = """
+import json, os, signal, sys
+from resurgam.stores.local import LocalStore
+from resurgam.vault import intake, spans, workers
+from tests.support import World
+
+forks, fork, mode = [], os.fork, sys.argv[2]
+os.fork = lambda: forks.append(1) or fork()
+workers.processors = lambda: 1 if mode == "threads" else 2
+intake.COPIED_FROM = 1 << 20
+code = spans.code
+
+def struck(sink, keys, source, span, room, out):
+    if span[0].offset > 8 << 20 and mode == "killed":
+        os.kill(os.getpid(), signal.SIGKILL)
+    return code(sink, keys, source, span, room, out)
+
+spans.code = struck
+world = World(sys.argv[1], store=LocalStore.create(f"{sys.argv[1]}/vault"))
+with open(sys.argv[3], "rb") as file:
+    world.live.files = {b"large": file.read()}
+try:
+    body = world.capture().body
+    print(json.dumps({"forks": len(forks), "point": body.id, "stored": body.snapshots[0].stored}))
+except Exception as error:
+    print(json.dumps({"forks": len(forks), "error": type(error).__name__, "points": len(world.repository().points())}))
+"""
+
+pytestmark = pytest.mark.skipif(
+    not os.path.isdir(workers._TASKS), reason="copies are made where /proc tells of threads"
+)
+
+
+def captured(folder: Path, mode: str, source: Path) -> dict[str, Any]:
+    """What the process above printed."""
+    folder.mkdir()
+    alone = os.environ | {"OPENBLAS_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, "-c", CAPTURE, str(folder), mode, str(source)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120, env=alone)
+    assert not done.stderr
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+def data_chunks(repository: Repository) -> int:
+    """How many chunks of files lie in packs, second copies of one counted too."""
+    return sum(int((segment.entries["kind"] == Kind.DATA).sum()) for segment in repository.places.segments())
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    """A database of 22 MB by its magic: text beside noise, pages that occur often, and a last one that is short."""
+    rng = Random(9)
+    page = b"SQLite format 3\0" + (4096).to_bytes(2, "big")
+    body = b"".join(rng.randbytes(1500) + b"words of a row " * 170 for _ in range(4000))
+    path = tmp_path / "source"
+    path.write_bytes(page + body + bytes(6 << 20) + body[: 1 << 20] + b"end")
+    return path
+
+
+def test_what_is_stored_is_the_same(tmp_path: Path, source: Path) -> None:
+    """P1: chunks that two children met both are stored once, and the point restores to the byte."""
+    copies, threads = (captured(tmp_path / mode, mode, source) for mode in ("copies", "threads"))
+    assert (copies["forks"], threads["forks"]) == (2, 0)
+    repository, other = (
+        Repository(LocalStore(f"{tmp_path}/{mode}/vault"), Keyring(f"{tmp_path}/{mode}/keys"))
+        for mode in ("copies", "threads")
+    )
+    assert data_chunks(repository) == data_chunks(other)
+    assert abs(copies["stored"] - threads["stored"]) < 4096, "ids differ from vault to vault, and so do pages of them"
+    (blob,) = repository.snapshot(repository.sealed(copies["point"]).body, "files").items()
+    assert isinstance(blob, Blob)
+    assert blob.read() == source.read_bytes()
+    assert check(repository, read=True).ok
+
+
+def test_a_child_that_is_killed_makes_no_point(tmp_path: Path, source: Path) -> None:
+    """P1, P12: half a database is none."""
+    said = captured(tmp_path / "killed", "killed", source)
+    assert said == {"forks": 2, "error": ResurgamError.__name__, "points": 0}
