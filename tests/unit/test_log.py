@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections import Counter
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 
@@ -14,8 +13,8 @@ from resurgam.clock import Clock
 from resurgam.errors import NotFound
 from resurgam.stores.base import Buffer
 from resurgam.testing.faults import CrashStore, ManualClock, MemoryStore, Wrapped
-from resurgam.vault.log import Announcement, Log, announcement, numbers, object_name
-from resurgam.vault.records import RecordType, read_record
+from resurgam.vault.log import Announcement, Log, entries, object_name, read_entry
+from resurgam.vault.records import RecordType
 from resurgam.vault.roles import role_table
 from resurgam.vault.signing import Role, SigningKey
 
@@ -36,8 +35,8 @@ def announce(log: Log, name: str = "points/a") -> int:
 
 
 def entry(store: MemoryStore, number: int) -> Announcement:
-    name = object_name(number)
-    return announcement(read_record(store.get(name), TABLE, VAULT, {RecordType.LOG}, about=name))
+    (found,) = store.list(object_name(number))
+    return read_entry(store.get(found.name), found, TABLE, VAULT)[1]
 
 
 def long_log(length: int) -> MemoryStore:
@@ -92,7 +91,7 @@ def test_many_at_once_take_a_number_each() -> None:
 
     with ThreadPoolExecutor(8) as pool:
         taken = [number for each in pool.map(one, range(8)) for number in each]
-    assert sorted(taken) == list(range(1, 161)) == list(numbers(store))
+    assert sorted(taken) == list(range(1, 161)) == [number for number, _ in entries(store)]
     for number in range(2, 161):
         assert entry(store, number).previous == blake3(store.get(object_name(number - 1))).hexdigest()
 
@@ -118,8 +117,10 @@ def test_who_loses_the_race_names_the_winner() -> None:
 def test_strays_are_named_and_never_numbers() -> None:
     """Whatever somebody puts there moves no entry out of its place."""
     store = long_log(2)
-    for stray in ("log/notes.txt", "log/3", "log/0000000000", "log/00000000003"):
+    strays = {"log/notes.txt", "log/3", "log/0000000000", "log/00000000003"}
+    for stray in strays:
         store.put(stray, b"x")
-    assert Counter(numbers(store)) == Counter([1, 2, "log/notes.txt", "log/3", "log/0000000000", "log/00000000003"])
+    assert [number for number, _ in entries(store) if number] == [1, 2]
+    assert {entry.name for number, entry in entries(store) if not number} == strays
     store.put("log/9999999999", b"x")  # else whoever comes next would need an eleventh digit
     assert announce(Log(store, VAULT)) == 3

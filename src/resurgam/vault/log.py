@@ -17,8 +17,9 @@ from blake3 import blake3
 
 from resurgam.clock import Clock
 from resurgam.errors import NotFound
-from resurgam.stores.base import AlreadyThere, Store, put_once
-from resurgam.vault.records import Record, RecordType, itself, make_record
+from resurgam.stores.base import AlreadyThere, Entry, Store, put_once
+from resurgam.vault.records import Record, RecordType, itself, make_record, read_record
+from resurgam.vault.roles import RoleTable
 from resurgam.vault.signing import SigningKey
 
 PREFIX = "log/"
@@ -90,15 +91,16 @@ def object_name(number: int) -> str:
     return f"{PREFIX}{number:0{DIGITS}d}"
 
 
-def announcement(record: Record) -> Announcement:
-    """What an entry announces. Raises IntegrityError."""
-    return record.read(Announcement)
+def read_entry(data: bytes, entry: Entry, roles: RoleTable, vault: bytes) -> tuple[Record, Announcement]:
+    """The record in ``data``, the bytes of ``entry``, and what it announces. Raises IntegrityError, Disowned."""
+    record = read_record(
+        data, roles, vault, {RecordType.LOG}, about=entry.name, what=entry.name, received=entry.received
+    )
+    return record, record.read(Announcement)
 
 
-def numbers(store: Store) -> Iterator[int | str]:
-    """The numbers of all entries, ascending; the name of what lies among them and is none."""
+def entries(store: Store) -> Iterator[tuple[int, Entry]]:
+    """All entries with their numbers, ascending; 0 for what lies among them and is none."""
     for entry in store.list(PREFIX):
         number = entry.name.removeprefix(PREFIX)
-        yield (
-            int(number) if number.isdecimal() and object_name(int(number)) == entry.name and int(number) else entry.name
-        )
+        yield int(number) if number.isdecimal() and object_name(int(number)) == entry.name else 0, entry

@@ -1,0 +1,72 @@
+"""What this host remembers of a vault's log: how long it was, and the edge of its Merkle tree.
+
+So a later look costs the new entries only (P11), and a store that shows a shorter or another log than before is found out, also
+one that shows different logs to different people: this host goes on from what it saw itself. The note can be deleted (P3); what
+happened until then is no longer noticed by it.
+
+It lies beside the notes on the vault's systems (``vault.host``), since the log belongs to none of them.
+"""
+
+from __future__ import annotations
+
+import os
+
+import msgspec
+
+from resurgam.errors import IntegrityError
+from resurgam.model.codec import from_json, to_json
+from resurgam.vault.host import state_home, told
+from resurgam.vault.merkle import Frontier
+
+NAME = "log-seen.json"
+
+
+class Seen(msgspec.Struct, frozen=True, kw_only=True):
+    """A log of ``size`` entries as it was seen: the edge of its tree, and the hex BLAKE3 of the bytes of its last entry."""
+
+    size: int = 0
+    peaks: tuple[bytes, ...] = ()
+    digest: str = ""
+
+    def edge(self) -> Frontier:
+        """The edge, to go on from. Raises ValueError where it cannot be one."""
+        return Frontier(self.size, self.peaks)
+
+    @property
+    def root(self) -> bytes:
+        """The root of its Merkle tree."""
+        return self.edge().root()
+
+
+class LogMemory:
+    """The note on the log of the vault with this id (hex)."""
+
+    def __init__(self, vault: str, home: str | None = None) -> None:
+        self.folder = os.path.join(home or state_home(), vault)
+        self.path = os.path.join(self.folder, NAME)
+
+    def seen(self) -> Seen | None:
+        """What is remembered. A note that is torn is as good as none. Raises Denied."""
+        with told(self.folder):
+            data = self._read()
+        try:
+            seen = from_json(data, Seen, what="the note on the log")
+            seen.edge()
+        except (IntegrityError, ValueError):
+            return None
+        return seen
+
+    def remember(self, seen: Seen) -> None:
+        """Remember this and nothing else. Raises Denied, StoreFull."""
+        with told(self.folder):
+            os.makedirs(self.folder, mode=0o700, exist_ok=True)
+            with open(f"{self.path}.new", "wb") as file:
+                file.write(to_json(seen))
+            os.replace(f"{self.path}.new", self.path)
+
+    def _read(self) -> bytes:
+        try:
+            with open(self.path, "rb") as file:
+                return file.read()
+        except FileNotFoundError:
+            return b""
