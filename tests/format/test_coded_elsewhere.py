@@ -23,9 +23,9 @@ from resurgam.vault.repository import Repository
 
 # A process of its own: the test runner has threads, and whoever has some is not copied.
 CAPTURE = """
-import json, os, signal, sys
+import json, os, signal, sys, time
 from resurgam.stores.local import LocalStore
-from resurgam.vault import intake, spans, workers
+from resurgam.vault import intake, sink, spans, workers
 from tests.support import World
 
 forks, fork, mode = [], os.fork, sys.argv[2]
@@ -34,20 +34,36 @@ workers.processors = lambda: 1 if mode == "threads" else 2
 intake.COPIED_FROM = 1 << 20
 code = spans.code
 
-def struck(sink, keys, source, span, room, out):
+def struck(place, keys, source, span, room, out):
     if span[0].offset > 8 << 20 and mode == "killed":
         os.kill(os.getpid(), signal.SIGKILL)
-    return code(sink, keys, source, span, room, out)
+    return code(place, keys, source, span, room, out)
 
 spans.code = struck
+taken, read_again = [], intake.Intake._extents_of
+put_coded = sink.Sink.put_coded
+
+def counted(self, keys, piece):
+    taken.append(piece.chunk)
+    time.sleep(0.001)
+    return put_coded(self, keys, piece)
+
+def interrupted(self, waiting):
+    if waiting.spans and mode == "interrupted":
+        raise KeyboardInterrupt
+    return read_again(self, waiting)
+
+sink.Sink.put_coded = counted
+intake.Intake._extents_of = interrupted
 world = World(sys.argv[1], store=LocalStore.create(f"{sys.argv[1]}/vault"))
 with open(sys.argv[3], "rb") as file:
     world.live.files = {b"large": file.read()}
 try:
     body = world.capture().body
     print(json.dumps({"forks": len(forks), "point": body.id, "stored": body.snapshots[0].stored}))
-except Exception as error:
-    print(json.dumps({"forks": len(forks), "error": type(error).__name__, "points": len(world.repository().points())}))
+except BaseException as error:
+    found = {"forks": len(forks), "error": type(error).__name__, "points": len(world.repository().points())}
+    print(json.dumps(found | {"taken": len(taken) // 64}))
 """
 
 pytestmark = pytest.mark.skipif(
@@ -101,4 +117,12 @@ def test_what_is_stored_is_the_same(tmp_path: Path, source: Path) -> None:
 def test_a_child_that_is_killed_makes_no_point(tmp_path: Path, source: Path) -> None:
     """P1, P12: half a database is none."""
     said = captured(tmp_path / "killed", "killed", source)
-    assert said == {"forks": 2, "error": ResurgamError.__name__, "points": 0}
+    assert (said["forks"], said["error"], said["points"]) == (2, ResurgamError.__name__, 0)
+
+
+def test_who_is_interrupted_does_not_wait_for_the_rest(tmp_path: Path, source: Path) -> None:
+    """An error in the thread that captures ends the children at their next result."""
+    said = captured(tmp_path / "interrupted", "interrupted", source)
+    assert said["error"] == "KeyboardInterrupt"
+    assert said["points"] == 0
+    assert said["taken"] < 4, "of six parts of 4 MB"

@@ -109,6 +109,7 @@ class Sink:
         self._shipping: list[Future[None]] = []
         self.finished: list[tuple[str, Entries]] = []
         self.stored = 0  # bytes of new chunks with their frames
+        self.stopping = False  # the session has failed: nothing more is wanted
         self.miscoded = 0  # chunks that a codec failed to give back and that were stored raw: this machine miscomputes
 
     def put(self, keys: DomainKeys, kind: Kind, data: memoryview | bytes, dtype: Dtype = Dtype.BYTES) -> bytes:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from typing import NamedTuple
 
 from resurgam.drivers.base import Source, read_fully
@@ -76,6 +76,8 @@ def take_from(
     futures: list[Future[list[Extent]]] = [Future() for _ in range(spans)]
 
     def store(number: int, result: memoryview) -> None:
+        if sink.stopping:
+            raise CancelledError  # as those threads that had not begun
         done, pieces = coded(result)
         futures[number].set_result([sink.put_coded(keys, piece) for piece in pieces])
         progress(done)

@@ -90,6 +90,7 @@ class Writer:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._sink.stopping = error is not None
         self._pool.shutdown(wait=True, cancel_futures=True)
         self._sink.close()
 
