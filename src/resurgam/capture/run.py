@@ -15,7 +15,7 @@ from resurgam.capture.cut import release, take
 from resurgam.capture.invariants import hold_invariants
 from resurgam.clock import Clock
 from resurgam.drivers.base import Drivers
-from resurgam.model.point import Cut, Finding, Observation, Particulars, Severity, Witness
+from resurgam.model.point import Cut, Finding, Observation, Particulars, Severity, Witness, require_tags
 from resurgam.model.system import Consistency, System
 from resurgam.vault.host import HostState
 from resurgam.vault.repository import Repository, Sealed
@@ -35,11 +35,14 @@ def capture(
     paranoid: bool = False,
     progress: Progress | None = None,
     tell: Callable[[str], None] = lambda _: None,
+    tags: tuple[str, ...] = (),
 ) -> Sealed:
-    """Take one recovery point of ``system``. Raises Busy, LimitExceeded, StoreFull, and what a driver raised.
+    """Take one recovery point of ``system``. Raises Busy, LimitExceeded, StoreFull, and what a driver raised;
+    UsageError for what is no tag.
 
     What fails when the point exists already is no error (P1); ``tell`` hears of it.
     """
+    require_tags(tags)
     private.clear()
     with host.one_capture(), repository.writer(system, host, clock, paranoid=paranoid, progress=progress) as writer:
         before = witness(system)
@@ -51,7 +54,7 @@ def capture(
             findings = writer.findings + _consistency(system, cut) + barriers.findings(system, cut)
             findings += hold_invariants(system, cut, drivers)
         particulars = Particulars(system=system, facts=facts, findings=tuple(findings), witness=seen, cut=cut)
-        sealed = writer.seal(particulars, snapshots)
+        sealed = writer.seal(particulars, snapshots, tags)
         for notice in writer.notices:
             tell(notice)
         return sealed

@@ -109,6 +109,9 @@ def capture(
     manifest: ManifestOption = DEFAULT_MANIFEST,
     keys: KeysOption = None,
     paranoid: Annotated[bool, typer.Option("--paranoid", help="Read every byte, also of unchanged files.")] = False,
+    tag: Annotated[
+        list[str] | None, typer.Option("--tag", help="A word for the point, in the clear; may be given again.")
+    ] = None,
     json: JsonOption = False,
 ) -> int:
     """Take a recovery point of the whole system.
@@ -121,6 +124,8 @@ def capture(
         resurgam capture
 
         resurgam capture --paranoid --json
+
+        resurgam capture --tag release-7
     """
     context = Context(manifest, keys=keys)
     system, unanswered = context.system, dict[str, str]()
@@ -135,6 +140,7 @@ def capture(
             paranoid=paranoid,
             progress=(lambda _component, size: advance(size)) if advance else None,
             tell=output.warning,
+            tags=tuple(tag or ()),
         )
     body = sealed.body
     for probe, why in unanswered.items():  # of a point that exists: where none does, the error says what matters

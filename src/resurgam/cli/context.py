@@ -16,7 +16,7 @@ from resurgam.clock import Clock, SystemClock
 from resurgam.errors import NotFound, UsageError
 from resurgam.model.system import System
 from resurgam.stores.local import LocalStore
-from resurgam.vault.host import HostState
+from resurgam.vault.host import VAULT_NOTES, HostState
 from resurgam.vault.keyring import Keyring
 from resurgam.vault.repository import Repository, Sealed
 
@@ -76,6 +76,11 @@ class Context:
     def host(self) -> HostState:
         """This host's notes on the system."""
         return HostState(self.repository.vault.hex(), self.system.name)
+
+    @cached_property
+    def vault_host(self) -> HostState:
+        """This host's notes on the vault as such: needs no manifest."""
+        return HostState(self.repository.vault.hex(), VAULT_NOTES)
 
     @cached_property
     def store(self) -> LocalStore:

@@ -51,6 +51,9 @@ _VERBS = {
     "demo": ("demo", "demo"),
     "vault": ("vault", "app"),
     "reference": ("restore", "reference_app"),
+    "retention": ("retention", "app"),
+    "hold": ("holds", "app"),
+    "quarantine": ("holds", "quarantine"),
 }
 
 # What typer raises for wrong words. Found through its public names: newer releases bring their own copy of click.

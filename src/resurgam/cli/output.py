@@ -106,6 +106,11 @@ def progress(what: str, total: int | None, json: bool) -> Iterator[Callable[[int
         yield lambda size: bar.update(task, advance=size)
 
 
+def on_one_line(words: str) -> str:
+    """Words that somebody gave, as a terminal may print them ever after."""
+    return " ".join("".join(c if c.isprintable() else " " for c in words).split())
+
+
 def size(number: float) -> str:
     """Bytes for people, in powers of 1000."""
     for unit in ("B", "kB", "MB", "GB", "TB"):

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Annotated
+
+import typer
 
 from resurgam.cli import output
 from resurgam.cli.context import (
@@ -18,12 +21,16 @@ from resurgam.cli.context import (
 from resurgam.model.codec import to_plain
 from resurgam.model.point import Finding, PointBody, Severity
 from resurgam.vault.repository import Sealed
+from resurgam.vault.retention_words import at
 
 
 def points(
     manifest: ManifestOption = DEFAULT_MANIFEST,
     vault: VaultOption = None,
     keys: KeysOption = None,
+    tag: Annotated[
+        list[str] | None, typer.Option("--tag", help="Only points with this tag; given again, with each of them.")
+    ] = None,
     json: JsonOption = False,
 ) -> int:
     """List the recovery points, oldest first.
@@ -32,15 +39,18 @@ def points(
 
         resurgam points
 
+        resurgam points --tag release-7
+
         resurgam points --vault /mnt/vault --keys recovery.agekey --json
     """
     context = Context(manifest, vault, keys)
     only = context.system_name
-    found = context.repository.points(only)
+    found = [sealed for sealed in context.repository.points(only) if set(tag or ()) <= {*sealed.body.tags}]
     if json:
         output.as_json([summary(context, sealed) for sealed in found])
         return 0
-    columns = ["point", "sealed (UTC)", "size", "new", "verdict", "findings"]
+    tagged = any(sealed.body.tags for sealed in found)
+    columns = ["point", "sealed (UTC)", "size", "new", "verdict", "findings", *(["tags"] if tagged else [])]
     rows = []
     for sealed in found:
         body, state = sealed.body, context.repository.state(sealed)
@@ -52,13 +62,14 @@ def points(
                 output.size(sum(s.stored for s in body.snapshots)),
                 state.word,
                 _counts(body.findings),
+                *([" ".join(body.tags)] if tagged else []),
                 *([body.system] if only is None else []),
             ]
         )
     if rows:
         output.table(columns if only else [*columns, "system"], rows, ["size", "new"])
     else:
-        output.line("no recovery point yet: run `resurgam capture`")
+        output.line("no point has these tags" if tag else "no recovery point yet: run `resurgam capture`")
     for why in context.repository.refused_points:
         output.warning(f"not listed: {why} Run `resurgam vault check`.")
     for why in context.repository.refused_records:
@@ -97,7 +108,12 @@ def show(
     output.line(f"point {body.id} of {body.system}", style="bold")
     output.line(f"  sealed {body.sealed}, begun {body.started}, with Resurgam {body.resurgam}")
     cut(body)
+    if body.tags:
+        output.line(f"  tags: {' '.join(body.tags)}")
     output.line(f"  verdict: {state.word}")
+    for hold in state.holds:
+        until = f" until {at(hold.until)}" if hold.until is not None else ""
+        output.line(f"  hold {hold.id} by {hold.owner}: {hold.reason}{until}")
     if body.host_can_read:
         output.line("  the host that captured it could also read the vault")
     output.table(

@@ -7,14 +7,27 @@ own words (the manifest, witness answers, keys named by findings) is not here bu
 
 from __future__ import annotations
 
+import re
 from enum import StrEnum
 from typing import Any
 
 import msgspec
 
+from resurgam.errors import UsageError
 from resurgam.model.system import Consistency, Json, System
 
 TAG = r"[a-z0-9][a-z0-9._-]{0,62}"  # a tag: so that it can stand in a command, in a manifest and in a table
+
+
+def require_tags(tags: tuple[str, ...]) -> None:
+    """Raises UsageError for words that are no tags, or stand twice."""
+    wrong = [tag for tag in tags if not re.fullmatch(TAG, tag)]
+    if wrong or len({*tags}) != len(tags):
+        raise UsageError(
+            f"{wrong[0][:80]!r} is not a tag." if wrong else "A tag is given twice.",
+            untouched="Nothing was captured.",
+            next_step="Give each once: at most 63 characters a-z, 0-9, '.', '-' and '_', beginning with a letter or digit.",
+        )
 
 
 class Severity(StrEnum):

@@ -48,6 +48,13 @@ class Hold(msgspec.Struct, frozen=True, kw_only=True):
         return self.until is None or now < self.until
 
 
+class Lifted(msgspec.Struct, frozen=True):
+    """A hold, and the record that lifted it."""
+
+    hold: Hold
+    by: Hold
+
+
 class PointState(msgspec.Struct, frozen=True, kw_only=True):
     """How a point stands. Times are those of the records, None where there is none."""
 
@@ -62,6 +69,7 @@ class PointState(msgspec.Struct, frozen=True, kw_only=True):
     promoted: str | None = None
     unverified: str | None = None  # since when it is known that it went live without a passing verdict; never forgotten
     holds: tuple[Hold, ...] = ()  # that nobody lifted, by id
+    lifted: tuple[Lifted, ...] = ()  # the others
     damaged: str | None = None  # why its history cannot be believed; then nothing else of it is known
 
     @property
@@ -112,14 +120,19 @@ def fold(records: Iterable[tuple[int | None, Record]]) -> PointState:
     state = PointState()
     for record in _ordered(known):
         state = _after(state, record)
-    return _with(state, holds=_holds(record for _, record in known))
+    holds, lifted = _holds(record for _, record in known)
+    return _with(state, holds=holds, lifted=lifted)
 
 
-def _holds(records: Iterable[Record]) -> tuple[Hold, ...]:
-    """The holds that nobody lifted. Their order says nothing: an id is lifted or it is not."""
-    said = [record.read(Hold) for record in records if record.type is RecordType.HOLD]
-    lifted = {hold.id for hold in said if hold.lifted}
-    return tuple(sorted((hold for hold in said if hold.id not in lifted), key=lambda hold: (hold.id, to_json(hold))))
+def _holds(records: Iterable[Record]) -> tuple[tuple[Hold, ...], tuple[Lifted, ...]]:
+    """The holds that nobody lifted, and the others. Their order says nothing: an id is lifted or it is not."""
+    said = sorted(
+        (r.read(Hold) for r in records if r.type is RecordType.HOLD), key=lambda hold: (hold.id, to_json(hold))
+    )
+    lifts = {hold.id: hold for hold in said if hold.lifted}
+    holds = [hold for hold in said if not hold.lifted]
+    lifted = tuple(Lifted(hold, lifts[hold.id]) for hold in holds if hold.id in lifts)
+    return tuple(hold for hold in holds if hold.id not in lifts), lifted
 
 
 def _ordered(records: list[tuple[int | None, Record]]) -> list[Record]:

@@ -18,6 +18,8 @@ import msgspec
 from resurgam.errors import Busy, Denied, IntegrityError, StoreFull
 from resurgam.model.codec import from_json, to_json
 
+VAULT_NOTES = "_vault"  # where a system's name stands, for notes on a vault as such; no system can be called so
+
 
 class UnderWay(msgspec.Struct, frozen=True):
     """A capture that has begun: ``point`` is the name that its lease reserves."""

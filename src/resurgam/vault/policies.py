@@ -24,16 +24,19 @@ from resurgam.errors import Busy, IntegrityError
 from resurgam.model.codec import versioned
 from resurgam.model.system import Retention
 from resurgam.stores.base import AlreadyThere, Entry, Store
+from resurgam.vault.approvals import approvers, plan_digest, require_approvals, required
 from resurgam.vault.history import PointState
 from resurgam.vault.host import HostState
 from resurgam.vault.naming import Sealed
 from resurgam.vault.records import Record, RecordType, itself, read_record
 from resurgam.vault.repository import Repository
 from resurgam.vault.retention import PointFacts, PolicyInForce, Standing
+from resurgam.vault.retention_words import Change, changes, weakens
 from resurgam.vault.signing import Role
 
 FORMAT = 1  # a rule that keeps more MUST raise it: a release that does not know the rule would let points expire
 PREFIX = "retention/"
+ACT = "retention"  # what approvers are asked for where a policy weakens, or a hold is lifted
 _EVERYTHING = Retention(never=True)
 _TELLING = ("leases/", "log/", "points/", "prune/", PREFIX)  # what is put in any act that changes what stays
 
@@ -88,7 +91,21 @@ def policies(repository: Repository) -> tuple[Signed, ...]:
             serial=serial, received=found[-1].received if found else 0.0, refused=f"{_name(serial)} is missing"
         )
         found.append(known.get(serial, missing))
-    return tuple(reversed(found))
+    row = tuple(reversed(found))
+    return tuple(_approved(repository, before, one) for before, one in pairwise([_BEFORE_ANY, *row]))
+
+
+def weaker(before: Signed, body: PolicyBody) -> dict[str, tuple[Change, ...]]:
+    """What ``body`` changes where it weakens what was ``before``, by system."""
+    systems = body.systems.keys() | (before.body.systems.keys() if before.body else ())
+    after = Signed(serial=body.serial, received=0.0, body=body)
+    pairs = {system: (before.of(system)[0], after.of(system)[0]) for system in sorted(systems)}
+    return {system: changes(*pair) for system, pair in pairs.items() if weakens(*pair)}
+
+
+def said_before(signed: Sequence[Signed]) -> Signed:
+    """The newest policy, believed or not; of a vault that has none, one that lets nothing expire."""
+    return signed[-1] if signed else _BEFORE_ANY
 
 
 def in_force(signed: Sequence[Signed]) -> tuple[PolicyInForce, ...]:
@@ -106,16 +123,33 @@ def _row(system: str, signed: Sequence[Signed]) -> list[PolicyInForce]:
     return row
 
 
+def _approved(repository: Repository, before: Signed, signed: Signed) -> Signed:
+    """As it is, or refused where it weakens and fewer approvers have said yes than the vault asks for: one stolen key is not
+    enough for whoever reads, either."""
+    needed = required(repository, ACT)
+    if signed.body is None or not needed or not weaker(before, signed.body):
+        return signed
+    given = len(approvers(repository, plan_digest(repository, ACT, signed.body)))
+    if given >= needed:
+        return signed
+    refused = f"{_name(signed.serial)} weakens what was before, and has the approval of {given} of {needed} approvers"
+    return msgspec.structs.replace(signed, body=None, refused=refused)
+
+
 def facts(repository: Repository, system: str | None = None) -> tuple[PointFacts, ...]:
     """What a decision needs to know of every sealed point, of ``system`` or of all. What stands where a point should and is
     not believed is in ``repository.refused_points``: nothing is decided about it."""
     points = repository.points(system)
     references = {_reference(repository, name) for name in {sealed.body.system for sealed in points}}
-    return tuple(_facts(sealed, repository.state(sealed), references) for sealed in points)
+    return tuple(_facts(repository, sealed, repository.state(sealed), references) for sealed in points)
 
 
-def _facts(sealed: Sealed, state: PointState, references: set[str]) -> PointFacts:
-    body = sealed.body
+def _facts(repository: Repository, sealed: Sealed, state: PointState, references: set[str]) -> PointFacts:
+    body, needed = sealed.body, required(repository, ACT)
+    lifted = state.lifted if needed else ()
+    unapproved = [
+        one.hold for one in lifted if len(approvers(repository, plan_digest(repository, ACT, one.by))) < needed
+    ]
     return PointFacts(
         point=body.id,
         system=body.system,
@@ -124,7 +158,7 @@ def _facts(sealed: Sealed, state: PointState, references: set[str]) -> PointFact
         reference=f"point/{body.id}" in references,
         promoted=state.promoted or "",
         tags=body.tags,
-        holds=state.holds,
+        holds=(*state.holds, *unapproved),
         damaged=state.damaged or "",
     )
 
@@ -171,8 +205,11 @@ def next_policy(signed: Sequence[Signed], system: str, retention: Retention, why
 
 
 def put_policy(repository: Repository, body: PolicyBody, clock: Clock) -> Signed:
-    """Sign ``body`` as the approver, and set it: it is in force from then on. Raises Denied; Busy where another came first."""
+    """Sign ``body`` as the approver, and set it: it is in force from then on. Raises Denied, also where it weakens and too few have
+    approved; Busy where another came first."""
     signer, name = repository.keyring.signer(Role.APPROVER), _name(body.serial)
+    if weaker(said_before(policies(repository)), body):
+        require_approvals(repository, ACT, plan_digest(repository, ACT, body))
     try:
         repository.put_signed(name, RecordType.RETENTION, itself(name, body), body, signer, clock)
     except AlreadyThere as error:

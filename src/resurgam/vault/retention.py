@@ -19,7 +19,7 @@ later; and a policy or point that cannot be believed keeps more, not less. A sys
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from enum import IntEnum
 from itertools import groupby
@@ -28,8 +28,7 @@ import msgspec
 
 from resurgam.model.system import Retention
 from resurgam.vault.history import Hold
-
-_LAST_SECOND = 253_402_300_799.0  # of the year 9999: what a calendar can tell
+from resurgam.vault.retention_words import at, counted, day, span
 
 
 class Standing(IntEnum):
@@ -127,8 +126,9 @@ def _of_system(policies: Sequence[PolicyInForce], line: Sequence[PointFacts], no
     for policy in newest:
         for point, reason in _by_policy(policy, line, now):
             reasons[point.point].append(reason)
+    kept = {point for point, found in reasons.items() if found}
     for policy in (policy for policy in policies if policy.until is not None):
-        for point, reason in _still(policy, line, now):
+        for point, reason in _still(policy, line, kept, now):
             reasons[point.point].append(reason)
     for point in line:
         yield Decision(point=point.point, system=point.system, reasons=tuple(reasons[point.point]))
@@ -171,15 +171,19 @@ def _held(hold: Hold) -> Reason:
 # What a policy keeps -------------------------------------------------------------------------------------------------
 
 
-def _still(policy: PolicyInForce, line: Sequence[PointFacts], now: float) -> Iterator[tuple[PointFacts, Reason]]:
-    """What a policy keeps that was replaced, and whose cooling period is not over: one reason for each point."""
+def _still(
+    policy: PolicyInForce, line: Sequence[PointFacts], kept: Collection[str], now: float
+) -> Iterator[tuple[PointFacts, Reason]]:
+    """What a policy keeps that was replaced, and whose cooling period is not over: one reason for each point. ``kept`` are those
+    that stay without it."""
     assert policy.until is not None
-    kept: dict[str, tuple[PointFacts, list[str]]] = {}
+    found: dict[str, tuple[PointFacts, list[str]]] = {}
     for point, reason in _by_policy(policy, line, now):
-        kept.setdefault(point.point, (point, []))[1].append(reason.words)
-    who = f"policy {policy.serial}" if not policy.lacking else "the state before"
-    for point, words in kept.values():
-        said = f"policy being weakened: still kept by {who} until {at(policy.until)} ({'; '.join(words)})"
+        found.setdefault(point.point, (point, []))[1].append(reason.words)
+    who = f"policy {policy.serial}" if not policy.lacking else "what was before"
+    for point, words in found.values():
+        how = "also kept" if point.point in kept else "policy being weakened: still kept"
+        said = f"{how} by {who} until {at(policy.until)} ({'; '.join(words)})"
         yield point, Reason(words=said, ends=f"on {at(policy.until)}", not_before=policy.until)
 
 
@@ -213,18 +217,19 @@ def _by_count(
     """The rules that count, over ``among``, newest first. Where that is not ``settled``, since points that are there
     may yet come to stand as high, nothing can be said of when a rank is lost."""
     kind = ("", "once proven ", "proven ")[standing]
+    among_whom = "" if settled else standing.among
     for count, words in ((retention.last, "last {} of {}"), (retention.at_least, "newest {} of at least {}")):
         for rank, point in enumerate(among[:count], 1):
-            ends = f"when {_some(count - rank + 1, f'newer {kind}point')} {'is' if rank == count else 'are'} there"
-            yield point, Reason(words=words.format(rank, count) + standing.among, ends=ends, not_before=now)
+            ends = f"when {counted(count - rank + 1, f'newer {kind}point')} {'is' if rank == count else 'are'} there"
+            yield point, Reason(words=words.format(rank, count) + among_whom, ends=ends, not_before=now)
     for period in PERIODS:
         count = period.of(retention)
         for rank, point in enumerate(_firsts(among, period)[:count], 1):
             left = count - rank + 1
-            ends = f"when {_some(left, f'newer {period.noun}')} {'has' if left == 1 else 'have'} a {kind}point"
+            ends = f"when {counted(left, f'newer {period.noun}')} {'has' if left == 1 else 'have'} a {kind}point"
             begins = max(period.number(among[0].received) + 1, period.number(now)) + left - 1
             not_before = max(now, period.start(begins)) if settled else now
-            words = f"{period.rule} {rank} of {count}{standing.among}"
+            words = f"{period.rule} {rank} of {count}{among_whom}"
             yield point, Reason(words=words, ends=ends, not_before=not_before)
 
 
@@ -248,10 +253,6 @@ class Period(msgspec.Struct, frozen=True):
         return counts[self.rule]
 
 
-def _day(moment: float) -> datetime:
-    return datetime.fromtimestamp(min(max(moment, 0.0), _LAST_SECOND), UTC)
-
-
 def _month(number: int) -> float:
     return datetime(min(number // 12, 9999), number % 12 + 1, 1, tzinfo=UTC).timestamp()
 
@@ -261,30 +262,9 @@ PERIODS = (
     Period("daily", "day", lambda t: int(t // 86400), lambda n: n * 86400.0),
     # 1970 began on a Thursday, weeks begin on Mondays (ISO 8601)
     Period("weekly", "week", lambda t: int((t // 86400 + 3) // 7), lambda n: (n * 7 - 3) * 86400.0),
-    Period("monthly", "month", lambda t: _day(t).year * 12 + _day(t).month - 1, _month),
-    Period("yearly", "year", lambda t: _day(t).year, lambda n: _month(n * 12)),
+    Period("monthly", "month", lambda t: day(t).year * 12 + day(t).month - 1, _month),
+    Period("yearly", "year", lambda t: day(t).year, lambda n: _month(n * 12)),
 )
-
-
-# Words ---------------------------------------------------------------------------------------------------------------
-
-
-def at(moment: float) -> str:
-    """A time of the store for people, in UTC, never before the moment itself."""
-    told = _day(-(-moment // 60) * 60)
-    return f"{told:%Y-%m-%d}" if (told.hour, told.minute) == (0, 0) else f"{told:%Y-%m-%d %H:%M}"
-
-
-def span(seconds: float) -> str:
-    """A duration for people, in the largest unit that tells it whole."""
-    for unit, size in (("d", 86400), ("h", 3600), ("min", 60)):
-        if seconds % size == 0:
-            return f"{seconds / size:.0f} {unit}"
-    return f"{seconds:g} s"
-
-
-def _some(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def _age(point: PointFacts) -> tuple[float, str]:
