@@ -85,10 +85,15 @@ def documents_of(sealed: Sealed, records: Iterable[Record] = ()) -> Iterator[tup
     if sealed.body.answers:
         yield sealed.body.evidence, bytes.fromhex(sealed.body.answers)
     for record in records:
-        named = record.read(_Documented)
-        for chunk in (named.document, named.observed, named.baseline, named.reference, named.exchanges):
-            if chunk:
-                yield named.evidence, bytes.fromhex(chunk)
+        yield from documents_in(record)
+
+
+def documents_in(record: Record) -> Iterator[tuple[str, bytes]]:
+    """Domain and id of every document that ``record`` names."""
+    named = record.read(_Documented)
+    for chunk in (named.document, named.observed, named.baseline, named.reference, named.exchanges):
+        if chunk:
+            yield named.evidence, bytes.fromhex(chunk)
 
 
 def needs_of(repository: Repository, points: Iterable[tuple[Sealed, Iterable[Record]]]) -> Needs:

@@ -231,5 +231,5 @@ class PruneReader:
 def _within(end: PruneEnd, plan: PrunePlan, stage: Stage) -> PruneEnd:
     """P10: nothing is gone that the plan does not name, whatever its end says."""
     gone = tuple(name for name in end.gone if name in plan.packs) if stage is Stage.SWEPT else ()
-    segments = end.segments if stage is Stage.SWEPT else ()
+    segments = tuple(name for name in end.segments if name.startswith("index/")) if stage is Stage.SWEPT else ()
     return msgspec.structs.replace(end, gone=gone, segments=segments)

@@ -35,6 +35,7 @@ from resurgam.vault.age import Identity
 from resurgam.vault.history import Life, PointState, fold
 from resurgam.vault.host import HostState
 from resurgam.vault.index import Index
+from resurgam.vault.indexcache import IndexCache
 from resurgam.vault.keyring import Keyring, NewKeys
 from resurgam.vault.keys import (
     DEFAULT_DOMAIN,
@@ -86,9 +87,11 @@ class VaultIdentity(msgspec.Struct, frozen=True, kw_only=True):
 class Repository:
     """An open vault. What an operation needs and the keyring lacks raises Denied, naming the missing file."""
 
-    def __init__(self, store: Store, keyring: Keyring) -> None:
-        """Open the vault in ``store``. Raises NotFound, NewerFormat, Denied, IntegrityError."""
+    def __init__(self, store: Store, keyring: Keyring, notes: str | None = None) -> None:
+        """Open the vault in ``store``; in the folder ``notes`` this host remembers its index (P3). Raises NotFound, NewerFormat,
+        Denied, IntegrityError."""
         self.store = store
+        self._notes, self._doubt = notes, False
         self.keyring = keyring
         self.identity = _identity(store)
         trust = keyring.trust
@@ -150,7 +153,8 @@ class Repository:
     @cached_property
     def places(self) -> Places:
         """Segments and trailers."""
-        return Places(self.store, self.secret, self.roles, self.prunes)
+        cache = IndexCache(self._notes, self.vault, self.secret.host_key()) if self._notes is not None else None
+        return Places(self.store, self.secret, self.roles, self.prunes, cache, doubt=self._doubt)
 
     @cached_property
     def index(self) -> Index:
@@ -167,6 +171,11 @@ class Repository:
         self.__dict__.pop("places", None)
         self.__dict__.pop("index", None)
         self._readers.clear()
+
+    def doubt(self) -> None:
+        """Believe nothing from now on that this host remembers: who checks a vault reads what lies there."""
+        self._doubt = True
+        self.look_again()
 
     def require_newest_roles(self, host: HostState) -> None:
         """Raises IntegrityError where ``host`` has seen a newer role table than the vault serves now: whoever took it away
@@ -277,7 +286,7 @@ class Repository:
         found = []
         for entry in self.store.list(f"records/{point}/"):
             try:
-                found.append(self._about(sealed, entry))
+                found.append(self.about(sealed, entry))
             except Disowned as error:
                 self._note_disowned(error)
         return sorted((r for r in found if r.type is not RecordType.REVOCATION), key=lambda record: record.made)
@@ -299,7 +308,7 @@ class Repository:
                 continue  # a stray: what it claims to be about is no point
             if sealed.body.system == system:
                 with suppress(Disowned):
-                    found.append(self._about(sealed, entry, {RecordType.REFERENCE, RecordType.REVOCATION}))
+                    found.append(self.about(sealed, entry, {RecordType.REFERENCE, RecordType.REVOCATION}))
         return sorted((r for r in found if r.type is RecordType.REFERENCE), key=lambda record: record.made)
 
     def state(self, sealed: Sealed) -> PointState:
@@ -395,7 +404,7 @@ class Repository:
             self._sessions[session] = self.session_key(session, self.require_open(domain)).cipher
         return self._sessions[session]
 
-    def _about(self, sealed: Sealed, entry: Entry, expect: Collection[RecordType] | None = None) -> Record:
+    def about(self, sealed: Sealed, entry: Entry, expect: Collection[RecordType] | None = None) -> Record:
         """The record at ``entry``, when it is about exactly this point."""
         record = self.record(entry, expect, about=f"point/{sealed.body.id}")
         if record.subject != sealed.record.subject:
