@@ -88,6 +88,11 @@ class Base:
     def __len__(self) -> int:
         return len(self._entries)
 
+    def names(self) -> list[str]:
+        """The packs in hex."""
+        joined = self.packs.hex()
+        return [joined[at : at + 2 * ID] for at in range(0, len(joined), 2 * ID)]
+
     def table(self, room: NDArray[np.uint64]) -> Table:
         """Its entries where they fit into the ``room`` that each pack has."""
         return Table(self.packs, self._prefixes, self._entries, room)

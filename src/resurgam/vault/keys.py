@@ -80,6 +80,10 @@ class IndexSecret(Secret):
         """The AES key of the chunk list ``chunk``, which pruners must read (``pack.Kind.LIST``)."""
         return self._derive("chunk list", chunk)
 
+    def host_key(self) -> bytes:
+        """The BLAKE3 key by which a host authenticates to itself what it remembers of the index."""
+        return self._derive("host", b"")
+
     def seal(self, kind: str, plain: bytes) -> bytes:
         """``plain`` encrypted as a ``kind`` of object of this vault; the layout is in the module's docstring."""
         salt = os.urandom(KEY)

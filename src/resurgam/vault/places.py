@@ -16,21 +16,28 @@ signed for those chunks first: a writer goes on to reuse its own chunks and no o
 
 A pack whose segment is missing (a capture was killed, an index was lost) is found by its trailer. Packs that a prune has swept
 are passed over in silence, and a writer also passes over those that one is about to sweep (``vault.prunes``).
+
+What was read of segments once need not be read again: a host may remember it (``vault.indexcache``). Whether they still stand,
+and whether their packs do, is asked of the vault each time.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+import re
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from itertools import compress
 from typing import NamedTuple
 
 import numpy as np
 from blake3 import blake3
+from numpy.typing import NDArray
 
 from resurgam.errors import IntegrityError, NotFound
 from resurgam.stores.base import Store, put_once
-from resurgam.vault.index import Entries, Index, decode_segment
+from resurgam.vault.index import Entries, Index, decode_segment, ends_of
+from resurgam.vault.indexcache import Addition, Base, IndexCache, Source
 from resurgam.vault.keys import IndexSecret
-from resurgam.vault.pack import ENTRY, FOOTER, FRAME, trailer_place
+from resurgam.vault.pack import ENTRY, FOOTER, trailer_place
 from resurgam.vault.prunes import Prunes
 from resurgam.vault.roles import RoleTable
 from resurgam.vault.signing import Role, SigningKey, broken
@@ -38,6 +45,9 @@ from resurgam.vault.signing import Role, SigningKey, broken
 _KEY_ID = 8
 _SIGNED = _KEY_ID + 64
 _WRITERS = (Role.CAPTURE, Role.VERIFIER)  # verifiers store evidence
+_NAME = re.compile(r"index/[0-9a-f]{32}")
+_FEW = 1 << 16  # entries that are sooner read again than remembered
+_FEW_SEGMENTS = 128
 
 
 class Segment(NamedTuple):
@@ -57,15 +67,26 @@ class Segment(NamedTuple):
 
 
 class Places:
-    """The segments and trailers of one vault. ``roles`` says whose signatures count, ``prunes`` what a prune has taken or will."""
+    """The segments and trailers of one vault. ``roles`` says whose signatures count, ``prunes`` what a prune has taken or will,
+    ``cache`` is where this host remembers segments; with ``doubt`` it is not believed, but made anew."""
 
     def __init__(
-        self, store: Store, secret: IndexSecret, roles: RoleTable, prunes: Callable[[], Prunes] = Prunes
+        self,
+        store: Store,
+        secret: IndexSecret,
+        roles: RoleTable,
+        prunes: Callable[[], Prunes] = Prunes,
+        cache: IndexCache | None = None,
+        *,
+        doubt: bool = False,
     ) -> None:
-        self._store, self._secret, self._prunes = store, secret, prunes
+        self._store, self._secret, self._prunes, self._cache = store, secret, prunes, cache
+        self._base = cache.open() if cache is not None and not doubt else None
         self.refused: list[str] = []  # segments that could not be believed, and why
         self._keys = {key.key_id: key for role in _WRITERS for key in roles.keys(role)}
         self._movers = {key.key_id: key for key in roles.keys(Role.PRUNER)}
+        self._writers = {key.raw: key.key_id for key in self._keys.values()}
+        self._pruners = {key.raw for key in self._movers.values()}
 
     def seal(self, kind: str, plain: bytes, signer: SigningKey, origin: str = "") -> bytes:
         """Sealed and signed entries; ``kind`` is ``segment`` or ``trailer``. A pruner names the key id of their ``origin``."""
@@ -80,14 +101,14 @@ class Places:
         put_once(self._store, name, data)
         return name
 
-    def segments(self, origin: str | None = None) -> Iterator[Segment]:
-        """All segments that can be believed, or those of chunks that the key ``origin`` has signed for.
+    def segments(self, origin: str | None = None, besides: Collection[str] = ()) -> Iterator[Segment]:
+        """All segments ``besides`` those names that can be believed, or those of chunks that the key ``origin`` has signed for.
 
         A damaged one, or one of a key that the role table has disowned, is left out: packs are then found by their trailers, and
         whatever cannot be found at all is named when it is needed. One that vanishes between listing and reading was merged by a
         prune: what took its place is found by listing again.
         """
-        seen: set[str] = set()
+        seen = set(besides)
         vanished: set[str] = set()
         while True:
             missed = set()
@@ -118,14 +139,6 @@ class Places:
         if origin in (None, found):
             yield Segment(name, found, signer, packs, entries)
 
-    def trailers(self, known: Collection[str], origin: str | None = None) -> Iterator[Segment]:
-        """Packs outside ``known`` with their entries, from their trailers. A damaged pack is left out: nothing in it was
-        ever promised, or ``check`` names what was."""
-        for entry in self._store.list("packs/"):
-            name = entry.name.rpartition("/")[2]
-            if name not in known and (found := self.trailer(name, entry.size)) and origin in (None, found.origin):
-                yield found
-
     def trailer(self, pack: str, size: int) -> Segment | None:
         """What a pack of ``size`` bytes says itself of what lies in it; None where it is damaged, gone, or not to be believed."""
         name = f"packs/{pack[:2]}/{pack}"
@@ -144,26 +157,78 @@ class Places:
         A chunk counts only where its pack is there and long enough, else a capture would build on what is lost, and a second
         copy of the chunk would never be found.
         """
-        segments = list(self.segments(origin))
-        sizes = {
-            entry.name.rpartition("/")[2]: entry.size for entry in self._store.list("packs/")
-        }  # after the segments
+        base, stand, segments = self._gathered()
+        # After the segments, so that their packs are there.
+        sizes = {entry.name.rpartition("/")[2]: entry.size for entry in self._store.list("packs/")}
         prunes = self._prunes()  # after the packs: what a sweep took meanwhile is known to be gone
         swept = prunes.gone if origin is None else prunes.going
-        index = Index()
+        index, named = Index(), {name for found in segments for name in found.packs}
+        if base is not None:
+            packs, standing = base.names(), base.of_packs(stand)
+            ours = standing & base.of_packs([origin in (None, source.origin) for source in base.sources])
+            named.update(compress(packs, standing))
+            room = np.zeros(len(packs), np.uint64)
+            room[ours] = self._room(list(compress(packs, ours)), sizes, swept)
+            index = Index(base.table(room))
+        segments = [found for found in segments if origin in (None, found.origin)]
         index.add((found.packs, self._there(found, sizes, swept)) for found in segments)
-        orphans = list(self.trailers(swept.union(index.packs), origin))
+        unnamed = ((name, size) for name, size in sizes.items() if name not in named and name not in swept)
+        orphans = [found for pack in unnamed if (found := self.trailer(*pack)) and origin in (None, found.origin)]
         index.add((found.packs, found.entries) for found in orphans)
         return index, [(found.name, found.entries) for found in orphans if not found.moved]
 
+    def _gathered(self) -> tuple[Base | None, list[bool], list[Segment]]:
+        """What this host remembers of segments, which of those still stand, and all others, read anew."""
+        if self._cache is None:
+            return None, [], list(self.segments())
+        base, listed = self._base, {entry.name: entry.size for entry in self._store.list("index/")}
+        stand = [self._stands(source, listed) for source in base.sources] if base else []
+        known = [source.name for source in compress(base.sources, stand)] if base else []
+        covered = {f"index/{name}" for name in known}
+        if self._worth_it(base, stand, [size for name, size in listed.items() if name not in covered]):
+            others: list[Segment] = []
+            try:
+                self._base = base = self._cache.rebuilt(base, stand, self._additions(covered, others))
+            except OSError:
+                pass  # no room, or no folder: what was to be remembered is read each time (P3)
+            else:
+                return base, [True] * len(base.sources), others
+        return base, stand, list(self.segments(besides=covered))
+
+    def _stands(self, source: Source, listed: Collection[str]) -> bool:
+        """Whether a segment is still there, and still believed: a key that was removed takes with it what it signed."""
+        by_itself = self._writers.get(source.signer) == source.origin
+        return f"index/{source.name}" in listed and (by_itself or source.signer in self._pruners)
+
+    @staticmethod
+    def _worth_it(base: Base | None, stand: Sequence[bool], others: Sequence[int]) -> bool:
+        """Whether so much is not remembered, or fell, that a new file is worth its writing; ``others`` are bytes."""
+        known = len(base) if base else 0
+        fell = known - sum(source.entries for source in compress(base.sources, stand)) if base else 0
+        new = sum(others) // ENTRY.itemsize
+        return new > max(_FEW, known // 8) or len(others) > _FEW_SEGMENTS or fell > max(_FEW, known // 4)
+
+    def _additions(self, covered: Collection[str], others: list[Segment]) -> Iterator[Addition]:
+        """All segments but the ``covered``, to be remembered; those not named by a digest go to ``others``."""
+        for found in self.segments(besides=covered):
+            if not _NAME.fullmatch(found.name):
+                others.append(found)
+                continue
+            key = (self._movers if found.moved else self._keys)[found.signer]
+            name = found.name.removeprefix("index/")
+            source = Source(name, key.raw, found.origin, len(found.packs), len(found.entries))
+            yield Addition(source, b"".join(map(bytes.fromhex, found.packs)), found.entries)
+
     def _there(self, found: Segment, sizes: Mapping[str, int], swept: Collection[str]) -> Entries:
         """The entries whose bytes can be there, by the sizes of all packs."""
-        names, entries = found.packs, found.entries
-        ends = entries["offset"].astype(np.uint64) + entries["stored"] + FRAME
-        room = np.array([0 if name in swept else sizes.get(name, 0) for name in names], dtype=np.uint64)
-        lost = [name for name in names if name not in sizes and name not in swept]
+        room, entries = self._room(found.packs, sizes, swept), found.entries
+        return entries[ends_of(entries) <= room[entries["pack"]]] if len(entries) else entries
+
+    def _room(self, packs: Sequence[str], sizes: Mapping[str, int], swept: Collection[str]) -> NDArray[np.uint64]:
+        """How many bytes of each pack count."""
+        lost = [name for name in packs if name not in sizes and name not in swept]
         self.refused += [f"Pack {name[:16]} is missing, and what an index segment says of it is void." for name in lost]
-        return entries[ends <= room[entries["pack"]]] if len(entries) else entries
+        return np.array([0 if name in swept else sizes.get(name, 0) for name in packs], np.uint64)
 
     def _open(self, kind: str, data: bytes, what: str) -> tuple[str, str, bytes]:
         """Ids of the origin and of the signer, and the plain entries."""
