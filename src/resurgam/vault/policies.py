@@ -129,10 +129,11 @@ def _approved(repository: Repository, before: Signed, signed: Signed) -> Signed:
     needed = required(repository, ACT)
     if signed.body is None or not needed or not weaker(before, signed.body):
         return signed
-    given = len(approvers(repository, plan_digest(repository, ACT, signed.body)))
+    digest = plan_digest(repository, ACT, signed.body)
+    given = len(approvers(repository, digest))
     if given >= needed:
         return signed
-    refused = f"{_name(signed.serial)} weakens what was before, and has the approval of {given} of {needed} approvers"
+    refused = f"{_name(signed.serial)} weakens what was before, and {given} of {needed} approvers said yes to its plan {digest}"
     return msgspec.structs.replace(signed, body=None, refused=refused)
 
 
