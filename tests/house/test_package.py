@@ -1,4 +1,5 @@
-"""The installed package works by itself: it holds its types, its licence, and the examples that ``resurgam demo`` builds."""
+"""The installed package works by itself: it holds its types, its licence, the examples that ``resurgam demo`` builds,
+and the script that ``audit export`` puts beside what it exports."""
 
 from __future__ import annotations
 
@@ -14,15 +15,15 @@ import pytest
 from resurgam.restore.sandbox import available
 
 ROOT = Path(__file__).parents[2]
-EXAMPLES = ("examples/__init__.py", "examples/handbook", "examples/helpdesk")
+SHIPPED = ("docs/verify.py", "examples/__init__.py", "examples/handbook", "examples/helpdesk")
 
 
-def test_the_wheel_is_told_to_hold_the_examples() -> None:
-    """Where ``cli.demo_stage`` looks for it."""
+def test_the_wheel_is_told_what_to_hold() -> None:
+    """Where ``cli.demo_stage`` and ``vault.auditexport`` look for it."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     wheel = project["tool"]["hatch"]["build"]["targets"]["wheel"]
     assert wheel["packages"] == ["src/resurgam"]
-    assert wheel["force-include"] == {example: f"resurgam/shipped/{example}" for example in EXAMPLES}
+    assert wheel["force-include"] == {name: f"resurgam/shipped/{name}" for name in SHIPPED}
 
 
 def test_the_wheel_holds_all_that_it_needs(tmp_path: Path) -> None:
@@ -32,13 +33,13 @@ def test_the_wheel_holds_all_that_it_needs(tmp_path: Path) -> None:
     with zipfile.ZipFile(built) as archive:
         names = set(archive.namelist())
     ours = {path.relative_to(ROOT / "src").as_posix() for path in (ROOT / "src/resurgam").rglob("*.py")}
-    examples = {
+    shipped = {
         f"resurgam/shipped/{path.relative_to(ROOT).as_posix()}"
-        for example in EXAMPLES
-        for path in (ROOT / example, *(ROOT / example).rglob("*"))
+        for name in SHIPPED
+        for path in (ROOT / name, *(ROOT / name).rglob("*"))
         if path.is_file() and "__pycache__" not in path.parts
     }
-    assert ours | examples | {"resurgam/py.typed"} <= names
+    assert ours | shipped | {"resurgam/py.typed"} <= names
     assert any(name.endswith("licenses/LICENSE") for name in names)
     assert [name for name in names if "__pycache__" in name or name.startswith("tests/")] == []
 

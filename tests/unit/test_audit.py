@@ -8,91 +8,29 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import pytest
 from blake3 import blake3
 
 from resurgam.errors import Denied, IntegrityError, NotFound
-from resurgam.stores.base import Store
-from resurgam.testing.faults import CrashStore, MemoryStore
+from resurgam.testing.faults import CrashStore
 from resurgam.vault import heads
-from resurgam.vault.audit import Report, audit
+from resurgam.vault.audit import audit
 from resurgam.vault.checkpoints import make_checkpoint
 from resurgam.vault.keyring import Keyring
 from resurgam.vault.log import Announcement, object_name
 from resurgam.vault.logmemory import LogMemory, Seen
-from resurgam.vault.records import RecordType, encode_statement, itself, make_record, sign_roles, timestamp
-from resurgam.vault.repository import Repository, Sealed
+from resurgam.vault.records import RecordType, itself, make_record, sign_roles
+from resurgam.vault.repository import Repository
 from resurgam.vault.roles import next_table
-from resurgam.vault.signing import Role, SigningKey, envelop
-from resurgam.vault.trail import Head, Kind
-from tests.support import World, copied, replaced
-
-Found = set[tuple[str, str]]
-
-
-class Audited(World):
-    """A vault with two points that were judged, and five entries in its log."""
-
-    def __init__(self, folder: str) -> None:
-        super().__init__(folder)
-        self.auditor = self.keys_with("trust.json", "auditor.json")
-        self.live.files = {b"a": b"some bytes"}
-        self.one = self.capture()
-        self.judge(self.one)
-        self.live.files = {b"a": b"other bytes"}
-        self.two = self.capture()
-        self.judge(self.two)
-        self.quarantine(self.one)
-
-    def judge(self, sealed: Sealed) -> str:
-        return self.say(RecordType.VERDICT, sealed, {"judgement": 1, "word": "identical"}, Role.VERIFIER)
-
-    def quarantine(self, sealed: Sealed, *, lifted: bool = False) -> str:
-        return self.say(RecordType.QUARANTINE, sealed, {"reason": "poisoned", "lifted": lifted}, Role.APPROVER)
-
-    def say(self, type: RecordType, sealed: Sealed, body: object, role: Role) -> str:
-        self.clock.advance(1)
-        return self.repository().put_record(type, sealed.body.id, body, role, self.clock)
-
-    def key(self, role: Role) -> SigningKey:
-        return Keyring(self.keys).signer(role)
-
-    def audit(self, store: Store | None = None, **options: Any) -> Report:
-        """As the auditor does, with the two files that the auditor has (P9)."""
-        return audit(self.repository(store, self.auditor), **options)
-
-    def sign(self, store: Store | None = None) -> tuple[str, bytes]:
-        repository = self.repository(store, self.auditor)
-        return heads.sign(repository, audit(repository).seen)
-
-    def witnessed(self, data: bytes) -> Head:
-        return heads.witnessed(self.repository(), data, "kept.txt")
-
-    def names(self, prefix: str) -> list[str]:
-        return [entry.name for entry in self.store.list(prefix)]
-
-    def verdict_of(self, sealed: Sealed) -> str:
-        return next(name for name in self.names(f"records/{sealed.body.id}/") if "verdict" in name)
-
-    def truncated(self, length: int) -> MemoryStore:
-        store = copied(self.store)
-        for name in self.names("log/")[length:]:
-            store.delete(name)
-        return store
+from resurgam.vault.signing import Role, SigningKey
+from resurgam.vault.trail import Kind
+from tests.audited import Audited, forged_verdict, found, noted, put_entry, withdraw
+from tests.support import copied, replaced
 
 
 @pytest.fixture
 def world(tmp_path: Path) -> Audited:
     return Audited(str(tmp_path))
-
-
-def found(report: Report) -> Found:
-    return {(finding.kind, finding.object) for finding in report.findings}
-
-
-def noted(report: Report) -> Found:
-    return {(note.kind, note.object) for note in report.notes}
 
 
 # What is sound --------------------------------------------------------------------------------------------------------
@@ -114,7 +52,7 @@ def test_a_sound_vault_is_found_sound_by_who_can_open_nothing(world: Audited) ->
 
 def test_later_looks_read_what_is_new(world: Audited) -> None:
     """P11: with what the host remembers, a look at a log that grew by one entry reads one entry and its object."""
-    memory = LogMemory("vault", world.state)
+    memory = LogMemory(world.host())
     assert memory.seen() is None
     memory.remember(world.audit().seen)
     world.judge(world.two)
@@ -131,7 +69,7 @@ def test_later_looks_read_what_is_new(world: Audited) -> None:
 
 def test_the_memory_can_be_deleted_and_a_torn_one_is_none(world: Audited) -> None:
     """P3: what is remembered is no truth of its own."""
-    memory = LogMemory("vault", world.state)
+    memory = LogMemory(world.host())
     memory.remember(world.audit().seen)
     kept = memory.seen()
     assert kept is not None
@@ -151,20 +89,6 @@ def test_entries_of_before_are_believed_as_they_are(world: Audited) -> None:
     report = world.audit(store)
     assert found(report) == set()
     assert {kind for kind, _ in noted(report)} == {Kind.UNLOGGED, Kind.NOT_COVERED}
-
-
-def put_entry(world: Audited, store: Store, number: int, body: object, role: Role = Role.CAPTURE) -> None:
-    """An entry as whoever holds the key of ``role`` can write it."""
-    name = object_name(number)
-    data = make_record(
-        RecordType.LOG,
-        itself(name, body),
-        body,
-        world.key(role),
-        vault=world.repository().vault,
-        made=world.clock.now(),
-    )
-    store.put(name, data)
 
 
 # The log --------------------------------------------------------------------------------------------------------------
@@ -302,14 +226,6 @@ def test_a_verdict_forged_with_a_stolen_capture_key_is_found(world: Audited) -> 
         world.store = world.truncated(5)
 
 
-def forged_verdict(world: Audited, by: Role) -> bytes:
-    """What a stolen capture key can make of a verdict, as ``by``: all but the right to do so."""
-    thief = SigningKey(by, world.key(Role.CAPTURE).secret_bytes())
-    subject, made = world.two.record.subject, timestamp(world.clock.now())
-    vault = world.repository().vault
-    return envelop(encode_statement("verdict", subject, b'{"judgement":1}', by, vault=vault, made=made), [thief])
-
-
 def test_an_old_record_under_a_new_name_is_a_replay(world: Audited) -> None:
     """The very bytes of an earlier verdict, put there again."""
     old = world.verdict_of(world.one)
@@ -378,6 +294,16 @@ def test_a_role_table_that_was_taken_away_leaves_a_gap(world: Audited) -> None:
     assert found(world.audit()) == {(Kind.GAP, two.object_name)}
 
 
+def test_an_older_role_table_is_noticed_by_who_saw_a_newer_one(world: Audited) -> None:
+    """Taken from the end of the row there is no gap; the host remembers."""
+    withdraw(world, Role.VERIFIER, removed="2026-01-01T00:00:00.000000Z")
+    seen = world.audit().seen
+    assert found(world.audit(replaced(world.truncated(5), "roles/00000002", None))) == set()
+    older = replaced(world.store, "roles/00000002", None)
+    report = world.audit(older, seen=seen)
+    assert found(report) == {(Kind.ROLLED_BACK, "roles/00000001"), (Kind.GONE, "roles/00000002")}
+
+
 # Keys -----------------------------------------------------------------------------------------------------------------
 
 
@@ -412,16 +338,6 @@ def test_signing_again_changes_nothing(world: Audited) -> None:
     """P2: the same log, the same bytes."""
     assert world.sign() == world.sign()
     assert world.names("checkpoints/") == ["checkpoints/0000000005"]
-
-
-def withdraw(world: Audited, role: Role, **how: str) -> None:
-    """A next role table in which the key of ``role`` is retired or removed."""
-
-    roles = world.repository().roles
-    key = msgspec.structs.replace(roles.roles[role][0], **how)
-    table = next_table(roles, roles={**roles.roles, role: (key,)})
-    world.store.put(table.object_name, sign_roles(table, world.key(Role.ROOT), world.clock.now()))
-    world.repository().announce(RecordType.ROLES, table.object_name, world.key(Role.ROOT), world.clock)
 
 
 def test_what_a_removed_key_signed_is_known_and_no_news(world: Audited) -> None:

@@ -50,6 +50,7 @@ _VERBS = {
     "detach": ("look", "detach"),
     "demo": ("demo", "demo"),
     "vault": ("vault", "app"),
+    "audit": ("audit", "app"),
     "reference": ("restore", "reference_app"),
     "retention": ("retention", "app"),
     "hold": ("holds", "app"),

@@ -29,7 +29,7 @@ from resurgam.vault.records import Record, RecordType, read_record, read_roles
 from resurgam.vault.repository import Repository
 from resurgam.vault.roles import Disowned
 from resurgam.vault.signing import broken, open_envelope
-from resurgam.vault.trail import OF_THE_LOG, THIS_HOST, Finding, Head, Kind, Trail
+from resurgam.vault.trail import NOT_TO_BE_SIGNED, THIS_HOST, Finding, Head, Kind, Trail
 
 FIRST_TABLE: Final = "roles/00000001"  # begins the vault; nobody is there yet to announce it
 # Where records lie, and what a record there is about: {} is the last part of its name.
@@ -76,8 +76,8 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def whole(self) -> bool:
-        """Whether the log itself is the one that it was."""
-        return not any(finding.kind in OF_THE_LOG for finding in self.findings)
+        """Whether the log itself is the one that it was: one to be signed, and to be remembered."""
+        return not any(finding.kind in NOT_TO_BE_SIGNED for finding in self.findings)
 
 
 def audit(
@@ -101,6 +101,8 @@ def audit(
     if not new:
         look.unlogged()
     look.replays()
+    if seen is not None:
+        look.roles_go_on(seen.roles)
     covered = max((head.size for head in signed if head in trail.agreed or head.size < trail.began), default=0)
     look.not_covered(covered, trail.seen.size)
     return Report(
@@ -109,9 +111,9 @@ def audit(
         checkpoints=len(signed),
         covered=covered,
         root=trail.seen.root.hex(),
-        findings=(*refused, *trail.findings, *look.findings),
-        notes=tuple(look.notes),
-        seen=trail.seen,
+        findings=(*(one for one in refused if one.kind != Kind.DISOWNED), *trail.findings, *look.findings),
+        notes=(*(one for one in refused if one.kind == Kind.DISOWNED), *look.notes),
+        seen=msgspec.structs.replace(trail.seen, roles=repository.roles.serial),
     )
 
 
@@ -165,6 +167,12 @@ class _Look:
             first, *others = sorted(names, key=lambda name: (name not in self._announced, name))
             for name in others:
                 self._find(Kind.REPLAYED, name, f"it holds the record that lies in {first}")
+
+    def roles_go_on(self, serial: int) -> None:
+        """The role table in force is none of before: a key that was disowned since would count again."""
+        if self._repository.roles.serial < serial:
+            name = self._repository.roles.object_name
+            self._find(Kind.ROLLED_BACK, name, f"it is the newest role table there, and this host saw {serial}")
 
     def not_covered(self, covered: int, entries: int) -> None:
         """From where on nobody would notice that the log was cut off."""

@@ -17,7 +17,7 @@ from resurgam.vault.trail import Finding, Head, Kind
 
 
 def stored(repository: Repository) -> tuple[list[Head], list[Finding]]:
-    """What the checkpoints in the vault say, by size, and those that cannot be believed."""
+    """What the checkpoints in the vault say, by size, and those that cannot be believed, or of a key that was removed."""
     heads, refused = [], []
     for entry in repository.store.list(PREFIX):
         if not entry.name.removeprefix(PREFIX).isdecimal():
@@ -25,7 +25,8 @@ def stored(repository: Repository) -> tuple[list[Head], list[Finding]]:
         try:
             found = read_stored(repository, entry)
         except IntegrityError as error:
-            refused.append(Finding(kind=Kind.NOT_BELIEVED, object=entry.name, what=error.message))
+            kind = Kind.DISOWNED if _of_a_removed_key(repository, entry) else Kind.NOT_BELIEVED
+            refused.append(Finding(kind=kind, object=entry.name, what=error.message))
         else:
             heads.append(Head(size=found.size, root=found.root, whose=entry.name))
     return heads, refused
@@ -85,3 +86,12 @@ def _auditors(repository: Repository, received: float) -> list[PublicKey]:
     """The keys that counted when the store received something."""
     entries = repository.roles.roles.get(Role.AUDITOR, ())
     return [PublicKey(key.public) for key in entries if not key.disbelieved(received)]
+
+
+def _of_a_removed_key(repository: Repository, entry: Entry) -> bool:
+    removed = [PublicKey(key.public) for key in repository.roles.roles.get(Role.AUDITOR, ()) if key.removed]
+    try:
+        read_checkpoint(repository.store.get(entry.name), repository.vault, removed, entry.name)
+    except IntegrityError:
+        return False
+    return True

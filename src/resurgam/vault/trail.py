@@ -39,7 +39,7 @@ class Kind(StrEnum):
     NOT_COVERED = "not covered"  # no checkpoint says yet what the log holds there
 
 
-OF_THE_LOG = frozenset({Kind.GAP, Kind.ROLLED_BACK, Kind.FORKED})  # no auditor signs, and no host remembers, such a log
+NOT_TO_BE_SIGNED = frozenset({Kind.GAP, Kind.ROLLED_BACK, Kind.FORKED})  # nor to be remembered
 
 
 THIS_HOST = "this host"  # whose word it is that a host's memory gives
