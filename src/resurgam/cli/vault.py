@@ -1,4 +1,4 @@
-"""vault init, check, stats, shred, add-domain."""
+"""vault init, check, stats, shred, add-domain; prune and leases are in ``cli.prune``."""
 
 from __future__ import annotations
 
@@ -8,13 +8,20 @@ from typing import Annotated
 import typer
 
 from resurgam.cli import check as checking
-from resurgam.cli import output
+from resurgam.cli import keys as key_verbs
+from resurgam.cli import output, roles
+from resurgam.cli import prune as pruning
 from resurgam.cli.context import DEFAULT_MANIFEST, Context, JsonOption, KeysOption, ManifestOption, VaultOption
 from resurgam.stores.local import LocalStore
 from resurgam.vault import shred as shredding
 from resurgam.vault.repository import Repository
 
 app = typer.Typer(no_args_is_help=True, help="Make a vault, check its bytes, see its size.", rich_markup_mode=None)
+app.add_typer(key_verbs.app, name="keys")
+app.command("roles")(roles.roles)
+app.command("approve")(roles.approve)
+app.command("prune")(pruning.prune)
+app.command("leases")(pruning.leases)
 
 
 @app.command("init")

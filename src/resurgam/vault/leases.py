@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from resurgam.clock import Clock
-from resurgam.errors import Busy, IntegrityError, NotFound
+from resurgam.errors import Busy, Denied, IntegrityError, NotFound
 from resurgam.stores.base import AlreadyThere, Entry, Store, require_listed
 from resurgam.vault.naming import expired
 from resurgam.vault.records import RecordType, Subject, itself, timestamp
@@ -148,6 +148,22 @@ def revoke(repository: Repository, lease: Lease, role: Role, why: str, clock: Cl
     signer = repository.keyring.signer(role)
     revoked = [name for name in lease.names if revoke_name(repository, name, why, signer, clock)]
     return tuple(revoked)
+
+
+def role_to_revoke(repository: Repository, lease: Lease) -> Role:
+    """The role in which this host may revoke ``lease``: pruner and approver any, capture and verifier what their own key has put.
+    Raises Denied."""
+    keyring = repository.keyring
+    here = [role for role in (Role.PRUNER, Role.APPROVER, Role.CAPTURE, Role.VERIFIER) if keyring.has(f"{role}.json")]
+    for role in here:
+        own = role == lease.by and keyring.signer(role).key_id == lease.signer
+        if role in (Role.PRUNER, Role.APPROVER) or own:
+            return role
+    raise Denied(
+        f"Lease {lease.id} is another's ({lease.by or 'not known'}), and there is no pruner's or approver's key here.",
+        untouched="It was left open.",
+        next_step="Run this where pruner.json or approver.json is kept, or where the session ran.",
+    )
 
 
 def revoke_name(repository: Repository, name: str, why: str, signer: SigningKey, clock: Clock) -> bool:
