@@ -410,3 +410,33 @@ def test_list_opens_only_folders_that_can_match(store: LocalStore, monkeypatch: 
     monkeypatch.setattr(disk, "open_folder", on_open)
     assert [entry.name for entry in store.list("log/")] == ["log/1"]
     assert {"packs", "ab", "cd", "logs"}.isdisjoint(opened)
+
+
+def test_list_asks_only_for_what_can_match(store: LocalStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """P11: one record among ten thousand costs one question, not ten thousand."""
+    for name in ("points/aa", "points/ab", "points/b", "records/aa/1", "records/ab/1"):
+        store.put(name, b"x")
+    asked: list[str] = []
+    entries = disk.entries
+
+    def on_entries(folder: int, beginning: str = "") -> list[tuple[str, os.stat_result]]:
+        found = entries(folder, beginning)
+        asked.extend(name for name, _ in found)
+        return found
+
+    monkeypatch.setattr(disk, "entries", on_entries)
+    assert [entry.name for entry in store.list("points/aa")] == ["points/aa"]
+    assert [entry.name for entry in store.list("records/ab/")] == ["records/ab/1"]
+    assert asked == ["aa", "1"]
+
+
+def test_list_below_what_is_no_folder(store: LocalStore, tmp_path: Path) -> None:
+    """A prefix that goes through an object, through a link, upwards, or into what stands aside finds nothing."""
+    store.put("x", b"1")
+    store.put("a/b", b"1")
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere/q").write_bytes(b"foreign")
+    os.symlink(tmp_path / "elsewhere", tmp_path / "vault/link")
+    for prefix in ("x/", "x/y", "link/", "link/q", "../", "a/../x", "tmp/", "a//", "nothing/z", "a/b/c/", "/"):
+        assert list(store.list(prefix)) == [], prefix
+    assert [entry.name for entry in store.list("a/")] == ["a/b"]

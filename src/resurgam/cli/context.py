@@ -16,7 +16,7 @@ from resurgam.clock import Clock, SystemClock
 from resurgam.errors import NotFound, UsageError
 from resurgam.model.system import System
 from resurgam.stores.local import LocalStore
-from resurgam.vault.host import VAULT_NOTES, HostState
+from resurgam.vault.host import VAULT_NOTES, HostState, state_home
 from resurgam.vault.keyring import Keyring
 from resurgam.vault.repository import Repository, Sealed
 
@@ -54,8 +54,8 @@ class Context:
         return load_manifest(self.manifest)
 
     @cached_property
-    def repository(self) -> Repository:
-        """The open vault: of the manifest, or of ``--vault`` and ``--keys`` where the manifest is lost too (P3)."""
+    def keyring(self) -> Keyring:
+        """The keys: of the manifest, or of ``--keys`` where the manifest is lost too (P3)."""
         keys = self.keys
         if self.vault is not None and keys is None and not os.path.exists(self.manifest):
             raise UsageError(
@@ -64,8 +64,13 @@ class Context:
                 next_step="Give --keys FOLDER, or --keys FILE of the recovery key.",
             )
         keys = keys or self.system.vault.keys
-        keyring = Keyring.from_recovery(keys) if os.path.isfile(keys) else Keyring(keys)
-        return Repository(self.store, keyring)
+        return Keyring.from_recovery(keys) if os.path.isfile(keys) else Keyring(keys)
+
+    @cached_property
+    def repository(self) -> Repository:
+        """The open vault: of the manifest, or of ``--vault``."""
+        keyring = self.keyring
+        return Repository(self.store, keyring, os.path.join(state_home(), keyring.vault.hex(), VAULT_NOTES))
 
     @property
     def system_name(self) -> str | None:

@@ -53,13 +53,15 @@ def open_file(root: int, parts: Sequence[str]) -> tuple[int, int]:
     return descriptor, status.st_size
 
 
-def entries(folder: int) -> list[tuple[str, os.stat_result]]:
-    """What stands in a folder, links not followed; what is removed meanwhile is left out."""
+def entries(folder: int, beginning: str = "") -> list[tuple[str, os.stat_result]]:
+    """What stands in a folder under a name of that ``beginning``, links not followed; what is removed meanwhile is left out."""
     found = []
     own = open_folder(".", folder)  # a place in the listing of its own: other threads list the same folder
     try:
         with os.scandir(own) as scan:
             for entry in scan:
+                if not entry.name.startswith(beginning):
+                    continue
                 with contextlib.suppress(FileNotFoundError):
                     found.append((entry.name, entry.stat(follow_symlinks=False)))
     finally:

@@ -223,14 +223,18 @@ class LocalStore:
             return disk.open_file(self._root, parts)
 
     def list(self, prefix: str = "") -> Iterator[Entry]:
-        """All objects whose names begin with ``prefix``, sorted by name. Opens only folders that can hold such."""
-        for name, status in self._walk("", prefix):
+        """All objects whose names begin with ``prefix``, sorted by name. Opens only folders that can hold such, and asks only for
+        entries that can be such: one point among ten thousand is one."""
+        base = prefix[: prefix.rfind("/") + 1]
+        if base and not _is_name(base[:-1]):
+            return
+        for name, status in self._walk(base, prefix[len(base) :]):
             if status is not None:
                 yield Entry(name, status.st_size, status.st_mtime)
 
     def strays(self) -> builtins.list[str]:
         """What stands in the folder and is no object: foreign files and folders, links, temporary files left behind."""
-        found = [name for name, status in self._walk("", "") if status is None]
+        found = [name for name, status in self._walk("") if status is None]
         with (
             contextlib.suppress(NotFound),
             self._folder([TEMPORARY], TEMPORARY) as waiting,
@@ -244,23 +248,24 @@ class LocalStore:
         oldest = self._clock.now().timestamp() - ABANDONED
         return [name for name, status in disk.entries(waiting) if status.st_mtime < oldest]
 
-    def _walk(self, base: str, prefix: str) -> Iterator[tuple[str, os.stat_result | None]]:
-        """Names below the folder ``base`` that begin with ``prefix``, sorted; with their status, or None for a stray."""
+    def _walk(self, base: str, beginning: str = "") -> Iterator[tuple[str, os.stat_result | None]]:
+        """Names below the folder ``base`` of which the next part has that ``beginning``, sorted; with their status, or None for a
+        stray."""
         try:
             with self._folder(base.split("/")[:-1], base) as folder, self._told("listed", base or "the vault's folder"):
-                entries = disk.entries(folder)
+                entries = disk.entries(folder, beginning)
         except NotFound:  # removed since its name was read: nothing of it is left to list
             return
         # A folder stands where its objects do: "a-b" < "a.b" < "a/b" < "a0".
         names = {base + entry + "/" * stat.S_ISDIR(status.st_mode): status for entry, status in entries}
         for name, status in sorted(names.items()):
             is_folder = name.endswith("/")
-            if name == f"{TEMPORARY}/" or not (name.startswith(prefix) or (is_folder and prefix.startswith(name))):
+            if name == f"{TEMPORARY}/":
                 continue
             if not _is_name(name.removesuffix("/")) or not (is_folder or stat.S_ISREG(status.st_mode)):
                 yield name, None
             elif is_folder:
-                yield from self._walk(name, prefix)
+                yield from self._walk(name)
             else:
                 yield name, status
 

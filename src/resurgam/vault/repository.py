@@ -282,9 +282,11 @@ class Repository:
 
         Raises IntegrityError when one of them cannot be believed: it may be the one that takes the others back (P12).
         """
-        sealed = self.sealed(point)
+        return self._records(self.sealed(point))
+
+    def _records(self, sealed: Sealed) -> list[Record]:
         found = []
-        for entry in self.store.list(f"records/{point}/"):
+        for entry in self.store.list(f"records/{sealed.body.id}/"):
             try:
                 found.append(self.about(sealed, entry))
             except Disowned as error:
@@ -318,7 +320,7 @@ class Repository:
         it is neither proven nor to be promoted (P12), and no other point suffers.
         """
         try:
-            return fold((None, record) for record in (sealed.record, *self.records(sealed.body.id)))
+            return fold((None, record) for record in (sealed.record, *self._records(sealed)))
         except IntegrityError as error:
             if error.message not in self.refused_records:
                 self.refused_records.append(error.message)
