@@ -3,7 +3,7 @@
     docs/cli.md                 every verb with its options and examples, and the exit codes
     docs/resurgam.schema.json   the form of the system manifest
     docs/restore-states.md      the life of a restore, as a diagram
-    README.md                   the console block: what the commands print now
+    README.md, docs/retention.md   the console blocks: what the commands print now
 
 A house test compares each page with what would be made, so none can go stale.
 """
@@ -95,10 +95,13 @@ PAGES: dict[str, Callable[[], str]] = {
 }
 
 
+TOLD = ("README.md", "docs/retention.md")  # pages that show what commands print
+
+
 def main() -> None:
     """Write every generated page, and tell which changed."""
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    pages = {name: make() for name, make in PAGES.items()} | {"README.md": rewritten(readme)}
+    pages = {name: make() for name, make in PAGES.items()}
+    pages |= {name: rewritten((ROOT / name).read_text(encoding="utf-8")) for name in TOLD}
     for name, text in pages.items():
         path = ROOT / name
         changed = not path.exists() or path.read_text(encoding="utf-8") != text

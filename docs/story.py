@@ -24,7 +24,13 @@ WIDTH = 120
 _DETAIL = re.compile(r"    (?! *[-+@])")
 _BLOCK = re.compile(r"^```console\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _ID = re.compile(r"\b[0-9a-f]{16}\b")
-_VARIES = ((_ID, "<id>"), (re.compile(r"[0-9][0-9.,:-]*( (ms|s|min|B|kB|MB|GB))?"), "<n>"), (re.compile(r" +"), " "))
+_DIGEST = re.compile(r"\b[0-9a-f]{64}\b")
+_VARIES = (
+    (_ID, "<id>"),
+    (_DIGEST, "<digest>"),
+    (re.compile(r"[0-9][0-9.,:-]*( (ms|s|min|B|kB|MB|GB))?"), "<n>"),
+    (re.compile(r" +"), " "),
+)
 
 
 def blocks(text: str) -> list[str]:

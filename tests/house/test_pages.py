@@ -155,9 +155,10 @@ def test_the_readme_is_one_screen_long() -> None:
 
 
 @pytest.mark.skipif(not available()[0], reason="the story's verdicts are those of a host that can isolate")
-def test_what_the_readme_shows_happens() -> None:
+@pytest.mark.parametrize("page", generate.TOLD)
+def test_what_a_page_shows_happens(page: str) -> None:
     """Its commands are run, and print what is shown, but for ids, numbers, times and quoted answers (P4: 20 is *different*)."""
-    shown = story.blocks((ROOT / "README.md").read_text(encoding="utf-8"))
+    shown = story.blocks((ROOT / page).read_text(encoding="utf-8"))
     assert shown
     assert [story.shape(block) for block in story.tell(shown)] == [story.shape(block) for block in shown]
 

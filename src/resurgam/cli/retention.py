@@ -191,7 +191,7 @@ def _show_policies(system: str, seen: View) -> None:
 
 def _show_points(decisions: Sequence[Decision]) -> None:
     kept = sum(decision.keep for decision in decisions)
-    output.line(f"  {counted(len(decisions), 'point')}: {kept} stay, {len(decisions) - kept} would expire")
+    output.line(f"  {kept} of {counted(len(decisions), 'point')} kept, {len(decisions) - kept} would expire")
     if decisions:
         rows = [[d.point, "stays" if d.keep else "expires", d.why] for d in decisions]
         output.table(["point", "", "why"], rows)
