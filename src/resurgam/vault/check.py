@@ -117,7 +117,7 @@ class Check:
     def run(self, progress: BytesDone | None = None) -> Report:
         """Read, walk, and tell. Raises Unreachable; whatever stops it, what was read until then is remembered."""
         try:
-            self._read_packs(progress)
+            self.read_packs(progress)
         finally:
             self._notes.write()
         self._walk_trees()
@@ -142,7 +142,8 @@ class Check:
         """What is known of packs, by earlier checks and this one."""
         return fold(list(self.look.sizes), [*self.look.checks, *self._notes.told])
 
-    def _read_packs(self, progress: BytesDone | None) -> None:
+    def read_packs(self, progress: BytesDone | None = None) -> None:
+        """Read what is due, until time is up. Raises Unreachable."""
         reader = PackReader(self._repository, self.look.needs, self._depth) if self.due else None
         for name in self.due:
             if reader is None or self._clock.monotonic() >= self._until:
@@ -150,7 +151,8 @@ class Check:
             try:
                 reading = reader.read(name, self.look.sizes[name], progress)
             except NotFound:
-                self._damage.append(Damage(f"pack {name[:16]}", "was there when the check began, and has gone"))
+                if name not in self._repository.prunes().gone:
+                    self._damage.append(Damage(f"pack {name[:16]}", "was there when the check began, and has gone"))
                 continue
             self.read.append(reading)
             self._closed |= reading.closed

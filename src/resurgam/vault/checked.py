@@ -25,8 +25,9 @@ from resurgam.clock import Clock
 from resurgam.errors import IntegrityError, ResurgamError
 from resurgam.model.codec import versioned
 from resurgam.stores.base import Entry
-from resurgam.vault.records import RecordType, itself, read_record, timestamp
+from resurgam.vault.records import RecordType, itself, timestamp
 from resurgam.vault.repository import Repository
+from resurgam.vault.roles import Disowned
 from resurgam.vault.signing import Role, SigningKey
 
 FORMAT = 1
@@ -51,7 +52,7 @@ class Bad(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Checked(msgspec.Struct, frozen=True, kw_only=True):
-    """The body of a record. ``began`` is when the first of its packs was read (RFC 3339), ``size`` the bytes that were. Packs stand in
+    """The body of a record. ``began`` is when its first pack was read (RFC 3339), ``size`` how many bytes were. Packs stand in
     ``contents`` where every chunk in them opened too, else in ``digest``: the first bytes of their names, joined."""
 
     format: int
@@ -141,6 +142,8 @@ def remembered(repository: Repository) -> tuple[list[tuple[float, Checked]], lis
     for entry in repository.store.list(PREFIX):
         try:
             found.append(_believed(repository, entry))
+        except Disowned:
+            continue  # whoever read that is believed no more
         except IntegrityError as error:
             refused.append(error.message)
     return found, refused
@@ -214,14 +217,7 @@ def witness(repository: Repository) -> SigningKey | None:
 
 def _believed(repository: Repository, entry: Entry) -> tuple[float, Checked]:
     name = entry.name.removeprefix(PREFIX)
-    record = read_record(
-        repository.store.get(entry.name),
-        repository.roles,
-        repository.vault,
-        {RecordType.CHECKED},
-        about=f"check/{name}",
-        what=entry.name,
-    )
+    record = repository.record(entry, {RecordType.CHECKED}, about=f"check/{name}")
     body = versioned(record.body, Checked, FORMAT, what=entry.name)
     return min(datetime.fromisoformat(body.began).timestamp(), entry.received), body
 

@@ -18,20 +18,22 @@ class Wish(msgspec.Struct, frozen=True, kw_only=True):
     """What is to be read. With nothing set, nothing is: the vault is only looked up.
 
     ``everything`` reads all packs; ``max_age`` those that were not read within so many seconds; ``sample`` packs drawn by chance
-    until that share of all bytes; ``max_duration`` ends reading after so many seconds, and alone means those that waited longest.
-    ``depth`` is as deep as the keys here allow, unless given.
+    until that share of all bytes; ``max_duration`` ends reading after so many seconds, and alone means those that waited longest;
+    ``packs`` are read whatever else. ``depth`` is as deep as the keys here allow, unless given.
     """
 
     everything: bool = False
     max_age: float | None = None
     sample: float | None = None
     max_duration: float | None = None
+    packs: frozenset[str] = frozenset()
     depth: Depth | None = None
 
     @property
     def reads(self) -> bool:
         """Whether any pack is to be read."""
-        return self.everything or any(w is not None for w in (self.max_age, self.sample, self.max_duration))
+        some = any(wish is not None for wish in (self.max_age, self.sample, self.max_duration))
+        return self.everything or some or bool(self.packs)
 
 
 def due(
@@ -47,6 +49,7 @@ def due(
         pack
         for pack in memory.packs
         if wish.everything
+        or pack in wish.packs
         or pack in memory.damaged
         or _wished(wish, pack in drawn if drawn is not None else None, read[pack], now)
     ]
@@ -56,7 +59,7 @@ def due(
 def _wished(wish: Wish, drawn: bool | None, read: float, now: float) -> bool:
     """Old enough, or drawn; any, where neither is asked for and only time is limited."""
     if wish.max_age is None:
-        return drawn is not False
+        return bool(drawn) if drawn is not None or wish.packs else True
     return bool(drawn) or read < now - wish.max_age
 
 

@@ -1,8 +1,11 @@
 """What a vault promises, and whether it is there: everything that shows without reading packs.
 
-Every record is signed by the right role, every chunk that a point lists is in the index, and the pack that the index names is there
-and long enough. What is wrong is gathered, not raised: ``damage`` of objects, and ``lost`` chunks, which ``told`` turns into damage
-with the points that it affects.
+Every record is signed by the right role, every chunk that a promised point lists is in the index, and the pack that the index names
+is there and long enough. What is wrong is gathered, not raised: ``damage`` of objects, and ``lost`` chunks, which ``told`` turns
+into damage with the points that it affects.
+
+Points that expired promise nothing, keys that were disowned vouch for nothing, and packs that a prune has swept are not missed. A
+prune that ends meanwhile has moved what is looked for: then it is looked for again.
 """
 
 from __future__ import annotations
@@ -17,8 +20,11 @@ from resurgam.errors import Denied, IntegrityError, NotFound
 from resurgam.vault.checked import Checked, remembered
 from resurgam.vault.needs import Needs, needs_of, wanting
 from resurgam.vault.pack import FRAME
-from resurgam.vault.records import Record, RecordType, read_record
+from resurgam.vault.records import Record, RecordType
 from resurgam.vault.repository import Repository, Sealed
+from resurgam.vault.roles import Disowned
+
+_TRIES = 3  # looks at a vault in which prunes end meanwhile
 
 
 class Damage(msgspec.Struct, frozen=True):
@@ -42,26 +48,31 @@ class Lookup:
 
     def __init__(self, repository: Repository) -> None:
         self.repository = repository
+        repository.doubt()  # a check tells what lies in the vault, not what its host remembers
+        for _ in range(_TRIES):
+            self.gone = repository.prunes().gone
+            self._look()
+            if not self.lost or repository.prunes().gone == self.gone:
+                break
+            repository.look_again()
+
+    def _look(self) -> None:
+        repository = self.repository
         self.damage: list[Damage] = []
-        self.sizes = {e.name.rpartition("/")[2]: e.size for e in repository.store.list("packs/")}
         self.points: list[tuple[Sealed, list[Record]]] = list(self._points())
+        self.needs = (
+            self._needs()
+        )  # what a point lists was durable before it: points first, then the index, then the packs
+        listed = ((entry.name.rpartition("/")[2], entry.size) for entry in repository.store.list("packs/"))
+        self.sizes = {name: size for name, size in listed if name not in self.gone}
         self.lost = list(self._misplaced())
         self.damage += [
             Damage(f"the chunk list of {one.component}", one.why, (one.point,))
             for one in (self.needs.unlisted if self.needs is not None else ())
         ]
         places = repository.places.refused if self.needs is not None else ()
-        self.damage += [Damage("an object", why) for why in (*repository.refused, *places)]
+        self.damage += [Damage("an object", why) for why in dict.fromkeys((*repository.refused, *places))]
         self.damage += self._leases()
-
-    @cached_property
-    def needs(self) -> Needs | None:
-        """What points need; None without the index key, which an auditor has not."""
-        try:
-            _ = self.repository.secret
-        except Denied:
-            return None
-        return needs_of(self.repository, self.points)
 
     @cached_property
     def needed_packs(self) -> set[str]:
@@ -90,13 +101,25 @@ class Lookup:
             points.setdefault((one.object, one.what), set()).update(by_chunk.get(one.chunk, ()))
         return [Damage(name, what, tuple(sorted(found))) for (name, what), found in points.items()]
 
+    def _needs(self) -> Needs | None:
+        """What points need; None without the index key, which an auditor has not."""
+        try:
+            _ = self.repository.secret
+        except Denied:
+            return None
+        return needs_of(self.repository, self.points)
+
     def _points(self) -> Iterator[tuple[Sealed, list[Record]]]:
-        for entry in self.repository.store.list("points/"):
+        entries = list(self.repository.store.list("points/"))
+        expired = self.repository.prunes().expired
+        for entry in entries:
             point = entry.name.rpartition("/")[2]
+            if point in expired:
+                continue
             try:
                 sealed = self.repository.sealed(point)
-            except NotFound:
-                continue  # its lease was revoked
+            except (NotFound, Disowned):
+                continue  # its lease was revoked, or nobody believes who made it
             except IntegrityError as error:
                 self.damage.append(Damage(entry.name, error.message, (point,)))
                 continue
@@ -125,20 +148,12 @@ class Lookup:
             yield Lost(needs.ids[rows[at]].tobytes(), f"pack {pack[:16]}", what)
 
     def _leases(self) -> Iterator[Damage]:
-        """A lease that cannot be believed would hold up every prune."""
-        repository = self.repository
-        for entry in repository.store.list("leases/"):
+        """A lease that cannot be believed holds up every prune."""
+        for entry in self.repository.store.list("leases/"):
             about = f"lease/{entry.name.removeprefix('leases/')}"
             try:
-                read_record(
-                    repository.store.get(entry.name),
-                    repository.roles,
-                    repository.vault,
-                    {RecordType.LEASE},
-                    about=about,
-                    what=entry.name,
-                )
+                self.repository.record(entry, {RecordType.LEASE}, about=about)
+            except (Disowned, NotFound):
+                continue  # nobody's word; or taken away since it was listed
             except IntegrityError as error:
                 yield Damage(entry.name, error.message)
-            except NotFound:
-                continue  # taken away since it was listed

@@ -11,10 +11,12 @@ the next capture may rest on it. What lies in shred domains whose keys are not h
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 import msgspec
 import numpy as np
 from blake3 import blake3
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from numpy.typing import NDArray
 
 from resurgam.errors import Denied, IntegrityError, NewerFormat
@@ -34,10 +36,12 @@ BytesDone = Callable[[int], None]  # bytes read since the last call
 
 
 class Trouble(msgspec.Struct, frozen=True):
-    """What is wrong with a pack, or with one chunk of it, which is empty where it is the pack."""
+    """What is wrong with a pack, or with one chunk of it, which is empty where it is the pack. ``key`` says that it is the key of
+    the chunk's session: then the pack may be as it was written."""
 
     chunk: bytes
     what: str
+    key: bool = False
 
 
 class Reading(msgspec.Struct, frozen=True, kw_only=True):
@@ -132,7 +136,8 @@ class PackReader:
                 name = session_object(frame.session)
                 self._there[frame.session] = any(True for _ in self._repository.store.list(name))
             if not self._there[frame.session]:
-                yield Trouble(frame.id, f"{session_object(frame.session)[:30]}, the key that opens it, is missing")
+                what = f"{session_object(frame.session)[:30]}, the key that opens it, is missing"
+                yield Trouble(frame.id, what, key=True)
 
     def _unreadable(self, data: memoryview, found: dict[int, Frame], closed: set[str]) -> Iterator[Trouble]:
         ids = as_ids(b"".join(frame.id for frame in found.values()))
@@ -140,11 +145,23 @@ class PackReader:
         for (offset, frame), row in zip(found.items(), rows, strict=True):
             domain = self._needs.domains[int(self._needs.domain[row])] if self._needs is not None and row >= 0 else None
             try:
-                self._opener.open(data[offset : offset + FRAME + frame.stored], frame, domain)
+                key = self._opener.key(frame, domain)
             except Denied:
                 closed.add(domain or "unknown")
-            except (IntegrityError, NewerFormat, ValueError) as error:
-                yield Trouble(frame.id, str(getattr(error, "message", error)))
+                continue
+            except IntegrityError as error:
+                if self._there.get(frame.session, True):
+                    yield Trouble(frame.id, error.message, key=True)
+                continue
+            if why := self._opener.trouble(data[offset : offset + FRAME + frame.stored], frame, key):
+                yield Trouble(frame.id, why)
+
+
+class FrameKey(NamedTuple):
+    """What opens a frame, and the shred domains in one of which its chunk then has its id."""
+
+    cipher: AESGCM
+    domains: tuple[str, ...]
 
 
 class Opener:
@@ -160,26 +177,30 @@ class Opener:
             key for name, is_open in self._open.items() if is_open for key in repository.require_open(name)
         )
 
-    def open(self, data: memoryview, frame: Frame, domain: str | None) -> None:
-        """That ``data``, a frame with its header, holds the chunk of its id, in ``domain`` where that is known.
+    def key(self, frame: Frame, domain: str | None) -> FrameKey:
+        """What opens ``frame``, in ``domain`` where that is known.
 
-        Raises Denied where the domain is not open here, IntegrityError where the bytes are wrong.
+        Raises Denied where the domain does not open here, IntegrityError where it does and the session's key is gone or wrong.
         """
-        kind = Kind(frame.kind)
-        if frame.session == NO_SESSION:
-            domains = [domain] if domain is not None else list(self._open)
-            cipher = self._keys(domains[0]).list_cipher(frame.id)
-        else:
-            key = self._session(frame.session, domain)
-            domains, cipher = [domain or key.domain], key.cipher
-        encoded = decrypt(cipher, self._repository.vault, data, frame)
-        raw = decode(frame.codec, encoded, frame.raw, lasting=False)
-        if not any(self._keys(name).id_of(kind, raw) == frame.id for name in domains):
-            raise IntegrityError(
-                f"The bytes of chunk {frame.id.hex()[:16]} do not have its id.",
-                untouched="Nothing was changed.",
-                next_step="Run `resurgam vault repair` to see what can be brought back.",
+        if frame.session != NO_SESSION:
+            found = self._session(frame.session, domain)
+            return FrameKey(found.cipher, (domain or found.domain,))
+        domains = (domain,) if domain is not None else tuple(self._open)
+        return FrameKey(self._keys(domains[0]).list_cipher(frame.id), domains)
+
+    def trouble(self, data: memoryview, frame: Frame, key: FrameKey) -> str:
+        """Why ``data``, a frame with its header, does not hold the chunk of its id; empty where it does."""
+        try:
+            kind = Kind(frame.kind)
+            raw = decode(
+                frame.codec, decrypt(key.cipher, self._repository.vault, data, frame), frame.raw, lasting=False
             )
+        except (IntegrityError, NewerFormat) as error:
+            return error.message
+        except ValueError:
+            return f"its kind {frame.kind} is not known to this release"
+        named = any(self._keys(domain).id_of(kind, raw) == frame.id for domain in key.domains)
+        return "" if named else f"the bytes of chunk {frame.id.hex()[:16]} do not have its id"
 
     def _keys(self, domain: str) -> ChunkKeys:
         if domain not in self._ids:

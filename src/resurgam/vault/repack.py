@@ -14,7 +14,7 @@ from blake3 import blake3
 from resurgam.stores.base import put_once
 from resurgam.vault.index import Entries, encode_segment
 from resurgam.vault.inventory import ids_of
-from resurgam.vault.pack import ALIGN, FRAME, PACK_SIZE, Kind, PackBuilder, new_buffer, parse_frame
+from resurgam.vault.pack import ALIGN, FRAME, PACK_SIZE, Frame, Kind, PackBuilder, new_buffer, parse_frame
 from resurgam.vault.places import Segment
 from resurgam.vault.repository import Repository
 from resurgam.vault.signing import SigningKey, broken
@@ -45,11 +45,14 @@ class Repacker:
         frames = list(_frames(pack, data, wanted))  # all of them are looked at before any is copied
         for offset, kind in frames:
             frame = parse_frame(data[offset : offset + FRAME])
-            builder = self._builder(trailer.origin, kind is not Kind.DATA, frame.stored)
-            header, room = builder.add(frame)
-            assert header == data[offset : offset + FRAME], "a frame's header has one form"
-            room[:] = data[offset + FRAME : offset + FRAME + frame.stored]
-            self.copied += FRAME + frame.stored
+            self.add(frame, kind, data[offset : offset + FRAME + frame.stored], trailer.origin)
+
+    def add(self, frame: Frame, kind: Kind, data: memoryview, origin: str) -> None:
+        """Copy one frame: ``data`` is all of it, with its header; ``origin`` is the key that signed for it."""
+        header, room = self._builder(origin, kind is not Kind.DATA, frame.stored).add(frame)
+        assert header == data[:FRAME], "a frame's header has one form"
+        room[:] = data[FRAME:]
+        self.copied += FRAME + frame.stored
 
     def close(self) -> None:
         """Everything that was copied is durable, and can be found, when this returns."""
