@@ -7,6 +7,7 @@ system). Memory is the largest resident set of the process, which with its libra
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -19,6 +20,7 @@ from resurgam.vault.check import check
 from resurgam.vault.keyring import Keyring
 from resurgam.vault.pack import ID
 from resurgam.vault.repository import Repository
+from resurgam.vault.signing import Role
 
 ASKED = 100_000  # chunk ids
 Times = dict[str, tuple[float, float]]
@@ -33,7 +35,7 @@ class Bench:
 
     def repository(self) -> Repository:
         """The vault, opened anew."""
-        return Repository(LocalStore(f"{self.folder}/vault"), Keyring(f"{self.folder}/keys"))
+        return Repository(LocalStore(f"{self.folder}/vault"), Keyring(f"{self.folder}/keys"), f"{self.folder}/notes")
 
     @contextmanager
     def timed(self, what: str) -> Iterator[None]:
@@ -46,18 +48,34 @@ class Bench:
         """Ids of chunks all over the vault, joined: those of the first pages of segments."""
         places = self.repository().places
         found: list[bytes] = []
-        for _, entries in places.segments():
+        for segment in places.segments():
+            entries = segment.entries
             found.append(entries[: max(1, count // 50)].view(np.uint8).reshape(-1, entries.itemsize)[:, :ID].tobytes())
             if sum(map(len, found)) >= count * ID:
                 break
         return b"".join(found)[: count * ID]
 
 
-def open_vault(bench: Bench) -> None:
-    """The index, from what the host remembers where it does."""
+def open_cold(bench: Bench) -> None:
+    """The index, on a host that remembers nothing."""
+    shutil.rmtree(f"{bench.folder}/notes", ignore_errors=True)
+    with bench.timed("open, nothing remembered"):
+        assert len(bench.repository().index)
+
+
+def open_warm(bench: Bench) -> None:
+    """The index, on a host that remembers it."""
     with bench.timed("open"):
-        repository = bench.repository()
-        assert len(repository.index)
+        assert len(bench.repository().index)
+
+
+def open_to_write(bench: Bench) -> None:
+    """What a capture opens: the chunks that its own key has signed for."""
+    repository = bench.repository()
+    with bench.timed("open to write"):
+        index, orphans = repository.places.index(repository.keyring.signer(Role.CAPTURE).key_id)
+    assert len(index)
+    assert not orphans
 
 
 def look_up(bench: Bench) -> None:
@@ -110,7 +128,9 @@ def check_structure(bench: Bench) -> None:
 
 
 TASKS: dict[str, Callable[[Bench], None]] = {
-    "open": open_vault,
+    "open-cold": open_cold,
+    "open": open_warm,
+    "open-to-write": open_to_write,
     "look-up": look_up,
     "claim": claim,
     "points": points,
