@@ -31,7 +31,7 @@ from resurgam.vault.trail import Finding, Head
 
 app = typer.Typer(
     no_args_is_help=True,
-    help="See what happened to a vault, and whether its log can be believed.",
+    help="See what was written to a vault, and verify it.",
     rich_markup_mode=None,
 )
 

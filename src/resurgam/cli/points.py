@@ -20,6 +20,8 @@ from resurgam.cli.context import (
 )
 from resurgam.model.codec import to_plain
 from resurgam.model.point import Finding, PointBody, Severity
+from resurgam.vault.lives import lives, words
+from resurgam.vault.policies import store_time
 from resurgam.vault.repository import Sealed
 from resurgam.vault.retention_words import at
 
@@ -31,6 +33,7 @@ def points(
     tag: Annotated[
         list[str] | None, typer.Option("--tag", help="Only points with this tag; given again, with each of them.")
     ] = None,
+    long: Annotated[bool, typer.Option("--long", help="Also all that each point is by now, with times.")] = False,
     json: JsonOption = False,
 ) -> int:
     """List the recovery points, oldest first.
@@ -40,6 +43,8 @@ def points(
         resurgam points
 
         resurgam points --tag release-7
+
+        resurgam points --long
 
         resurgam points --vault /mnt/vault --keys recovery.agekey --json
     """
@@ -51,6 +56,8 @@ def points(
         return 0
     tagged = any(sealed.body.tags for sealed in found)
     columns = ["point", "sealed (UTC)", "size", "new", "verdict", "findings", *(["tags"] if tagged else [])]
+    columns += ["states"] if long else []
+    now = store_time(context.repository.store) if long else None
     rows = []
     for sealed in found:
         body, state = sealed.body, context.repository.state(sealed)
@@ -63,6 +70,7 @@ def points(
                 state.word,
                 _counts(body.findings),
                 *([" ".join(body.tags)] if tagged else []),
+                *([words(lives(context.repository, sealed, now=now))] if long else []),
                 *([body.system] if only is None else []),
             ]
         )
@@ -111,6 +119,8 @@ def show(
     if body.tags:
         output.line(f"  tags: {' '.join(body.tags)}")
     output.line(f"  verdict: {state.word}")
+    now = store_time(context.repository.store)
+    output.line(f"  states: {words(lives(context.repository, sealed, now=now, checks=True))}")
     for hold in state.holds:
         until = f" until {at(hold.until)}" if hold.until is not None else ""
         output.line(f"  hold {hold.id} by {hold.owner}: {hold.reason}{until}")
@@ -145,8 +155,9 @@ def _closed(context: Context, body: PointBody) -> str:
 
 
 def summary(context: Context, sealed: Sealed) -> dict[str, object]:
-    """A point as JSON: its record's body, its state, and when the vault received it."""
+    """A point as JSON: its record's body, its state, all that it is, and when the vault received it."""
     plain: dict[str, object] = to_plain(sealed.body)
+    plain["states"] = to_plain(lives(context.repository, sealed))
     return plain | {"state": to_plain(context.repository.state(sealed)), "received": sealed.received}
 
 

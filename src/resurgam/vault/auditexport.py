@@ -24,6 +24,7 @@ from resurgam.model.codec import to_json
 from resurgam.stores.base import Entry
 from resurgam.vault import checkpoints, log
 from resurgam.vault.audit import PLACES, Report
+from resurgam.vault.lives import lives, words
 from resurgam.vault.records import timestamp
 from resurgam.vault.repository import IDENTITY, Repository
 from resurgam.vault.roles import Disowned
@@ -129,8 +130,7 @@ def _index(repository: Repository, report: Report, clock: Clock) -> Iterator[str
     yield "\nPoints, each with what became known of it\n"
     for expired in (False, True):
         for sealed in repository.points(expired=expired):
-            over = ", expired" if expired else ""
-            yield f"\n  {sealed.body.id} of {sealed.body.system}, sealed {sealed.body.sealed}{over}\n"
+            yield f"\n  {sealed.body.id} of {sealed.body.system}: {words(lives(repository, sealed))}\n"
             yield from _history(repository, sealed.body.id)
 
 
