@@ -4,15 +4,20 @@ A copy of a store is as secret as the store, and so is what a probe's command le
 lie in a folder of mode 0700 that is locked while it lives; the kernel lets go of the lock when the process dies, by ``kill -9``
 too, and then :func:`clear` may have it. Each capture and verification clears them away before it begins, never within a
 freeze: writers do not wait for what a dead process left.
+
+What a process holds in memory, keys before all, is kept out of core dumps, and away from other processes of the same user.
 """
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import fcntl
 import os
 import re
+import resource
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,6 +27,15 @@ from resurgam.errors import Busy, Denied, StoreFull
 _OURS = re.compile(r"resurgam-(?:copy|probe)-[a-z0-9_]{8}")  # as tempfile.mkdtemp names them
 _TRIES = 5  # times that a folder is made anew when another sweep was faster than our lock
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+_PR_SET_DUMPABLE = 4  # prctl(2)
+
+
+def keep_memory() -> None:
+    """This process and those it forks leave no core dump, and on Linux no process of the same user reads their memory (prctl(2),
+    PR_SET_DUMPABLE). Another program that they start may be read again, and dumps as little. Swap is the host's to guard."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
 
 
 @contextmanager

@@ -19,6 +19,7 @@ import typer
 from resurgam import __version__
 from resurgam.cli import output
 from resurgam.errors import EXIT_INTERRUPTED, ResurgamError
+from resurgam.private import keep_memory
 
 EPILOG = (
     "Exit codes: 0 done; 2 wrong words; 3 wrong manifest; 4 not found, 5 ambiguous; 6 a key or permission is missing; "
@@ -74,11 +75,20 @@ def _show_version(wanted: bool) -> None:
 
 
 def common(
-    version: Annotated[
+    _version: Annotated[
         bool, typer.Option("--version", help="Show the version and exit.", is_eager=True, callback=_show_version)
     ] = False,
+    passphrase_file: Annotated[
+        str | None,
+        typer.Option(
+            "--passphrase-file",
+            help="A file with the passphrase of key files here; RESURGAM_PASSPHRASE_FILE names it too.",
+        ),
+    ] = None,
 ) -> None:
     """Back up an AI system as a system, bring it back, and prove that it behaves the same."""
+    if passphrase_file is not None:
+        os.environ["RESURGAM_PASSPHRASE_FILE"] = os.path.abspath(passphrase_file)
 
 
 def command_line(words: Sequence[str] = ()) -> typer.Typer:
@@ -124,6 +134,8 @@ def _loading() -> Iterator[None]:
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; returns its exit code. Nothing escapes as a traceback but a defect of ours."""
     words = sys.argv[1:] if arguments is None else arguments
+    if arguments is None:
+        keep_memory()  # before any key is loaded
     json = "--json" in words
     try:
         with _loading() if arguments is None else nullcontext():

@@ -11,9 +11,11 @@ from resurgam.cli import check as checking
 from resurgam.cli import keys as key_verbs
 from resurgam.cli import output, roles
 from resurgam.cli import prune as pruning
+from resurgam.cli import repair as repairing
 from resurgam.cli.context import DEFAULT_MANIFEST, Context, JsonOption, KeysOption, ManifestOption, VaultOption
 from resurgam.stores.local import LocalStore
 from resurgam.vault import shred as shredding
+from resurgam.vault.approvals import plan_digest
 from resurgam.vault.repository import Repository
 
 app = typer.Typer(no_args_is_help=True, help="Make a vault, check its bytes, see its size.", rich_markup_mode=None)
@@ -60,6 +62,7 @@ def init(
 
 
 app.command("check")(checking.check)
+app.command("repair")(repairing.repair)
 
 
 @app.command("stats")
@@ -136,7 +139,9 @@ def shred(
     if yes:
         shredding.shred(repository, domain, context.clock, why)
     if json:
-        output.as_json({"plan": plan, "done": yes, "shredded": repository.shredded(domain)})
+        digest = plan_digest(repository, shredding.ACT, plan) if plan is not None else ""
+        shredded = repository.shredded(domain)
+        output.as_json({"act": shredding.ACT, "plan": plan, "digest": digest, "done": yes, "shredded": shredded})
     elif yes:
         what = "is destroyed here" if here else "was not here"
         output.line(f"{domain} is shredded; {domain}.agekey {what}, and every other copy is yours to destroy")

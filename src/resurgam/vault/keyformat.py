@@ -96,10 +96,9 @@ def identities_in(text: str, path: str) -> list[Identity]:
 
 def purpose(file: str) -> str:
     """What a key file is for, to be put after "the file that"."""
-    stem, dot, kind = file.partition(".")
-    general = f"{stem.partition('-')[0]}{dot}{kind}"
+    stem, kind = file.partition(".")[0], f".{file.rpartition('.')[2]}"  # whose it is may stand between the two
     domain = f"opens the shred domain {stem}, and nothing else"
-    return PURPOSES.get(file) or PURPOSES.get(general) or (domain if kind == "agekey" else "holds another role's key")
+    return PURPOSES.get(f"{stem}{kind}") or (domain if kind == IDENTITY else "holds another role's key")
 
 
 def comments(text: str) -> dict[str, str]:

@@ -18,7 +18,7 @@ say which vault they belong to; the recovery key's file and the vault are togeth
 in a shred domain with an identity of its own (``DOMAIN.agekey``): that is what makes it possible to shred a domain, by destroying
 its file (``vault.shred``). What stands in a file is in ``vault.keyformat``.
 
-A key that is made for somebody else lies in a file of another name (``approver-ALICE.json``), to be moved into their folder
+A key that is made for somebody else lies in a file of another name (``approver.alice.json``), to be moved into their folder
 under its own. It acts here no more than any other file that has no business here.
 
 P9: ``can_read`` says whether contents can be opened with what lies here; a host that captures should not have it, and the

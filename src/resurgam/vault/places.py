@@ -33,14 +33,14 @@ from blake3 import blake3
 from numpy.typing import NDArray
 
 from resurgam.errors import IntegrityError, NotFound
-from resurgam.stores.base import Store, put_once
+from resurgam.stores.base import Entry, Store, put_once
 from resurgam.vault.index import Entries, Index, decode_segment, ends_of
 from resurgam.vault.indexcache import Addition, Base, IndexCache, Source
 from resurgam.vault.keys import IndexSecret
 from resurgam.vault.pack import ENTRY, FOOTER, trailer_place
 from resurgam.vault.prunes import Prunes
 from resurgam.vault.roles import RoleTable
-from resurgam.vault.signing import Role, SigningKey, broken
+from resurgam.vault.signing import PublicKey, Role, SigningKey, broken
 
 _KEY_ID = 8
 _SIGNED = _KEY_ID + 64
@@ -85,8 +85,10 @@ class Places:
         self.refused: list[str] = []  # segments that could not be believed, and why
         self._keys = {key.key_id: key for role in _WRITERS for key in roles.keys(role)}
         self._movers = {key.key_id: key for key in roles.keys(Role.PRUNER)}
+        self._retired = {key.key_id: key for keys in roles.roles.values() for key in keys if key.retired}
         self._writers = {key.raw: key.key_id for key in self._keys.values()}
         self._pruners = {key.raw for key in self._movers.values()}
+        self._roles = roles
 
     def seal(self, kind: str, plain: bytes, signer: SigningKey, origin: str = "") -> bytes:
         """Sealed and signed entries; ``kind`` is ``segment`` or ``trailer``. A pruner names the key id of their ``origin``."""
@@ -121,17 +123,19 @@ class Places:
                     missed.add(entry.name)
                     continue
                 seen.add(entry.name)
-                yield from self._segment(entry.name, data, origin)
+                yield from self._segment(entry, data, origin)
             if missed <= vanished:  # listed again and again and never there: that is no prune
                 self.refused += [f"{name} is listed and not there." for name in sorted(missed)]
                 return
             vanished |= missed
 
-    def _segment(self, name: str, data: bytes, origin: str | None) -> Iterator[Segment]:
+    def _segment(self, entry: Entry, data: bytes, origin: str | None) -> Iterator[Segment]:
+        name = entry.name
         if origin is not None and origin not in (data[:_KEY_ID].hex(), data[_SIGNED : _SIGNED + _KEY_ID].hex()):
             return
         try:
             found, signer, plain = self._open("segment", data, name)
+            self._require_in_time(signer, entry)
             packs, entries = decode_segment(plain, name)
         except IntegrityError as error:
             self.refused.append(error.message)
@@ -146,13 +150,16 @@ class Places:
             start, length = trailer_place(self._store.get(name, max(0, size - FOOTER)), pack)
             data = self._store.get(name, start, length)
             origin, signer, plain = self._open("trailer", data, f"the trailer of pack {pack[:16]}")
+            if signer in self._retired:
+                self._require_in_time(signer, next(self._store.list(name)))
             return Segment(pack, origin, signer, [pack], np.frombuffer(plain, dtype=ENTRY))
-        except (IntegrityError, NotFound, ValueError):
+        except (IntegrityError, NotFound, ValueError, StopIteration):
             return None
 
     def index(self, origin: str | None = None) -> tuple[Index, list[tuple[str, Entries]]]:
-        """What can be found: by readers in all that any key has signed for, by the writer ``origin`` in its own and in nothing that
-        a prune is about to sweep; and those packs that no segment named but their own trailer.
+        """What can be found: by readers in all that any key has signed for, by the writer ``origin`` in its own, in that of the
+        keys in whose place it came, and in nothing that a prune is about to sweep; and those packs that no segment named but their
+        own trailer.
 
         A chunk counts only where its pack is there and long enough, else a capture would build on what is lost, and a second
         copy of the chunk would never be found.
@@ -163,17 +170,18 @@ class Places:
         prunes = self._prunes()  # after the packs: what a sweep took meanwhile is known to be gone
         swept = prunes.gone if origin is None else prunes.going
         index, named = Index(), {name for found in segments for name in found.packs}
+        own = {key.key_id for key in self._roles.line(origin) if not key.removed} if origin is not None else None
         if base is not None:
             packs, standing = base.names(), base.of_packs(stand)
-            ours = standing & base.of_packs([origin in (None, source.origin) for source in base.sources])
+            ours = standing & base.of_packs([own is None or source.origin in own for source in base.sources])
             named.update(compress(packs, standing))
             room = np.zeros(len(packs), np.uint64)
             room[ours] = self._room(list(compress(packs, ours)), sizes, swept)
             index = Index(base.table(room))
-        segments = [found for found in segments if origin in (None, found.origin)]
+        segments = [found for found in segments if own is None or found.origin in own]
         index.add((found.packs, self._there(found, sizes, swept)) for found in segments)
         unnamed = ((name, size) for name, size in sizes.items() if name not in named and name not in swept)
-        orphans = [found for pack in unnamed if (found := self.trailer(*pack)) and origin in (None, found.origin)]
+        orphans = [found for pack in unnamed if (found := self.trailer(*pack)) and (own is None or found.origin in own)]
         index.add((found.packs, found.entries) for found in orphans)
         return index, [(found.name, found.entries) for found in orphans if not found.moved]
 
@@ -181,11 +189,11 @@ class Places:
         """What this host remembers of segments, which of those still stand, and all others, read anew."""
         if self._cache is None:
             return None, [], list(self.segments())
-        base, listed = self._base, {entry.name: entry.size for entry in self._store.list("index/")}
+        base, listed = self._base, {entry.name: entry for entry in self._store.list("index/")}
         stand = [self._stands(source, listed) for source in base.sources] if base else []
         known = [source.name for source in compress(base.sources, stand)] if base else []
         covered = {f"index/{name}" for name in known}
-        if self._worth_it(base, stand, [size for name, size in listed.items() if name not in covered]):
+        if self._worth_it(base, stand, [entry.size for name, entry in listed.items() if name not in covered]):
             others: list[Segment] = []
             try:
                 self._base = base = self._cache.rebuilt(base, stand, self._additions(covered, others))
@@ -195,10 +203,21 @@ class Places:
                 return base, [True] * len(base.sources), others
         return base, stand, list(self.segments(besides=covered))
 
-    def _stands(self, source: Source, listed: Collection[str]) -> bool:
-        """Whether a segment is still there, and still believed: a key that was removed takes with it what it signed."""
+    def _stands(self, source: Source, listed: Mapping[str, Entry]) -> bool:
+        """Whether a segment is still there, and still believed: a key that was removed takes with it what it signed, one that was
+        retired what came later."""
+        entry = listed.get(f"index/{source.name}")
         by_itself = self._writers.get(source.signer) == source.origin
-        return f"index/{source.name}" in listed and (by_itself or source.signer in self._pruners)
+        if entry is None or not (by_itself or source.signer in self._pruners):
+            return False
+        late = self._retired.get(PublicKey(source.signer).key_id)
+        return late is None or not late.disbelieved(entry.received)
+
+    def _require_in_time(self, signer: str, entry: Entry) -> None:
+        """Raises IntegrityError where the key of that id had been retired when the store received the object."""
+        late = self._retired.get(signer)
+        if late is not None and (why := late.disbelieved(entry.received)):
+            raise broken(entry.name, why)
 
     @staticmethod
     def _worth_it(base: Base | None, stand: Sequence[bool], others: Sequence[int]) -> bool:

@@ -25,17 +25,18 @@ from dataclasses import dataclass
 import msgspec
 
 from resurgam.clock import Clock
-from resurgam.errors import Busy, NotFound, TargetRefused
+from resurgam.errors import NotFound, TargetRefused
 from resurgam.model.nearest import did_you_mean
 from resurgam.model.plan import Plan, Step
-from resurgam.stores.base import AlreadyThere, put_once
 from resurgam.vault.keyformat import READER, RECOVERY
 from resurgam.vault.keys import DEFAULT_DOMAIN, EVIDENCE_DOMAIN
-from resurgam.vault.records import RecordType, sign_roles, timestamp
+from resurgam.vault.records import RecordType, timestamp
 from resurgam.vault.repository import Repository
-from resurgam.vault.roles import RoleTable, Shredded
-from resurgam.vault.signing import Role, SigningKey
+from resurgam.vault.rolechange import authorised, publish
+from resurgam.vault.roles import RoleTable, Shredded, next_table
+from resurgam.vault.signing import Role
 
+ACT = "shred"  # as a quorum names it
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 _TAKEN = frozenset({DEFAULT_DOMAIN, READER.partition(".")[0], RECOVERY.partition(".")[0]})  # files of other keys
 _KEPT = frozenset({RecordType.VERDICT, RecordType.BASELINE, RecordType.REFERENCE})
@@ -65,6 +66,8 @@ def plan(repository: Repository, domain: str) -> Plan:
         Step(verb="destroy", what=path if here else f"nothing here: {path} is not in this keys folder"),
         Step(verb="yours to destroy", what=f"every other copy of {domain}.agekey: who has one can still read"),
     ]
+    others = [repository.roles.names.get(reader, "") for reader in repository.roles.recipients(domain)]
+    steps += [Step(verb="yours to destroy", what=f"the key of {name}, who reads it too") for name in others if name]
     lost = [f"{name} in {_counted(count, 'point')}" for name, count in sorted(contents.snapshots.items())]
     lost += [f"what was answered around {_counted(contents.answers, 'capture')}"] if contents.answers else []
     lost += [f"the evidence of {_counted(count, word)}" for word, count in sorted(contents.records.items())]
@@ -78,13 +81,12 @@ def plan(repository: Repository, domain: str) -> Plan:
 def shred(repository: Repository, domain: str, clock: Clock, why: str = "") -> None:
     """Do what :func:`plan` says; ended where a run before was stopped. ``why`` goes into the signed table, in the clear.
 
-    Raises Denied without the root key, NotFound, TargetRefused.
+    Raises Denied without the root key or for want of approvals, NotFound, TargetRefused.
     """
     if not repository.shredded(domain):
-        _require_shreddable(repository, domain)
-        root = repository.keyring.signer(Role.ROOT)
+        root = authorised(repository, ACT, plan(repository, domain))
         noted = Shredded(timestamp(clock.now()), _on_one_line(why))
-        _publish(repository, _without(repository, domain, noted), root, clock)
+        publish(repository, _without(repository, domain, noted), root, clock)
     repository.keyring.destroy(domain)  # last: as long as it is here, the same command can be given again
 
 
@@ -109,10 +111,8 @@ def add_domain(repository: Repository, domain: str, clock: Clock) -> str:
     root = repository.keyring.signer(Role.ROOT)
     recipient = repository.keyring.make_identity(domain).recipient
     evidence = domain if (domain, roles.evidence) == (EVIDENCE_DOMAIN, DEFAULT_DOMAIN) else roles.evidence
-    table = msgspec.structs.replace(
-        roles, serial=roles.serial + 1, domains={**roles.domains, domain: (recipient,)}, evidence=evidence
-    )
-    _publish(repository, table, root, clock)
+    table = next_table(roles, domains={**roles.domains, domain: (recipient,)}, evidence=evidence)
+    publish(repository, table, root, clock)
     return repository.keyring.path_of(domain)
 
 
@@ -143,29 +143,13 @@ def _without(repository: Repository, domain: str, noted: Shredded) -> RoleTable:
         evidence = _next(repository)
         domains[evidence] = (repository.keyring.make_identity(evidence).recipient,)
     shredded = {**roles.shredded, domain: noted}
-    return msgspec.structs.replace(
-        roles, serial=roles.serial + 1, domains=domains, evidence=evidence, shredded=shredded
-    )
+    return next_table(roles, domains=domains, evidence=evidence, shredded=shredded)
 
 
 def _next(repository: Repository) -> str:
     """A name for answers that no domain has had."""
     known = repository.roles.domains.keys() | repository.roles.shredded.keys()
     return next(name for n in range(2, len(known) + 3) if (name := f"{EVIDENCE_DOMAIN}-{n}") not in known)
-
-
-def _publish(repository: Repository, table: RoleTable, root: SigningKey, clock: Clock) -> None:
-    """Put the table, which is create-only: two with one serial cannot be. Raises Busy."""
-    try:
-        put_once(repository.store, table.object_name, sign_roles(table, root, clock.now()))
-    except AlreadyThere as error:
-        raise Busy(
-            f"Another role table {table.serial} was signed meanwhile.",
-            untouched="That one holds, and nothing of this was done.",
-            next_step="Give the same command again.",
-        ) from error
-    repository.believe(table)
-    repository.announce(RecordType.ROLES, table.object_name, root, clock)
 
 
 class _Kept(msgspec.Struct, frozen=True):

@@ -304,7 +304,8 @@ def _items(driver: Driver, component: Component, at: Position, intake: Intake) -
 
 
 def _own_index(repository: Repository, signer: SigningKey) -> Index:
-    """What this key has stored itself, packs of interrupted sessions included: those get their segment now.
+    """What this key has stored itself, or one in whose place it came, packs of interrupted sessions included: those get their
+    segment now.
 
     Chunks of other writers are not reused: a stolen host could have published garbage under a known id (design 4).
     """
