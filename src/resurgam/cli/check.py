@@ -1,4 +1,4 @@
-"""vault check, vault repair: whether all bytes are there, and what can be done where they are not."""
+"""vault check: whether all bytes are there, and when they were last read. What can be done where they are not: ``cli.repair``."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from resurgam.model.codec import to_plain
 from resurgam.vault.check import Check, Report
 from resurgam.vault.checked import Coverage, Depth
 from resurgam.vault.checkorder import Wish
+from resurgam.vault.repository import Repository
 
 _SHOWN = 50  # lines of damage, of points that it affects
 
@@ -74,7 +75,10 @@ def check(
         max_duration=duration(max_duration) if max_duration else None,
         depth=depth,
     )
-    checking = Check(context.repository, wish, context.clock, remember=wish.reads)
+    repository = Repository(
+        context.store, context.keyring
+    )  # the index from the vault itself, not from this host's memory
+    checking = Check(repository, wish, context.clock, remember=wish.reads)
     with output.progress("check", checking.bytes_due, json) as advance:
         report = checking.run(advance)
     if json:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 
 from resurgam.clock import Clock
 from resurgam.drivers.base import Blob, Drivers, Item
-from resurgam.errors import Busy, NotFound, TargetRefused
+from resurgam.errors import Busy, IntegrityError, NotFound, TargetRefused
 from resurgam.model.point import Particulars, PointBody
 from resurgam.model.system import Component, System
 from resurgam.private import sweep
@@ -59,8 +59,11 @@ def restore(
     try:
         copies: dict[str, Copy] = {}
         for name in wanted:
-            items = _counted(repository.snapshot(body, name).items(), name, progress)
-            copies[name] = _write(system.component(name), items, partial, drivers, clock)
+            try:
+                items = _counted(repository.snapshot(body, name).items(), name, progress)
+                copies[name] = _write(system.component(name), items, partial, drivers, clock)
+            except IntegrityError as error:
+                raise _lost(name, error) from error
         seconds = clock.monotonic() - began
         done = Restored(
             id=restored.id, point=body.id, system=system.name, copies=copies, state=restored.state, seconds=seconds
@@ -129,6 +132,15 @@ def _write(component: Component, items: Iterator[Item], partial: str, drivers: D
         fingerprint=driver.fingerprint(written),
         bytes=_size(written.location),
         seconds=seconds,
+    )
+
+
+def _lost(component: str, error: IntegrityError) -> IntegrityError:
+    """P12: which component, and how to go on without it. Half of one is never left as if it were whole (P5)."""
+    return IntegrityError(
+        f"The component {component} cannot be restored: {error.message}",
+        untouched="Nothing was left at the target.",
+        next_step=f"{error.next_step} `--component` restores the others by themselves.",
     )
 
 

@@ -24,10 +24,10 @@ from resurgam.stores.base import Entry, Store, put_once
 from resurgam.vault.keyring import Keyring
 from resurgam.vault.keys import SessionKey, unwrap_index, unwrap_session
 from resurgam.vault.pack import FRAME, HEADER, decrypt, parse_frame, scan
-from resurgam.vault.records import RecordType, read_record, read_roles
+from resurgam.vault.records import RecordType, latest_roles, read_record, read_roles
 from resurgam.vault.repository import IDENTITY, Repository, VaultIdentity
 from resurgam.vault.roles import RoleTable
-from resurgam.vault.signing import broken
+from resurgam.vault.signing import Role, broken
 from resurgam.vault.wraps import session_of, sessions, wraps_of_index
 
 ROLES = "roles/"
@@ -60,30 +60,57 @@ def verified_record(entry: Entry, data: bytes, roles: RoleTable, vault: bytes) -
         raise broken(entry.name, f"it approves the plan {record.subject.digest[:16]}")
 
 
-def reopened(store: Store, other: Store, keyring: Keyring) -> list[str]:
-    """Bring back what a vault cannot be opened without: its identity and its role tables. Returns the names of what was taken.
-
-    Raises IntegrityError where the other copy has nothing to be believed. Objects that are there are left as they are.
-    """
-    taken = []
+def door(store: Store, other: Store, keyring: Keyring) -> Iterator[tuple[str, bytes, bool]]:
+    """What a vault cannot be opened without, and what the other copy has of it: its identity and its role tables, where they are
+    missing or spoilt here. Names, bytes, and whether something of that name is here. Raises NotFound, IntegrityError."""
     trust = keyring.trust
-    if not _has(store, IDENTITY):
-        data = other.get(IDENTITY)
-        identity = from_json(data, VaultIdentity, what=f"the other copy's {IDENTITY}")
-        if (identity.vault, identity.root) != (trust.vault, trust.root):
+    ours, theirs = _identity_in(store), _identity_in(other)
+    if ours is None and theirs is not None:
+        if (theirs.vault, theirs.root) != (trust.vault, trust.root):
             raise broken(f"the other copy's {IDENTITY}", "it is the identity of another vault")
-        put_once(store, IDENTITY, data)
-        taken.append(IDENTITY)
+        yield IDENTITY, other.get(IDENTITY), _has(store, IDENTITY)
     for entry in other.list(ROLES):
-        if not _has(store, entry.name):
-            data = other.get(entry.name)
-            try:
-                read_roles(data, keyring.vault, trust.root, name=entry.name)
-            except IntegrityError:
-                continue  # what the root key did not sign is nothing to bring back
-            put_once(store, entry.name, data)
-            taken.append(entry.name)
+        here = _has(store, entry.name)
+        if _table_in(other, entry.name, keyring) and not (here and _table_in(store, entry.name, keyring)):
+            yield entry.name, other.get(entry.name), here
+
+
+def reopen(store: Store, other: Store, keyring: Keyring) -> list[str]:
+    """Bring that back; returns the names of what was taken. What is spoilt is removed in the pruner's role only. Raises Denied."""
+    taken = []
+    for name, data, here in list(door(store, other, keyring)):
+        if here:
+            _require_pruner(other, keyring)
+            store.delete(name)
+        put_once(store, name, data)
+        taken.append(name)
     return taken
+
+
+def _identity_in(store: Store) -> VaultIdentity | None:
+    try:
+        return from_json(store.get(IDENTITY), VaultIdentity, what=IDENTITY)
+    except (NotFound, IntegrityError):
+        return None
+
+
+def _table_in(store: Store, name: str, keyring: Keyring) -> RoleTable | None:
+    try:
+        return read_roles(store.get(name), keyring.vault, keyring.trust.root, name=name)
+    except IntegrityError:
+        return None
+
+
+def _require_pruner(store: Store, keyring: Keyring) -> None:
+    """By the role tables of ``store``, since there may be none here."""
+    key = keyring.signer(Role.PRUNER)
+    roles = latest_roles(((e.name, store.get(e.name)) for e in store.list(ROLES)), keyring.vault, keyring.trust.root)
+    if not roles.table.lists(key.public, Role.PRUNER):
+        raise Denied(
+            f"The pruner's key {key.key_id} that is here does not count in this vault.",
+            untouched="Nothing was removed.",
+            next_step="Run this where the pruner's key is.",
+        )
 
 
 class OtherCopy:

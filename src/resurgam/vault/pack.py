@@ -242,5 +242,5 @@ def _damaged(what: str) -> IntegrityError:
     return IntegrityError(
         f"The vault is damaged: {what}.",
         untouched="Nothing was changed.",
-        next_step="Run `resurgam vault check --read` to see which points are affected, and restore from another one.",
+        next_step="`resurgam vault repair` says what is lost, and what can come back. Or restore from another point.",
     )

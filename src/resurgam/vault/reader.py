@@ -11,7 +11,7 @@ import threading
 from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from functools import partial
 from operator import itemgetter
 from typing import Any, Protocol
@@ -170,9 +170,10 @@ class VaultSource:
         """See ``drivers.base.Source``."""
         if offset >= self._entry.size:
             return 0
-        placed = self._placed()
-        start, (chunk, skip, length) = placed[bisect_right(placed, offset, key=itemgetter(0)) - 1]
-        data = self._reader.get(chunk, Kind.DATA)
+        with self._named():
+            placed = self._placed()
+            start, (chunk, skip, length) = placed[bisect_right(placed, offset, key=itemgetter(0)) - 1]
+            data = self._reader.get(chunk, Kind.DATA)
         piece = memoryview(data)[skip + offset - start : skip + length][: len(buffer)]
         buffer[: len(piece)] = piece
         return len(piece)
@@ -180,17 +181,18 @@ class VaultSource:
     def copy_to(self, descriptor: int) -> None:
         """Write all bytes, several parts at a time; runs of zeros become holes. What is written goes to the disk meanwhile, so that
         whoever flushes the file afterwards has little left to wait for."""
-        placed = self._placed()
-        os.ftruncate(descriptor, self._entry.size)
-        if len(placed) <= 2:
-            self._write_all(descriptor, placed)
-            return
-        work_on(
-            list(_batches(placed)),
-            partial(self._write_all, descriptor),
-            meanwhile=partial(os.fdatasync, descriptor),
-            processes=self._entry.size >= SHARED_FROM,
-        )
+        with self._named():
+            placed = self._placed()
+            os.ftruncate(descriptor, self._entry.size)
+            if len(placed) <= 2:
+                self._write_all(descriptor, placed)
+                return
+            work_on(
+                list(_batches(placed)),
+                partial(self._write_all, descriptor),
+                meanwhile=partial(os.fdatasync, descriptor),
+                processes=self._entry.size >= SHARED_FROM,
+            )
 
     def settled(self) -> bool:
         """What lies in a vault stands still."""
@@ -198,6 +200,17 @@ class VaultSource:
 
     def close(self) -> None:
         """Nothing is held."""
+
+    @contextmanager
+    def _named(self) -> Iterator[None]:
+        """P12: whoever is told that a chunk is lost is told of which item."""
+        try:
+            yield
+        except IntegrityError as error:
+            name = self._entry.path.decode("utf-8", "backslashreplace")
+            raise IntegrityError(
+                f"{name} cannot be restored. {error.message}", untouched=error.untouched, next_step=error.next_step
+            ) from error
 
     def _write_all(self, descriptor: int, batch: list[Placed]) -> None:
         """Neighbours together, small ones by way of this thread's memory."""
@@ -289,5 +302,5 @@ def _lost(chunk: bytes, why: str) -> IntegrityError:
     return IntegrityError(
         f"Chunk {chunk.hex()[:16]} cannot be read: {why}.",
         untouched="Nothing was restored from it.",
-        next_step="Run `resurgam vault check --read` to see which points are affected, and restore from another one.",
+        next_step="`resurgam vault repair` says what is lost, and what can come back. Or restore from another point.",
     )
