@@ -38,6 +38,8 @@ SYNONYMS = re.compile(
     r"\b(backups?|archives?|repositor(y|ies)|checkpoints?|jobs?|revert|rollback|evals?)\b", re.IGNORECASE
 )
 
+OF_THE_LOG = re.compile(r"\bcheckpoints?\b")  # what an auditor signs; in other verbs it would mean a point
+
 
 def anchors(text: str) -> Iterator[str]:
     """The names of a page's headings, as links spell them."""
@@ -118,7 +120,8 @@ def test_the_words_are_those_of_the_glossary() -> None:
     said = "\n".join(text for _, text in help_texts()).lower()
     assert set(SPOKEN) <= defined
     assert [word for word in SPOKEN if word not in said] == []
-    assert [(name, found[0]) for name, text in help_texts() if (found := SYNONYMS.search(text))] == []
+    own = ((name, OF_THE_LOG.sub("", text) if name.startswith("audit ") else text) for name, text in help_texts())
+    assert [(name, found[0]) for name, text in own if (found := SYNONYMS.search(text))] == []
 
 
 def test_wrong_words_are_told_without_a_traceback(capsys: pytest.CaptureFixture[str]) -> None:
