@@ -373,6 +373,8 @@ def test_there_is_never_more_than_one_prune(tmp_path: Path) -> None:
     prune = propose(one, draft(one, expire(sealed[:1]), EAGER).plan, world.clock)
     with pytest.raises(Busy, match="Prune 1 is open"):
         propose(other, drafted.plan, world.clock)
+    with pytest.raises(Busy, match="Prune 1 is open"):
+        propose(other, draft(other, expire(sealed[1:2]), EAGER).plan, world.clock)
     prune = begin(other, prune, world.clock)
 
     def meanwhile() -> None:

@@ -66,6 +66,15 @@ class Survey:
 def survey(repository: Repository, without: Collection[str] = ()) -> Survey:
     """Mark what every promised point needs, but those ``without``, which are about to expire. Raises Denied without the index key,
     NewerFormat, Unreachable."""
+    while True:
+        before = repository.prunes()
+        found = _survey(repository, without)
+        if not found.trouble or repository.prunes().all == before.all:
+            return found
+        # another pruner swept meanwhile: what is missing lies elsewhere by now
+
+
+def _survey(repository: Repository, without: Collection[str]) -> Survey:
     points = [sealed for sealed in repository.points() if sealed.body.id not in without]
     trouble = {why.split()[0]: why for why in repository.refused_points}  # an error of a record begins with its name
     trouble = {name: why for name, why in trouble.items() if name.removeprefix("points/") not in without}
