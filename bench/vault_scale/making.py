@@ -1,7 +1,8 @@
 """A vault of as many chunks and points as one likes, from a seed, in minutes and in little room.
 
-A host captures a system of one component again and again: each session adds ``chunks / points`` chunks, and its point needs
-those of the last ``WINDOW`` sessions. One point in ten is proven. Objects are plain files, without the flushes of a real store.
+A host captures a system of one component every hour: each session adds ``chunks / points`` chunks, and its point needs those
+of the last hundred sessions, or of a tenth of all where that is less. One point in ten is proven. Objects are plain files,
+without the flushes of a real store.
 """
 
 from __future__ import annotations
@@ -18,21 +19,21 @@ from numpy.typing import NDArray
 from resurgam.clock import SystemClock
 from resurgam.model.codec import to_json, to_msgpack
 from resurgam.model.point import Cut, Particulars, PointBody, Snapshot, Witness
-from resurgam.model.system import System, VaultPlace
+from resurgam.model.system import Retention, System, VaultPlace
 from resurgam.stores.local import LocalStore
 from resurgam.vault.index import Index, encode_segment
 from resurgam.vault.keyring import Keyring
 from resurgam.vault.keys import DEFAULT_DOMAIN, new_session, session_object
 from resurgam.vault.pack import ALIGN, ENTRY, FOOTER, FRAME, HEADER, ID, Kind
 from resurgam.vault.pages import EMPTY, MAX_ENTRIES, TreeBuilder
+from resurgam.vault.policies import PolicyBody
 from resurgam.vault.records import RecordType, itself, make_record, timestamp
 from resurgam.vault.repository import Repository
-from resurgam.vault.signing import Role
+from resurgam.vault.signing import Role, SigningKey
 from resurgam.vault.sink import DomainKeys, Sink
 from resurgam.vault.snapshots import SnapshotRoot
 from resurgam.vault.writer import POINT_FORMAT
 
-WINDOW = 100  # sessions whose chunks a point needs
 PER_PACK = 500  # chunks of 64 KiB that compress by half
 SYSTEM = "scale"
 _RAW = 64 << 10
@@ -52,12 +53,18 @@ class Size(NamedTuple):
         """For folders and tables."""
         return f"{self.chunks}-{self.points}"
 
+    @property
+    def window(self) -> int:
+        """Of how many sessions a point needs the chunks."""
+        return max(1, min(100, self.points // 10))
+
 
 def make(folder: str, size: Size, seed: int) -> None:
     """Make the vault ``folder/vault`` with its keys ``folder/keys``."""
     os.makedirs(f"{folder}/vault")
     Repository.create(LocalStore(f"{folder}/vault"), f"{folder}/keys", SYSTEM, SystemClock())
-    maker = _Maker(folder, np.random.default_rng(seed))
+    maker = _Maker(folder, size.window, np.random.default_rng(seed))
+    maker.policy()
     each = size.chunks // size.points
     for number in range(size.points):
         maker.session(number, each)
@@ -65,8 +72,8 @@ def make(folder: str, size: Size, seed: int) -> None:
 
 
 class _Maker:
-    def __init__(self, folder: str, rng: np.random.Generator) -> None:
-        self._root, self._rng = f"{folder}/vault", rng
+    def __init__(self, folder: str, window: int, rng: np.random.Generator) -> None:
+        self._root, self._window, self._rng = f"{folder}/vault", window, rng
         self._repository = repository = Repository(LocalStore(self._root), Keyring(f"{folder}/keys"))
         self._signer = repository.keyring.signer(Role.CAPTURE)
         self._verifier = repository.keyring.signer(Role.VERIFIER)
@@ -83,6 +90,12 @@ class _Maker:
         self._leaves: list[list[tuple[bytes, int]]] = []
         self._previous: str | None = None
         self._logged = 0
+
+    def policy(self) -> None:
+        """How long points stay, in force since before the first."""
+        body = PolicyBody(format=1, serial=1, systems={SYSTEM: Retention(last=24, daily=30, weekly=12, monthly=12)})
+        name, signer = "retention/00000001", self._repository.keyring.signer(Role.APPROVER)
+        self._record(RecordType.RETENTION, name, name, body, _BEGAN - timedelta(days=30), signer)
 
     def session(self, number: int, count: int) -> None:
         """One capture: packs, segment, pages, lease, point, log; now and then a verdict."""
@@ -131,7 +144,7 @@ class _Maker:
 
     def _root_page(self, tree: bytes) -> bytes:
         builder = TreeBuilder(Kind.LIST, self._page)
-        for leaves in (*self._leaves[-WINDOW:], [(self._page(Kind.LIST, tree), 1)]):
+        for leaves in (*self._leaves[-self._window :], [(self._page(Kind.LIST, tree), 1)]):
             for page, count in leaves:
                 builder.leaf(b"", page, count)
         return self._page(Kind.LIST, to_msgpack(builder.root()))
@@ -141,7 +154,7 @@ class _Maker:
         sealed = timestamp(_BEGAN + number * _EVERY)
         cut = Cut(at=sealed, parts=(), skew=0.0, freeze=0.0)
         particulars = Particulars(system=system, cut=cut, facts={}, findings=(), witness=Witness())
-        bytes_ = count * min(number + 1, WINDOW) * _RAW
+        bytes_ = count * min(number + 1, self._window) * _RAW
         snapshot = Snapshot(
             component="data", driver="files", domain=DEFAULT_DOMAIN, tree=tree.hex(), chunks=chunks.hex(),
             items=count, bytes=bytes_, stored=count * _RAW // 2, asked="snapshot", earned="snapshot",
@@ -176,9 +189,13 @@ class _Maker:
         about = f"log/{self._logged:010d}"
         self._record(RecordType.LOG, about, about, {"type": type, "object": name, "digest": digest}, when)
 
-    def _record(self, type: RecordType, name: str, about: str, body: object, when: datetime) -> str:
-        vault = self._repository.vault
-        self._put(name, make_record(type, itself(about, body), body, self._signer, vault=vault, made=when), when=when)
+    def _record(
+        self, type: RecordType, name: str, about: str, body: object, when: datetime, signer: SigningKey | None = None
+    ) -> str:
+        data = make_record(
+            type, itself(about, body), body, signer or self._signer, vault=self._repository.vault, made=when
+        )
+        self._put(name, data, when=when)
         return name
 
     def _page(self, kind: Kind, data: bytes) -> bytes:

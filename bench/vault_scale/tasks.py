@@ -16,10 +16,13 @@ from contextlib import contextmanager
 import numpy as np
 
 from resurgam.stores.local import LocalStore
+from resurgam.vault import pruning
 from resurgam.vault.check import check
 from resurgam.vault.keyring import Keyring
 from resurgam.vault.pack import ID
+from resurgam.vault.policies import facts, in_force, policies, store_time
 from resurgam.vault.repository import Repository
+from resurgam.vault.retention import decide
 from resurgam.vault.signing import Role
 
 ASKED = 100_000  # chunk ids
@@ -127,6 +130,25 @@ def check_structure(bench: Bench) -> None:
         assert check(repository).ok
 
 
+def retention(bench: Bench) -> None:
+    """What the policy in force says of every point."""
+    repository = bench.repository()
+    with bench.timed("gather what retention decides upon"):
+        signed, known, now = in_force(policies(repository)), facts(repository), store_time(repository.store)
+    with bench.timed("decide"):
+        decisions = decide(signed, known, now)
+    assert any(not decision.keep for decision in decisions)
+
+
+def prune(bench: Bench) -> None:
+    """``resurgam vault prune``, as far as the plan."""
+    repository = bench.repository()
+    with bench.timed("plan a prune"):
+        drafted = pruning.draft(repository, pruning.expiring(repository))
+    assert drafted.plan.expire
+    assert not drafted.leases
+
+
 TASKS: dict[str, Callable[[Bench], None]] = {
     "open-cold": open_cold,
     "open": open_warm,
@@ -136,6 +158,8 @@ TASKS: dict[str, Callable[[Bench], None]] = {
     "points": points,
     "show": show,
     "check": check_structure,
+    "retention": retention,
+    "prune": prune,
 }
 
 
