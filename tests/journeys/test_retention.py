@@ -149,6 +149,7 @@ def test_a_policy_that_was_rolled_back_is_said(world: World) -> None:
     for words in (["show"], ["set", "--yes"], ["explain", "latest"]):
         told = world.run("retention", *words)
         assert (told.code, "has seen 1: it was rolled back" in told.err) == (8, True), told
+    assert "has seen 1: it was rolled back" in world.run("status").out
 
 
 def test_it_is_shown_without_manifest_and_without_any_key_but_trust(world: World) -> None:

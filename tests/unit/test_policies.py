@@ -35,6 +35,7 @@ from resurgam.vault.policies import (
     require_newest_policy,
     store_time,
 )
+from resurgam.vault.pruning import begin, draft, expiring, propose, sweep
 from resurgam.vault.records import RecordType, itself, make_record
 from resurgam.vault.repository import Repository
 from resurgam.vault.retention import Standing, decide
@@ -504,3 +505,26 @@ def test_a_tag_is_of_the_point_for_good(vault: Vault) -> None:
         assert [entry.name for entry in vault.store.list()] == objects
     cooled(vault, Retention(last=1, keep_tags=("release-7",)))
     assert vault.kept() == [point, vault.points[-1]]
+
+
+def test_a_legal_hold_survives_prune(vault: Vault) -> None:
+    """Of all that a weak policy lets go, prune frees the rest: what is held restores to the byte, and so does the newest."""
+    world = vault.world
+    told = {}
+    for number in range(4):
+        world.live.files = {b"one": b"%d" % number * 50_000}
+        told[vault.capture()] = world.contents()
+    held = list(told)[1]
+    made = hold(vault, held)
+    cooled(vault, WEAK)
+    told[vault.points[-1]] = world.contents()
+    pruner = world.repository(keys=world.keys_with("trust.json", "pruner.json"))
+    plan = draft(pruner, expiring(pruner)).plan
+    assert held not in plan.expire
+    assert len(plan.expire) == 13
+    sweep(pruner, begin(pruner, propose(pruner, plan, world.clock), world.clock), world.clock)
+    assert [sealed.body.id for sealed in vault.repository.points()] == [held, vault.points[-1]]
+    for sealed in vault.repository.points():
+        assert world.restored(sealed, vault.repository) == told[sealed.body.id]
+    lift(vault, made)
+    assert set(expiring(vault.repository)) == {held}, "and goes with the next, once nobody holds it"

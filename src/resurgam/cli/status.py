@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from datetime import datetime
 from typing import Annotated
 
@@ -18,6 +19,7 @@ from resurgam.restore.intent import pending, undoable
 from resurgam.restore.state import write_atomically
 from resurgam.vault.check import coverage_of
 from resurgam.vault.checked import Coverage
+from resurgam.vault.policies import policies, require_newest_policy
 
 
 class PointStatus(msgspec.Struct, frozen=True):
@@ -124,12 +126,15 @@ def status(
     return 0 if found.fresh else EXIT_STALE
 
 
-def _rolled_back(context: Context) -> tuple[str, ...]:
+def _rolled_back(context: Context) -> Iterator[str]:
     try:
         context.repository.require_newest_roles(context.host)
     except IntegrityError as error:
-        return (error.message,)
-    return ()
+        yield error.message
+    try:
+        require_newest_policy(policies(context.repository), context.vault_host)
+    except IntegrityError as error:
+        yield error.message
 
 
 def _capture(context: Context) -> str:

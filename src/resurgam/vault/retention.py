@@ -224,7 +224,7 @@ def _by_count(
             yield point, Reason(words=words.format(rank, count) + among_whom, ends=ends, not_before=now)
     for period in PERIODS:
         count = period.of(retention)
-        for rank, point in enumerate(_firsts(among, period)[:count], 1):
+        for rank, point in enumerate(_firsts(among, period, count), 1):
             left = count - rank + 1
             ends = f"when {counted(left, f'newer {period.noun}')} {'has' if left == 1 else 'have'} a {kind}point"
             begins = max(period.number(among[0].received) + 1, period.number(now)) + left - 1
@@ -233,9 +233,14 @@ def _by_count(
             yield point, Reason(words=words, ends=ends, not_before=not_before)
 
 
-def _firsts(among: Sequence[PointFacts], period: Period) -> list[PointFacts]:
-    """The first point of each period that has one; the newest period first."""
-    first = {period.number(point.received): point for point in among}  # newest first, so the oldest stays
+def _firsts(among: Sequence[PointFacts], period: Period, count: int) -> list[PointFacts]:
+    """The first point of each of the newest ``count`` periods that have one; the newest period first."""
+    first: dict[int, PointFacts] = {}
+    for point in among:  # newest first, so that of each period the oldest stays
+        number = period.number(point.received)
+        if number not in first and len(first) == count:
+            break
+        first[number] = point
     return list(first.values())
 
 
