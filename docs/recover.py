@@ -53,7 +53,8 @@ class Vault:
             start, length, _, magic = FOOTER.unpack(file.read())
             assert magic == b"RSGMFOOT", path
             file.seek(start)
-            sealed = file.read(length)[72:]
+            sealed = file.read(length)
+        sealed = sealed[72 if sealed[72:80] == b"RSGMSEAL" else 80 :]  # a pruner's names the origin first
         header = sealed[: SEALED.size]
         key = AESGCM(self.derive("seal", SEALED.unpack(header)[2] + b"trailer"))
         for entry in ENTRY.iter_unpack(key.decrypt(bytes(12), sealed[SEALED.size :], header + self.id + b"trailer")):

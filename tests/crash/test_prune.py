@@ -30,9 +30,9 @@ from resurgam.vault.signing import Role
 from tests.support import World, copied, no_witness
 from tests.unit.test_prune import EAGER, all_stand, expire, pruner, told
 
-SEED = int(os.environ.get("RESURGAM_SEED", "20260301"))
+SEED = int(os.environ.get("SEED", "20260301"))
 LARGE = 300_000  # bytes of a file that shares no chunk with others
-RUNS = int(os.environ.get("RESURGAM_RUNS", "40"))
+RUNS = int(os.environ.get("RUNS", "12"))  # of each company; `make soak` asks for more
 
 
 def a_world(folder: Path, rng: Random, points: int = 3) -> tuple[World, list[Sealed]]:
@@ -212,7 +212,7 @@ def test_a_prune_beside_others(tmp_path: Path, who: tuple[str, ...]) -> None:
         made: list[Sealed] = []
         sessions = sessions_of(world, sealed, made)
         dies = {rng.randrange(len(who)): rng.randrange(1, 60)} if rng.random() < 0.3 else {}
-        interleaver = Interleaver(world.store, rng, changes=rng.randrange(1, 6))
+        interleaver = Interleaver(world.store, rng, changes=rng.randrange(2, 7), calls=rng.choice((80, 160, 320)))
         ended = interleaver.run([sessions[name] for name in who], dies)
         for name, end in zip(who, ended, strict=True):
             assert end.error is None or isinstance(end.error, Crash | Busy | ResurgamError), (run, end.error)

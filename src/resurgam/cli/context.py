@@ -99,9 +99,16 @@ class Context:
             )
         return LocalStore(path)
 
-    def point(self, words: str) -> Sealed:
-        """The point that ``words`` mean."""
-        return self.repository.resolve(words, self.system_name)
+    def point(self, words: str, *, expired: bool = False) -> Sealed:
+        """The point that ``words`` mean, or also one that ``expired``, by the beginning of its id."""
+        try:
+            return self.repository.resolve(words, self.system_name)
+        except NotFound:
+            over = self.repository.points(self.system_name, expired=True) if expired else []
+            found = [sealed for sealed in over if sealed.body.id.startswith(words.lower())]
+            if len(found) != 1:
+                raise
+            return found[0]
 
 
 def duration(words: str) -> float:

@@ -20,6 +20,7 @@ from resurgam.cli.context import (
 )
 from resurgam.model.codec import to_plain
 from resurgam.model.point import Finding, PointBody, Severity
+from resurgam.vault import naming
 from resurgam.vault.lives import lives, words
 from resurgam.vault.policies import store_time
 from resurgam.vault.repository import Sealed
@@ -33,6 +34,7 @@ def points(
     tag: Annotated[
         list[str] | None, typer.Option("--tag", help="Only points with this tag; given again, with each of them.")
     ] = None,
+    expired: Annotated[bool, typer.Option("--expired", help="Those that expired, of which records are left.")] = False,
     long: Annotated[bool, typer.Option("--long", help="Also all that each point is by now, with times.")] = False,
     json: JsonOption = False,
 ) -> int:
@@ -50,7 +52,8 @@ def points(
     """
     context = Context(manifest, vault, keys)
     only = context.system_name
-    found = [sealed for sealed in context.repository.points(only) if set(tag or ()) <= {*sealed.body.tags}]
+    listed = context.repository.points(only, expired=expired)
+    found = [sealed for sealed in listed if set(tag or ()) <= {*sealed.body.tags}]
     if json:
         output.as_json([summary(context, sealed) for sealed in found])
         return 0
@@ -77,7 +80,8 @@ def points(
     if rows:
         output.table(columns if only else [*columns, "system"], rows, ["size", "new"])
     else:
-        output.line("no point has these tags" if tag else "no recovery point yet: run `resurgam capture`")
+        none = "no point expired" if expired else "no recovery point yet: run `resurgam capture`"
+        output.line("no point has these tags" if tag else none)
     for why in context.repository.refused_points:
         output.warning(f"not listed: {why} Run `resurgam vault check`.")
     for why in context.repository.refused_records:
@@ -105,15 +109,19 @@ def show(
         resurgam show 3fa9 --json
     """
     context = Context(manifest, vault, keys)
-    sealed = context.point(point)
+    sealed = context.point(point, expired=True)
+    over = context.repository.prunes().expired.get(sealed.body.id)
     details = None
-    if context.repository.keyring.can_read:
+    if context.repository.keyring.can_read and over is None:
         details = context.repository.particulars(sealed.body)
     if json:
         output.as_json(summary(context, sealed) | {"particulars": to_plain(details)})
         return 0
     body, state = sealed.body, context.repository.state(sealed)
     output.line(f"point {body.id} of {body.system}", style="bold")
+    if over is not None:
+        told = naming.expired(body.id, over)
+        output.warning(f"{told.message} {told.untouched} {told.next_step}")
     output.line(f"  sealed {body.sealed}, begun {body.started}, with Resurgam {body.resurgam}")
     cut(body)
     if body.tags:
@@ -134,9 +142,9 @@ def show(
         ],
         ["items", "size", "new"],
     )
-    if details is None:
+    if details is None and over is None:
         output.line("  the rest opens with a reader's key")
-    else:
+    elif details is not None:
         findings(details.findings)
         if body.answers and not context.repository.opens(body.evidence):
             output.line(f"  {_closed(context, body)}")

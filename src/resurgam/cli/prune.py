@@ -21,7 +21,7 @@ from resurgam.cli.context import (
 from resurgam.errors import Busy, NotFound, UsageError
 from resurgam.model.codec import to_plain
 from resurgam.vault import pruning
-from resurgam.vault.approvals import required
+from resurgam.vault.approvals import plan_digest, required
 from resurgam.vault.leases import Lease, open_leases, revoke, role_to_revoke
 from resurgam.vault.policies import policies, require_newest_policy, store_time
 from resurgam.vault.prune import MAX_REPACK, MAX_UNUSED, Economics
@@ -88,7 +88,7 @@ def prune(
             _tell_draft(context, drafted)
         if not yes or drafted.plan.empty:
             cleared = pruning.clear_away(repository) if yes else 0
-            return _nothing_more(drafted, cleared, json)
+            return _nothing_more(repository, drafted, cleared, json)
         open_one = pruning.propose(repository, drafted.plan, context.clock)
     elif not json:
         _tell_open(repository, open_one)
@@ -289,9 +289,11 @@ def _tell_swept(prune: Prune) -> None:
         output.line(f"  spared: pack {pack[:16]}: {reason}")
 
 
-def _nothing_more(drafted: Draft, cleared: int, json: bool) -> int:
+def _nothing_more(repository: Repository, drafted: Draft, cleared: int, json: bool) -> int:
     if json:
-        output.as_json({"plan": to_plain(drafted.plan), "waits_for": to_plain(drafted.leases), "cleared": cleared})
+        digest = plan_digest(repository, pruning.ACT, drafted.plan)
+        said = {"act": pruning.ACT, "plan": to_plain(drafted.plan), "digest": digest}
+        output.as_json(said | {"waits_for": to_plain(drafted.leases), "cleared": cleared})
     elif drafted.plan.empty:
         left = f"; removed {cleared} objects that an earlier prune had left" if cleared else ""
         output.line(f"nothing to prune{left}")
