@@ -1,4 +1,4 @@
-"""audit log, verify, checkpoint, export: what the vault says happened, and whether that can be believed."""
+"""audit log, verify, checkpoint, receipt, export: what the vault says happened, and whether that can be believed."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from resurgam.cli.context import (
     duration,
 )
 from resurgam.errors import IntegrityError, NotFound, UsageError
-from resurgam.vault import heads, log
+from resurgam.vault import heads, log, receipts
 from resurgam.vault.audit import Report
 from resurgam.vault.audit import audit as run_audit
 from resurgam.vault.auditexport import INDEX, SCRIPT
@@ -165,6 +165,58 @@ def checkpoint(
     return 0
 
 
+@app.command("receipt")
+def receipt(
+    entry: Annotated[
+        str | None,
+        typer.Argument(help="An entry's number, an object that it announces, or the beginning of a point's id."),
+    ] = None,
+    check: Annotated[
+        str | None, typer.Option("--check", help="A receipt in a file: verify it, and tell what it says.")
+    ] = None,
+    manifest: ManifestOption = DEFAULT_MANIFEST,
+    vault: VaultOption = None,
+    keys: KeysOption = None,
+    json: JsonOption = False,
+) -> int:
+    """Make a receipt: proof that one record was logged.
+
+    To hand out: an entry of the log, the checkpoint that covers it, and the hashes between the two. Whoever has it can show that
+    the record was announced before the checkpoint was signed, even if the vault denies it. Made and checked without any key.
+
+    Examples:
+
+        resurgam audit receipt 3fa9 > receipt.txt
+
+        resurgam audit receipt --check receipt.txt
+    """
+    if (entry is None) == (check is None):
+        raise UsageError(
+            "Name an entry, or a receipt to check.",
+            untouched="Nothing was done.",
+            next_step="Give ENTRY, or --check FILE.",
+        )
+    context = Context(manifest, vault, keys)
+    if entry is not None:
+        data = receipts.make_receipt(context.repository, receipts.find(context.repository, entry)).decode()
+        if json:
+            output.as_json({"receipt": data})
+        else:
+            output.line(data.rstrip("\n"))
+        return 0
+    proof = receipts.read_receipt(context.repository, _read(check or "", receipts.MAX_RECEIPT), check or "")
+    said, record = proof.said, proof.record
+    if json:
+        told = {"entry": proof.number, "made": record.made, "by": record.by, "signer": record.signer}
+        output.as_json(told | {"type": said.type, "object": said.object, "entries": proof.checkpoint.size})
+        return 0
+    output.line(f"entry {proof.number} announces the {said.type} {said.object}", style="bold")
+    output.line(f"  with the bytes {said.digest or 'that it did not name'}")
+    output.line(f"  signed {record.made[:19]} by {record.by} ({record.signer})")
+    output.line(f"  in the log of {proof.checkpoint.size} entries that the auditor {proof.checkpoint.signer} signed")
+    return 0
+
+
 @app.command("export")
 def export(
     into: Annotated[str, typer.Argument(metavar="DIR", help="A folder that does not exist yet.")],
@@ -210,16 +262,19 @@ def _audited(context: Context, json: bool, *, new: bool = False, witnessed: list
 
 def _kept(context: Context, path: str) -> Head:
     """What a checkpoint in a file says."""
+    return heads.witnessed(context.repository, _read(path, MAX_NOTE), path)
+
+
+def _read(path: str, most: int) -> bytes:
     try:
         with open(path, "rb") as file:
-            data = file.read(MAX_NOTE + 1)
+            return file.read(most + 1)
     except OSError as error:
         raise NotFound(
-            f"The checkpoint {path} cannot be read: {error.strerror}.",
+            f"{path} cannot be read: {error.strerror}.",
             untouched="Nothing was changed.",
-            next_step="Name a file that holds what `resurgam audit checkpoint` printed.",
+            next_step="Name a file that holds what `resurgam audit checkpoint` or `receipt` printed.",
         ) from error
-    return heads.witnessed(context.repository, data, path)
 
 
 def _entries(context: Context) -> list[dict[str, Any]]:
