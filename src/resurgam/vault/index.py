@@ -33,6 +33,7 @@ _SEGMENT = struct.Struct("<II")
 _REST = struct.Struct("<IIIIB")  # what follows the id in an ENTRY: pack, offset, stored, raw, kind
 _SIZE = ENTRY.itemsize
 _FEW = 8  # ids that are sooner looked up one by one
+_AT_ONCE = 1 << 18  # ids that are looked up together: more gain no time, and take memory
 _RECENT = 1 << 16  # chunks held in the small set before they are merged: a few MB
 _RATIO = 4  # a table is merged with the one before, where that is not this much larger
 
@@ -215,16 +216,18 @@ class Index:
     def find_all(self, ids: NDArray[np.uint8]) -> tuple[NDArray[np.bool_], Entries]:
         """Of each of ``ids`` (n times 32 bytes) whether it lies in a pack; and the entries of those that do, in their order,
         each with the ordinal of its pack in ``packs``."""
-        found, entries, packs = np.zeros(len(ids), np.bool_), np.zeros(len(ids), ENTRY), 0
+        found, entries, packs = np.zeros(len(ids), np.bool_), np.empty(len(ids), ENTRY), 0
         with self._lock:
             for table in self.tables:
                 missing = np.flatnonzero(~found)
-                rows = table.rows(ids[missing])
-                here, known = missing[rows >= 0], table.entries[rows[rows >= 0]]
-                known["pack"] += packs
-                entries[here], found[here] = known, True
+                for start in range(0, len(missing), _AT_ONCE):
+                    asked = missing[start : start + _AT_ONCE]
+                    rows = table.rows(ids[asked])
+                    here, known = asked[rows >= 0], table.entries[rows[rows >= 0]]
+                    known["pack"] += packs
+                    entries[here], found[here] = known, True
                 packs += len(table.packs) // ID
-        return found, entries[found]
+        return found, entries if found.all() else entries[found]
 
     def totals(self) -> tuple[int, int, int]:
         """Number of chunks, their raw bytes, their stored bytes."""

@@ -117,14 +117,16 @@ class Lookup:
             if point in expired:
                 continue
             try:
-                sealed = self.repository.sealed(point)
-            except (NotFound, Disowned):
-                continue  # its lease was revoked, or nobody believes who made it
+                sealed = self.repository.sealed_as(entry)
+            except Disowned:
+                continue
             except IntegrityError as error:
                 self.damage.append(Damage(entry.name, error.message, (point,)))
                 continue
+            if sealed is None:
+                continue  # its lease was revoked
             try:
-                records = self.repository.records(point)
+                records = self.repository.records_of(sealed)
             except IntegrityError as error:
                 self.damage.append(Damage(entry.name, error.message, (point,)))
                 records = []

@@ -31,6 +31,7 @@ from resurgam.model.codec import from_json, to_json, versioned
 from resurgam.model.point import Answers, Particulars, PointBody
 from resurgam.model.system import System
 from resurgam.stores.base import AlreadyThere, Entry, Store, put_once
+from resurgam.stores.promises import is_empty
 from resurgam.vault.age import Identity
 from resurgam.vault.history import Life, PointState, fold
 from resurgam.vault.host import HostState
@@ -128,7 +129,7 @@ class Repository:
                 untouched="Nothing was changed.",
                 next_step="Use it as it is, or give another path.",
             )
-        if any(True for _ in store.list()):
+        if not is_empty(store):
             raise TargetRefused(
                 f"{store.describe()} is no vault, but not empty: an interrupted `vault init` may have left it so.",
                 untouched="Nothing was changed.",
@@ -249,7 +250,7 @@ class Repository:
             if (entry.name.removeprefix("points/") in over) is not expired:
                 continue
             try:
-                sealed = self._sealed(entry)
+                sealed = self.sealed_as(entry)
             except Disowned as error:
                 self._note_disowned(error)
                 continue
@@ -264,7 +265,7 @@ class Repository:
     def sealed(self, point: str) -> Sealed:
         """The point with exactly this id, promised or expired. Raises NotFound."""
         for entry in self.store.list(f"points/{point}"):
-            if entry.name == f"points/{point}" and (sealed := self._sealed(entry)) is not None:
+            if entry.name == f"points/{point}" and (sealed := self.sealed_as(entry)) is not None:
                 return sealed
         raise no_point(point)
 
@@ -282,9 +283,10 @@ class Repository:
 
         Raises IntegrityError when one of them cannot be believed: it may be the one that takes the others back (P12).
         """
-        return self._records(self.sealed(point))
+        return self.records_of(self.sealed(point))
 
-    def _records(self, sealed: Sealed) -> list[Record]:
+    def records_of(self, sealed: Sealed) -> list[Record]:
+        """As ``records``, of a point that was read already."""
         found = []
         for entry in self.store.list(f"records/{sealed.body.id}/"):
             try:
@@ -320,7 +322,7 @@ class Repository:
         it is neither proven nor to be promoted (P12), and no other point suffers.
         """
         try:
-            return fold((None, record) for record in (sealed.record, *self._records(sealed)))
+            return fold((None, record) for record in (sealed.record, *self.records_of(sealed)))
         except IntegrityError as error:
             if error.message not in self.refused_records:
                 self.refused_records.append(error.message)
@@ -419,7 +421,8 @@ class Repository:
         if error.message not in self.disowned:
             self.disowned.append(error.message)
 
-    def _sealed(self, entry: Entry) -> Sealed | None:
+    def sealed_as(self, entry: Entry) -> Sealed | None:
+        """The point that was listed as ``entry``; None where its name was revoked. Raises IntegrityError, Disowned."""
         point = entry.name.rpartition("/")[2]
         record = self.record(entry, {RecordType.POINT, RecordType.REVOCATION}, about=f"point/{point}")
         if record.type is RecordType.REVOCATION:
