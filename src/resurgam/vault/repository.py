@@ -31,7 +31,6 @@ from resurgam.model.codec import from_json, to_json, versioned
 from resurgam.model.point import Answers, Particulars, PointBody
 from resurgam.model.system import System
 from resurgam.stores.base import AlreadyThere, Entry, Store, put_once
-from resurgam.stores.promises import is_empty
 from resurgam.vault.age import Identity
 from resurgam.vault.history import Life, PointState, fold
 from resurgam.vault.host import HostState
@@ -129,7 +128,7 @@ class Repository:
                 untouched="Nothing was changed.",
                 next_step="Use it as it is, or give another path.",
             )
-        if not is_empty(store):
+        if any(True for _ in store.list()):
             raise TargetRefused(
                 f"{store.describe()} is no vault, but not empty: an interrupted `vault init` may have left it so.",
                 untouched="Nothing was changed.",
