@@ -3,7 +3,7 @@
     docs/cli.md                 every verb with its options and examples, and the exit codes
     docs/resurgam.schema.json   the form of the system manifest
     docs/restore-states.md      the life of a restore, as a diagram
-    README.md, docs/retention.md   the console blocks: what the commands print now
+    README.md and others in TOLD   the console blocks: what the commands print now
 
 A house test compares each page with what would be made, so none can go stale.
 """
@@ -95,7 +95,7 @@ PAGES: dict[str, Callable[[], str]] = {
 }
 
 
-TOLD = ("README.md", "docs/retention.md")  # pages that show what commands print
+TOLD = ("README.md", "docs/repair.md", "docs/retention.md")  # pages that show what commands print
 
 
 def main() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Annotated
 
@@ -19,7 +20,7 @@ from resurgam.cli.context import (
 )
 from resurgam.errors import IntegrityError, UsageError
 from resurgam.model.codec import to_plain
-from resurgam.vault.check import Check, Report
+from resurgam.vault.check import Check, Damage, Report
 from resurgam.vault.checked import Coverage, Depth
 from resurgam.vault.checkorder import Wish
 from resurgam.vault.repository import Repository
@@ -86,7 +87,7 @@ def check(
         output.as_json(plain | {"ok": report.ok, "share": report.coverage.share})
     else:
         _show(report, wish)
-        for stray in context.store.strays():
+        for stray in context.strays:
             output.line(f"  not ours: {stray}; nothing of a vault has such a name")
         output.line("  no damage found" if report.ok else "  `resurgam vault repair` says what can be done")
     return 0 if report.ok else IntegrityError.exit_code
@@ -94,7 +95,7 @@ def check(
 
 def told_coverage(found: Coverage) -> str:
     """How well a vault was read, for people: one line."""
-    days = output.seconds(found.max_age)
+    days = f"{found.max_age / 86_400:g} days"
     if not found.bytes:
         return "there is nothing to read yet"
     if found.never == found.bytes:
@@ -127,13 +128,24 @@ def _show(report: Report, wish: Wish) -> None:
             f"  contents of the domain {domain} were not decrypted: it was shredded, or {domain}.agekey is not here"
         )
     output.line(f"  {told_coverage(report.coverage)}")
-    for damage in report.damage[:_SHOWN]:
-        more = len(damage.points) - _SHOWN
-        named = ", ".join(damage.points[:_SHOWN]) + (f" and {more} more" if more > 0 else "")
-        affected = f" (points {named})" if damage.points else ""
-        output.line(f"  damaged: {damage.object}: {damage.what}{affected}", style="bold red")
-    if len(report.damage) > _SHOWN:
-        output.line(f"  and {len(report.damage) - _SHOWN} more; --json names them all", style="bold red")
+    lines = list(_damage(report.damage))
+    for line in lines[:_SHOWN]:
+        output.line(f"  damaged: {line}", style="bold red")
+    if len(lines) > _SHOWN:
+        output.line(f"  and {len(lines) - _SHOWN} more; --json names them all", style="bold red")
+
+
+def _damage(found: Sequence[Damage]) -> Iterator[str]:
+    """Damage for people: many chunks of which the same is wrong, for the same points, in one line."""
+    alike: dict[tuple[str, tuple[str, ...]], list[Damage]] = {}
+    for damage in found:
+        kind = damage.what if damage.object.startswith("chunk ") else f"{damage.object}: {damage.what}"
+        alike.setdefault((kind, damage.points), []).append(damage)
+    for (_, points), those in alike.items():
+        more = len(points) - _SHOWN
+        named = ", ".join(points[:_SHOWN]) + (f" and {more} more" if more > 0 else "")
+        name = those[0].object if len(those) == 1 else f"{len(those)} chunks"
+        yield f"{name}: {those[0].what}" + (f" (points {named})" if points else "")
 
 
 def _share(words: str) -> float:

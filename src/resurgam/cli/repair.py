@@ -11,7 +11,8 @@ from resurgam.cli import output
 from resurgam.cli.context import DEFAULT_MANIFEST, Context, JsonOption, KeysOption, ManifestOption, VaultOption
 from resurgam.errors import IntegrityError, NotFound
 from resurgam.model.codec import to_plain
-from resurgam.stores.local import LocalStore
+from resurgam.stores.base import Store
+from resurgam.stores.registry import open_store
 from resurgam.vault.losses import ComponentLoss, PointLoss
 from resurgam.vault.othercopy import door, reopen
 from resurgam.vault.repair import Planner, Repairs
@@ -59,7 +60,7 @@ def repair(
         resurgam vault repair --from /mnt/replica --yes
     """
     context = Context(manifest, vault, keys)
-    source = LocalStore(other) if other is not None else None
+    source = open_store(other) if other is not None else None
     opened, taken = _opened(context, source, yes)
     if opened is None:
         return _only_the_door(taken, json)
@@ -83,7 +84,7 @@ def repair(
     return IntegrityError.exit_code if left.lost or left.waits or (yes and not left.empty) else 0
 
 
-def _opened(context: Context, source: LocalStore | None, yes: bool) -> tuple[Repository | None, list[str]]:
+def _opened(context: Context, source: Store | None, yes: bool) -> tuple[Repository | None, list[str]]:
     """The vault, brought back so far that it opens where ``yes``; else the names of what that takes."""
     taken: list[str] = []
     if source is not None:
@@ -131,7 +132,8 @@ def _show(plan: Repairs, taken: list[str]) -> None:
         _show_loss(lost)
     if plan.garbage:
         output.line(
-            f"  {plan.garbage} packs, {output.size(plan.garbage_bytes)}, are needed by nobody: left to `resurgam vault prune`"
+            f"  needed by nobody, and left to `resurgam vault prune`: "
+            f"{_counted(plan.garbage, 'pack')}, {output.size(plan.garbage_bytes)}"
         )
     if plan.empty and not (plan.waits or plan.lost):
         output.line("  nothing is to be done")
@@ -142,15 +144,15 @@ def _steps(plan: Repairs) -> Iterator[str]:
         verb = "replace" if one.replaces else "take"
         yield f"{verb:12} {one.name}  {output.size(one.bytes)}, as the other copy has it"
     for pack in plan.salvage:
-        kept = f"{len(pack.chunks)} chunks, {output.size(pack.bytes)}"
+        kept = f"{_counted(len(pack.chunks), 'chunk')}, {output.size(pack.bytes)}"
         if pack.what:
             yield f"write anew   {kept}: what is sound in pack {pack.pack[:16]}, which goes: {pack.what}"
         else:
             yield f"write anew   {kept} of pack {pack.pack[:16]}, for which nobody vouches"
     for origin, packs in plan.name.items():
-        yield f"name         {len(packs)} packs in a new segment of the index, for the key {origin}"
+        yield f"name         {_counted(len(packs), 'pack')} in a new segment of the index, for the key {origin}"
     if plan.merge:
-        yield f"merge        segments of the index, without {len(plan.merge)} packs that are gone"
+        yield f"merge        segments of the index, without {_counted(len(plan.merge), 'pack')} that they name and that are gone"
     for name in plan.clear:
         yield f"remove       {name}, which cannot be believed"
     for kind, name in plan.announce:
@@ -165,7 +167,7 @@ def _show_loss(lost: PointLoss) -> None:
     if lost.particulars:
         output.line("    its particulars: no command restores it; its parts may still be found by a copy of them")
     if lost.evidence:
-        output.line(f"    {lost.evidence} documents of what was answered or judged")
+        output.line(f"    {_counted(lost.evidence, 'document')} of what was answered or judged")
     for component in lost.components:
         _show_component(component)
     if lost.intact and lost.components and not lost.particulars:
@@ -175,12 +177,16 @@ def _show_loss(lost: PointLoss) -> None:
 
 def _show_component(lost: ComponentLoss) -> None:
     if lost.items is None:
-        output.line(f"    {lost.component}: {lost.chunks} chunks; a reader's key names the items")
+        output.line(f"    {lost.component}: {_counted(lost.chunks, 'chunk')}; a reader's key names the items")
         return
     if lost.restores:
-        output.line(f"    {lost.component}: its list of chunks, which prune needs; every item is whole")
+        output.line(f"    {lost.component}: lists of chunks or views of tables only; every item is whole")
         return
     named = ", ".join(lost.items[:_SHOWN])
     more = f" and {len(lost.items) - _SHOWN} more" if len(lost.items) > _SHOWN else ""
     output.line(f"    {lost.component}: {named}{more}")
-    output.line(f"      {lost.whole} items, {output.size(lost.whole_bytes or 0)}, are whole")
+    output.line(f"      whole in it: {_counted(lost.whole or 0, 'item')}, {output.size(lost.whole_bytes or 0)}")
+
+
+def _counted(count: int, word: str) -> str:
+    return f"{count} {word}{'' if count == 1 else 's'}"

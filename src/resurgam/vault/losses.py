@@ -35,7 +35,7 @@ class ComponentLoss(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def restores(self) -> bool:
-        """Whether every item is whole: then what is lost is the list of its chunks, which prune needs and no restore."""
+        """Whether every item is whole: then what is lost is a list of chunks, or a view, which no restore needs."""
         return self.items == ()
 
 
@@ -52,7 +52,7 @@ class PointLoss(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def restores(self) -> bool:
-        """Whether all of it restores: what it lost is evidence, or a list of chunks."""
+        """Whether all of it restores: what it lost is evidence, lists of chunks, or views."""
         return not self.particulars and all(component.restores for component in self.components)
 
 
@@ -124,6 +124,8 @@ class _Names:
             return
         self._leaves(root.blobs, Kind.TREE, self._entries, "items")
         for table in root.tables:
+            if table.view_of is not None:
+                continue  # what is restored is its image; its rows only tell differences
             before = len(self.lost)
             self._leaves(table.root, Kind.ROWS, self._rows, f"rows of the table {table.name}")
             self.whole += len(self.lost) == before
