@@ -59,12 +59,7 @@ def approve(repository: Repository, approval: Approval, clock: Clock) -> str:
     Raises Denied where there is no approver's key, or one that does not count.
     """
     signer = repository.keyring.signer(Role.APPROVER)
-    if not repository.roles.lists(signer.public, Role.APPROVER):
-        raise Denied(
-            f"The approver's key {signer.key_id} that is here is not one that counts in this vault.",
-            untouched="Nothing was approved.",
-            next_step="`resurgam vault keys list` shows which do; the root key's holder adds one with `keys add approver`.",
-        )
+    repository.require_believed(signer)
     name = f"{PREFIX}{approval.plan[:_SHORT]}/{signer.key_id}"
     if signer.key_id in {key.key_id for key in approvers(repository, approval.plan)}:
         return name

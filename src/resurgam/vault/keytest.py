@@ -153,6 +153,7 @@ def _opening(
 
 
 def _opens_index(repository: Repository, key: Identity, damage: list[str]) -> bool:
+    opens = False
     for name in sorted(wraps_of_index(repository.store)):
         try:
             found = unwrap_index(repository.store.get(name), repository.vault, [key])
@@ -163,8 +164,9 @@ def _opens_index(repository: Repository, key: Identity, damage: list[str]) -> bo
             continue
         if found.secret_bytes() != repository.secret.secret_bytes():
             damage.append(f"{name} holds another index secret than the one that is used here")
-        return True
-    return False
+        else:
+            opens = True
+    return opens
 
 
 def _signing(repository: Repository) -> tuple[SignsKey, ...]:
