@@ -14,13 +14,17 @@ import pytest
 
 from resurgam.errors import TargetRefused
 from resurgam.stores.base import Store
-from resurgam.testing.faults import MemoryStore
+from resurgam.stores.local import LocalStore
+from resurgam.testing.faults import MemoryStore, ReadOnlyStore
+from resurgam.vault.audit import audit
 from resurgam.vault.auditexport import export
+from resurgam.vault.keyring import Keyring
 from resurgam.vault.log import object_name
 from resurgam.vault.records import RecordType
+from resurgam.vault.repository import Repository
 from resurgam.vault.signing import Role
 from tests.audited import Audited, forged_verdict, found, noted, put_entry, withdraw
-from tests.support import copied, replaced
+from tests.support import copied, copy_keys, replaced
 
 SCRIPT = Path(__file__).parents[2] / "docs" / "verify.py"
 LINES = 220
@@ -215,6 +219,19 @@ def test_what_somebody_kept_is_compared(world: Audited, tmp_path: Path) -> None:
     assert run(folder, "").returncode == 0
     done = run(folder, "", str(kept))
     assert (done.returncode, told(done.stdout.splitlines()[1:2])) == (8, {("rolled back", str(kept))})
+
+
+def test_a_vault_of_the_first_release_is_sound(tmp_path: Path) -> None:
+    """Its entries name neither digests nor each other, its role table no auditor; both readers know that."""
+    kept = SCRIPT.parents[1] / "tests/format/kept"
+    keys = copy_keys(str(kept / "keys"), str(tmp_path / "keys"), ["trust.json"])
+    repository = Repository(ReadOnlyStore(LocalStore(str(kept / "vault"))), Keyring(keys))
+    report = audit(repository)
+    assert (report.ok, report.covered) == (True, 0)
+    assert report.entries == len(list((kept / "vault/log").iterdir())) > 0
+    done = run(str(kept / "vault"), repository.keyring.trust.root)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert f"Merkle root {report.root}" in done.stdout
 
 
 def test_another_root_key_is_believed_in_nothing(world: Audited, tmp_path: Path) -> None:

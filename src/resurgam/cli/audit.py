@@ -1,4 +1,4 @@
-"""audit log, verify, checkpoint, receipt, export: what the vault says happened, and whether that can be believed."""
+"""audit log, verify, checkpoint, timestamp, receipt, export: what the vault says happened, and whether that can be believed."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
 
+import msgspec
 import typer
 
 from resurgam.cli import output
@@ -19,7 +20,7 @@ from resurgam.cli.context import (
     duration,
 )
 from resurgam.errors import IntegrityError, NotFound, UsageError
-from resurgam.vault import heads, log, receipts
+from resurgam.vault import heads, log, receipts, timestamps
 from resurgam.vault.audit import Report
 from resurgam.vault.audit import audit as run_audit
 from resurgam.vault.auditexport import INDEX, SCRIPT
@@ -35,6 +36,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
+_MAX_PEM = 1 << 20
 AgainstOption = Annotated[
     list[str] | None,
     typer.Option("--against", help="A checkpoint that somebody else kept; may be given again."),
@@ -93,6 +95,9 @@ def show_log(
 @app.command("verify")
 def verify(
     against: AgainstOption = None,
+    tsa_ca: Annotated[
+        str | None, typer.Option("--tsa-ca", help="Certificates of a time-stamping authority, to verify timestamps by.")
+    ] = None,
     new: Annotated[bool, typer.Option("--new", help="Look only at what came after this host's last look.")] = False,
     manifest: ManifestOption = DEFAULT_MANIFEST,
     vault: VaultOption = None,
@@ -117,9 +122,13 @@ def verify(
     report = _audited(context, json, new=new, witnessed=[_kept(context, path) for path in against or ()])
     if report.whole:
         LogMemory(context.vault_host).remember(report.seen)
+    stamps, bad = timestamps.verify(context.repository, _read(tsa_ca, _MAX_PEM)) if tsa_ca else ([], [])
+    report = msgspec.structs.replace(report, findings=(*report.findings, *bad))
     if json:
-        output.as_json(_plain(report))
+        output.as_json(_plain(report) | {"timestamps": stamps})
     else:
+        for one in stamps:
+            output.line(f"{one.checkpoint} was there at {one.time}")
         _show(report)
     return 0 if report.ok else IntegrityError.exit_code
 
@@ -162,6 +171,33 @@ def checkpoint(
     output.note(f"stored as {name}: the first {report.entries} entries; keep a copy elsewhere")
     for finding in report.findings:
         output.warning(f"{_words(finding)}: `resurgam audit verify` tells all")
+    return 0
+
+
+@app.command("timestamp")
+def stamp(
+    tsa: Annotated[str, typer.Option("--tsa", help="The address of a time-stamping authority (RFC 3161).")],
+    tsa_ca: Annotated[str, typer.Option("--tsa-ca", help="Its certificates, in PEM.")],
+    manifest: ManifestOption = DEFAULT_MANIFEST,
+    vault: VaultOption = None,
+    keys: KeysOption = None,
+    json: JsonOption = False,
+) -> int:
+    """Have a third party say when the newest checkpoint was there.
+
+    Sends its digest and nothing else, verifies the answer, and stores it beside the checkpoint. Needs no key of the vault's;
+    anybody can check it with openssl. Given again for the same checkpoint, nobody is asked.
+
+    Examples:
+
+        resurgam audit timestamp --tsa https://tsa.example --tsa-ca tsa.pem
+    """
+    context = Context(manifest, vault, keys)
+    stamped = timestamps.stamp(context.repository, tsa, _read(tsa_ca, _MAX_PEM))
+    if json:
+        output.as_json(stamped)
+    else:
+        output.line(f"{stamped.checkpoint} was there at {stamped.time}, says {tsa}")
     return 0
 
 
