@@ -89,8 +89,9 @@ def look_up(bench: Bench) -> None:
         assert index.find(asked[:ID]) is not None
     with bench.timed(f"knows_all of {len(asked) // ID:,}"):
         assert index.knows_all(asked)
-    with bench.timed(f"find of {ASKED // 10:,}, one by one"):
-        for at in range(0, ASKED // 10 * ID, ID):
+    few = asked[: ASKED // 10 * ID]
+    with bench.timed(f"find of {len(few) // ID:,}, one by one"):
+        for at in range(0, len(few), ID):
             assert index.find(asked[at : at + ID]) is not None
 
 

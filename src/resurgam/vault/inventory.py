@@ -1,8 +1,8 @@
 """Every chunk of a vault by whose it is, in the one copy that counts: what a prune must know before it lets a copy go.
 
 A point rests on chunks that its own key has stored (or a key in whose place that one came): a writer reuses no others. So a
-chunk is known here by its *line*, the oldest of those keys, and by its id. Another's copy stands for none of one's own, else a stolen host
-could publish garbage under a known id, and have a prune drop the true chunk for it (P9).
+chunk is known here by its *line*, the oldest of those keys, and by its id. Another's copy stands for none of one's own, else a
+stolen host could publish garbage under a known id, and have a prune drop the true chunk for it (P9).
 
 Of several copies in one line, one counts: one that a pruner has copied before the others, then the one that the store received
 first. So who steals a key can neither displace what was stored before the theft, nor what a prune has kept of it. Where segments
@@ -14,8 +14,8 @@ Memory is about 100 bytes a chunk, in flat arrays; the work is that of sorting t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping
-from typing import NamedTuple
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +26,7 @@ from resurgam.vault.places import Places, Segment
 
 Ids = NDArray[np.uint8]  # n times 32 bytes
 _NOTHING = np.empty(0, ENTRY)
+_AT_ONCE = 1 << 20
 
 
 class PackEntry(NamedTuple):
@@ -83,8 +84,8 @@ class Inventory:
         self.segments: list[tuple[str, str, frozenset[str]]] = []  # name, origin, packs: what a sweep may have to merge
         for found in self._all():
             parts.setdefault(line(found.origin), []).append(self._numbered(found))
-        entries = {name: _sorted_claims(np.concatenate(part)) for name, part in parts.items()}
-        self.held = self.by_pack(np.concatenate([_NOTHING, *entries.values()]))
+        entries = {name: _sorted_claims(np.concatenate(parts.pop(name))) for name in list(parts)}
+        self.held = self.by_pack(part for whole in entries.values() for part in _slices(whole))
         self.lines = {name: Copies(self.packs, self._one_each(name, claims)) for name, claims in entries.items()}
         self.strange = sorted(packs.keys() - self._ordinals.keys())
 
@@ -94,12 +95,18 @@ class Inventory:
 
     def needed(self) -> NDArray[np.uint64]:
         """The bytes of the frames that are marked, by pack."""
-        return self.by_pack(np.concatenate([_NOTHING, *(line.entries[line.needed] for line in self.lines.values())]))
+        return self.by_pack(
+            part[marked]
+            for line in self.lines.values()
+            for part, marked in zip(_slices(line.entries), _slices(line.needed), strict=True)
+        )
 
-    def by_pack(self, entries: Entries) -> NDArray[np.uint64]:
-        """The bytes of the frames of ``entries``, by pack."""
-        sizes = entries["stored"].astype(np.float64) + FRAME  # exact: below 2**53
-        return np.bincount(entries["pack"], weights=sizes, minlength=len(self.packs)).astype(np.uint64)
+    def by_pack(self, parts: Iterable[Entries]) -> NDArray[np.uint64]:
+        """The bytes of the frames of entries, given some at a time, by pack."""
+        held = np.zeros(len(self.packs), np.float64)  # exact: below 2**53
+        for part in parts:
+            held += np.bincount(part["pack"], weights=part["stored"].astype(np.float64) + FRAME, minlength=len(held))
+        return held.astype(np.uint64)
 
     def wanted(self, packs: Collection[str]) -> dict[str, Entries]:
         """What is marked in each of ``packs``, in the order of its frames."""
@@ -181,6 +188,11 @@ class Inventory:
             places = zip(entries["offset"].tolist(), entries["stored"].tolist(), strict=True)
             self._said[pack] = {chunk.tobytes(): place for chunk, place in zip(ids_of(entries), places, strict=True)}
         return self._said[pack]
+
+
+def _slices(whole: NDArray[Any]) -> Iterator[NDArray[Any]]:
+    """An array some at a time, so that what is computed of it takes little memory."""
+    return (whole[start : start + _AT_ONCE] for start in range(0, len(whole), _AT_ONCE))
 
 
 def ids_of(entries: Entries) -> Ids:
