@@ -3,6 +3,7 @@
 Every machine runs once whole, whatever the time; then all run again with other seeds until the time is over:
 
     sweep      a capture stopped at every call of its store, and the capture after it too            P1, P2
+    prunes     a prune stopped at every put and delete, and 40 times beside each company of others    P1, P10
     flips      one random bit in every byte of a vault; every cut, missing and exchanged object      P12
     kills      200 real processes killed at random moments                                           P1, P5
     models     a repository against a dict of its points, over long random lives                     P1, P3, P11
@@ -38,7 +39,7 @@ from resurgam.stores.local import LocalStore
 from resurgam.testing.faults import ManualClock
 from resurgam.vault.host import HostState
 from resurgam.vault.repository import Repository
-from tests.crash import test_capture, test_kill
+from tests.crash import test_capture, test_kill, test_prune
 from tests.format import test_flips
 from tests.journeys import test_one_cut
 from tests.properties import test_vault
@@ -46,6 +47,7 @@ from tests.support import no_witness
 
 KILLS = 200
 CAPTURES = 300
+PRUNES = 40  # of each company
 MEMORY = 2_000_000_000
 LIMIT = 400 << 20
 
@@ -55,6 +57,22 @@ Machine = Callable[[Path, int], dict[str, int]]
 def sweep(folder: Path, seed: int) -> dict[str, int]:
     """P1: every stop, and every stop twice in a row."""
     return {"stops": sum(test_capture.sweep(folder / str(twice), seed, twice=twice) for twice in (False, True))}
+
+
+def prunes(folder: Path, seed: int) -> dict[str, int]:
+    """P1, P10: every stop, and sessions that take turns at random."""
+    folder.mkdir()
+    stops = sum(test_prune.stopped(made(folder / f"stopped-{after}"), seed, after=after) for after in (False, True))
+    ended = Counter[str]()
+    for who in test_prune.BESIDE:
+        ended.update(test_prune.beside(made(folder / "+".join(who)), who, seed, PRUNES))
+    return {"stops": stops, "sessions": ended.total()}
+
+
+def made(folder: Path) -> Path:
+    """An empty folder."""
+    folder.mkdir()
+    return folder
 
 
 def flips(folder: Path, seed: int) -> dict[str, int]:
@@ -144,6 +162,7 @@ def _write_megabyte(descriptor: int, rng: Random, number: int) -> None:
 
 MACHINES: dict[str, Machine] = {
     "sweep": sweep,
+    "prunes": prunes,
     "flips": flips,
     "models": models,
     "kills": kills,

@@ -90,9 +90,9 @@ def finished(world: World, going: Sequence[Sealed]) -> None:
             assert repository.document(document, dict[str, str], what="it") == {"seen": sealed.body.id * 50}
 
 
-def calls_of_a_prune(folder: Path) -> list[str]:
+def calls_of_a_prune(folder: Path, seed: int) -> list[str]:
     """The calls of one that goes through."""
-    world, sealed = a_world(folder, Random(SEED))
+    world, sealed = a_world(folder, Random(seed))
     counting = CrashStore(world.store)
     prune_once(world, counting, sealed[:2])
     return counting.history
@@ -101,11 +101,16 @@ def calls_of_a_prune(folder: Path) -> list[str]:
 @pytest.mark.parametrize("after", [False, True])
 def test_a_prune_stopped_at_any_call(tmp_path: Path, after: bool) -> None:
     """P1, P2: what is promised stands at once, a capture goes on beside what was left, and the next prune ends it."""
-    calls = calls_of_a_prune(tmp_path / "counted")
-    world, sealed = a_world(tmp_path / "world", Random(SEED))
+    assert stopped(tmp_path, SEED, after=after) > 15
+
+
+def stopped(folder: Path, seed: int, *, after: bool) -> int:
+    """A prune stopped at each of its puts and deletes, and at some reads; returns how often it died."""
+    calls = calls_of_a_prune(folder / "counted", seed)
+    world, sealed = a_world(folder / "world", Random(seed))
     start = world.store
     stops = [number for number, call in enumerate(calls, 1) if call.startswith(("put", "delete"))]
-    stops += Random(SEED).sample(range(1, len(calls) + 1), 20)
+    stops += Random(seed).sample(range(1, len(calls) + 1), 20)
     told_of, died = dict(world.told), 0  # type: ignore[attr-defined]
     for stop in sorted(set(stops)):
         world.store = copied(start)
@@ -126,7 +131,7 @@ def test_a_prune_stopped_at_any_call(tmp_path: Path, after: bool) -> None:
             all_stand(world, sealed[:1])  # nothing had happened to it
         finished(world, sealed[:2])
         all_stand(world, sealed[2:])
-    assert died > len(stops) // 2
+    return died
 
 
 def test_an_undo_stopped_at_any_call(tmp_path: Path) -> None:
@@ -201,18 +206,25 @@ BESIDE = (
 def test_a_prune_beside_others(tmp_path: Path, who: tuple[str, ...]) -> None:
     """P1: in whatever order the store sees their calls, every sealed point that is promised restores exactly. Sessions may be told
     that they came too late, and nothing else; some of them are killed."""
-    world, sealed = a_world(tmp_path / "world", Random(SEED))
+    print(who, beside(tmp_path, who, SEED, RUNS))
+
+
+def beside(folder: Path, who: tuple[str, ...], seed: int, runs: int) -> dict[str, int]:
+    """Sessions run at once, ``runs`` times; returns how they ended."""
+    world, sealed = a_world(folder / "world", Random(seed))
     start, told_of = world.store, dict(world.told)  # type: ignore[attr-defined]
     ends: dict[str, int] = {}
-    for run in range(RUNS):
-        rng = Random(f"{SEED} {who} {run}")
+    for run in range(runs):
+        rng = Random(f"{seed} {who} {run}")
         world.store = copied(start)
         world.told = dict(told_of)  # type: ignore[attr-defined]
         world.forget()
         made: list[Sealed] = []
         sessions = sessions_of(world, sealed, made)
         dies = {rng.randrange(len(who)): rng.randrange(1, 60)} if rng.random() < 0.3 else {}
-        interleaver = Interleaver(world.store, rng, changes=rng.randrange(2, 7), calls=rng.choice((80, 160, 320)))
+        interleaver = Interleaver(
+            world.store, rng, writes=rng.choice((0.03, 0.1, 0.3)), reads=rng.choice((0.005, 0.02))
+        )
         ended = interleaver.run([sessions[name] for name in who], dies)
         for name, end in zip(who, ended, strict=True):
             assert end.error is None or isinstance(end.error, Crash | Busy | ResurgamError), (run, end.error)
@@ -226,7 +238,7 @@ def test_a_prune_beside_others(tmp_path: Path, who: tuple[str, ...]) -> None:
         assert {one.body.id for one in made} <= {one.body.id for one in repository.points()}
         finished(world, sealed[:2])
         all_stand(world, [sealed[2], *made])
-    print(who, dict(sorted(ends.items())))
+    return dict(sorted(ends.items()))
 
 
 def _too_late(error: BaseException | None) -> bool:
