@@ -17,6 +17,7 @@ import msgspec
 import numpy as np
 
 from resurgam.errors import Denied, IntegrityError, NotFound
+from resurgam.stores.base import Entry
 from resurgam.vault.checked import Checked, remembered
 from resurgam.vault.needs import Needs, needs_of, wanting
 from resurgam.vault.pack import FRAME
@@ -110,27 +111,28 @@ class Lookup:
         return needs_of(self.repository, self.points)
 
     def _points(self) -> Iterator[tuple[Sealed, list[Record]]]:
-        entries = list(self.repository.store.list("points/"))
-        expired = self.repository.prunes().expired
-        for entry in entries:
-            point = entry.name.rpartition("/")[2]
-            if point in expired:
-                continue
-            try:
-                sealed = self.repository.sealed_as(entry)
-            except Disowned:
-                continue
-            except IntegrityError as error:
-                self.damage.append(Damage(entry.name, error.message, (point,)))
-                continue
-            if sealed is None:
-                continue  # its lease was revoked
-            try:
-                records = self.repository.records_of(sealed)
-            except IntegrityError as error:
-                self.damage.append(Damage(entry.name, error.message, (point,)))
-                records = []
-            yield sealed, records
+        """Promised points, each with what became known of it: one listing of each kind, however many there are."""
+        repository = self.repository
+        about: dict[str, list[Entry]] = {}
+        points = repository.points()
+        for entry in repository.store.list("records/"):
+            about.setdefault(entry.name.split("/")[1], []).append(entry)
+        for why in repository.refused_points:  # an error of a record begins with its name
+            name = why.split()[0]
+            self.damage.append(Damage(name, why, (name.removeprefix("points/"),)))
+        for sealed in points:
+            found = [record for entry in about.get(sealed.body.id, ()) if (record := self._record(sealed, entry))]
+            yield sealed, found
+
+    def _record(self, sealed: Sealed, entry: Entry) -> Record | None:
+        try:
+            record = self.repository.about(sealed, entry)
+        except (Disowned, NotFound):
+            return None  # nobody's word; or taken away since it was listed
+        except IntegrityError as error:
+            self.damage.append(Damage(entry.name, error.message, (sealed.body.id,)))
+            return None
+        return None if record.type is RecordType.REVOCATION else record
 
     def _misplaced(self) -> Iterator[Lost]:
         needs = self.needs
