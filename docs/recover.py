@@ -40,7 +40,13 @@ class Vault:
                 self.read_trailer(os.path.join(where, name))
 
     def wrapped(self, name):
-        return json.loads(pyrage.decrypt(open(f"{self.folder}/{name}", "rb").read(), self.identities))
+        later = [f"keys/{n}" for n in os.listdir(f"{self.folder}/keys") if f"keys/{n}".startswith(f"{name}-")]
+        for each in filter(os.path.exists, (f"{self.folder}/{n}" for n in (name, *sorted(later, reverse=True)))):
+            try:
+                return json.loads(pyrage.decrypt(open(each, "rb").read(), self.identities))
+            except pyrage.DecryptError:
+                continue  # wrapped to other readers
+        sys.exit(f"{name} does not open with this key")
 
     def derive(self, purpose, subject):
         context = f"resurgam vault v1 {purpose}"

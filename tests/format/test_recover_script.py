@@ -14,10 +14,11 @@ import numpy as np
 import pytest
 
 from resurgam.stores.local import LocalStore
+from resurgam.vault import readers
 from tests.support import World
 
 SCRIPT = Path(__file__).parents[2] / "docs" / "recover.py"
-LINES = 160
+LINES = 165
 Files = dict[bytes, bytes]
 
 
@@ -117,3 +118,14 @@ def test_a_wrong_key_and_a_damaged_pack_are_errors_and_not_other_bytes(world: Wo
         assert run(world, point, str(tmp_path / "out")).returncode != 0
     finally:
         pack.write_bytes(sound)
+
+
+def test_a_recovery_key_that_was_rotated_opens_what_was_stored_before(tmp_path: Path) -> None:
+    """P3: its keys were wrapped anew in objects of their own, which the script finds by the document."""
+    world = World(str(tmp_path), store=LocalStore.create(f"{tmp_path}/vault"))
+    world.live.files = {b"a": b"an old prompt" * 100}
+    point = world.capture().body.id
+    readers.rotate(world.repository(), world.clock, "recovery")
+    done = run(world, point, f"{tmp_path}/out")
+    assert done.returncode == 0, done
+    assert (tmp_path / "out" / "files" / "a").read_bytes() == world.live.files[b"a"]

@@ -76,11 +76,10 @@ def approve(
     """Say yes to a plan, with the approver's key that is here.
 
     To exactly this plan, of this vault: a plan that would come out otherwise by now needs another yes. From a file, the digest is
-    made anew from the plan that is shown. Whoever approves a bare digest believes whoever gave it to them.
+    made anew from the plan that is shown: `vault shred evidence --json > plan.json` makes one. Whoever approves a bare digest
+    believes whoever gave it to them.
 
     Examples:
-
-        resurgam vault shred evidence --json > plan.json
 
         resurgam vault approve plan.json --why "request 2026-118"
     """
