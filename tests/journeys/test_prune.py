@@ -155,6 +155,9 @@ def test_a_capture_that_is_frozen_and_wakes_up_revoked(host: Host) -> None:
         code, said = host.run("vault", "prune", "--yes")
         assert (code, said["stage"], len(said["waits_for"])) == (10, "begun", 1)
         assert len(host.run("points")[1]) == 1
+        assert host.run("status")[1]["prune"].startswith("prune 1 is begun since ")
+        code, said = host.run("hold", "add", points[1], "--reason", "a court", "--owner", "legal")
+        assert (code, said["error"]["kind"]) == (4, "NotFound")
         code, said = host.run("vault", "prune", "--undo", "1", "--why", "a drill", "--yes")
         assert (code, said["stage"]) == (0, "undone")
         assert len(host.run("points")[1]) == 3

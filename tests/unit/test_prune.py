@@ -11,6 +11,7 @@ import pytest
 from resurgam.errors import Busy, Denied, IntegrityError, NotFound
 from resurgam.stores.base import Buffer, Store
 from resurgam.testing.faults import Wrapped
+from resurgam.vault import holds
 from resurgam.vault.check import check
 from resurgam.vault.history import Hold
 from resurgam.vault.index import encode_segment
@@ -208,6 +209,20 @@ def test_a_point_that_came_to_be_held_stops_the_prune(tmp_path: Path) -> None:
     with pytest.raises(Busy, match="it is held"):
         sweep(repository, prune, world.clock)
     undo(repository, prune.number, "held", world.clock)
+    all_stand(world, sealed)
+
+
+def test_who_holds_a_point_that_expires_meanwhile_is_told(tmp_path: Path) -> None:
+    """A hold that came too late for a plan stands, stops its sweep, and is not taken for a promise."""
+    world, sealed = a_world(tmp_path)
+    passed: list[tuple[Repository, Prune]] = []
+    held = world.repository(Before(world.store, "put records/", lambda: passed.append(begun(world, sealed[:1]))))
+    with pytest.raises(NotFound, match="expired with prune 1"):
+        holds.add(held, sealed[0], Hold(id="", reason="a court", owner="legal"), world.clock)
+    repository, prune = passed[0]
+    with pytest.raises(Busy, match="it is held"):
+        sweep(repository, prune, world.clock)
+    undo(repository, 1, "held", world.clock)
     all_stand(world, sealed)
 
 

@@ -20,6 +20,7 @@ from resurgam.restore.state import write_atomically
 from resurgam.vault.check import coverage_of
 from resurgam.vault.checked import Coverage
 from resurgam.vault.policies import policies, require_newest_policy
+from resurgam.vault.repository import Repository
 
 
 class PointStatus(msgspec.Struct, frozen=True):
@@ -58,6 +59,7 @@ class Standing(msgspec.Struct, frozen=True, kw_only=True):
     fresh: bool
     damaged: tuple[str, ...]
     checked: Coverage
+    prune: str = ""  # the one that is open, and how far it is
 
 
 def standing(context: Context, max_age: float | None) -> Standing:
@@ -94,7 +96,15 @@ def standing(context: Context, max_age: float | None) -> Standing:
         fresh=limit is None or (newest is not None and newest.age <= limit),
         damaged=(*_rolled_back(context), *repository.refused_points, *repository.refused_records),
         checked=coverage_of(repository, now.timestamp()),
+        prune=_prune(repository),
     )
+
+
+def _prune(repository: Repository) -> str:
+    under_way = repository.prunes().open
+    if under_way is None:
+        return ""
+    return f"prune {under_way.number} is {under_way.stage.value} since {under_way.made[:10]}"
 
 
 def status(
@@ -167,6 +177,8 @@ def _show(found: Standing) -> None:
     for why in found.damaged:
         output.line(f"  damaged        {why} Run `resurgam vault check`.", style="bold red")
     output.line(f"  capture        {found.capture}")
+    if found.prune:
+        output.line(f"  unfinished     {found.prune}; run `resurgam vault prune`")
     for promotion in found.promotions:
         output.line(f"  unfinished     {promotion}; run `resurgam promote --resume`")
     for done in found.undoable:

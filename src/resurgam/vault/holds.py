@@ -15,6 +15,7 @@ from resurgam.clock import Clock
 from resurgam.errors import Ambiguous, NotFound, UsageError
 from resurgam.vault.approvals import plan_digest, require_approvals
 from resurgam.vault.history import Hold
+from resurgam.vault.leases import require_promised
 from resurgam.vault.naming import Sealed
 from resurgam.vault.policies import ACT, store_time
 from resurgam.vault.records import RecordType
@@ -33,7 +34,7 @@ class Held(msgspec.Struct, frozen=True, kw_only=True):
 
 def add(repository: Repository, sealed: Sealed, hold: Hold, clock: Clock) -> Hold:
     """Hold ``sealed``; returns the hold under its new id. Raises Denied without an approver's key, UsageError for a hold that says
-    nothing or is over already."""
+    nothing or is over already, NotFound where the point expired meanwhile: then the hold stands, and what is promised does not."""
     made = msgspec.structs.replace(hold, id=secrets.token_hex(8), lifted=False)
     if not made.reason or not made.owner:
         raise UsageError("A hold needs a reason and an owner.", untouched="Nothing is held.", next_step="Give both.")
@@ -44,6 +45,7 @@ def add(repository: Repository, sealed: Sealed, hold: Hold, clock: Clock) -> Hol
             next_step="Name a later date.",
         )
     repository.put_record(RecordType.HOLD, sealed.body.id, made, Role.APPROVER, clock)
+    require_promised(repository, sealed.body.id)  # a prune that begins from now on sees the hold
     return made
 
 

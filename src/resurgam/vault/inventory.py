@@ -161,10 +161,10 @@ class Inventory:
         keep = ~again
         starts = np.flatnonzero(keep)
         ends = np.append(starts[1:], len(claims))
-        for start, end in zip(starts.tolist(), ends.tolist(), strict=True):
-            if end - start > 1:
-                keep[start] = False
-                keep[min(range(start, end), key=lambda row: self._rank(line, claims[row : row + 1]))] = True
+        several = ends - starts > 1
+        for start, end in zip(starts[several].tolist(), ends[several].tolist(), strict=True):
+            keep[start] = False
+            keep[min(range(start, end), key=lambda row: self._rank(line, claims[row : row + 1]))] = True
         return claims[keep]
 
     def _rank(self, line: str, claim: Entries) -> tuple[bool, bool, float, str, int]:
