@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import base64
 import json
 import os
 import subprocess
@@ -109,6 +110,15 @@ def altered(world: Audited) -> Store:
     return replaced(world.store, name, world.store.get(name) + b"\n")
 
 
+def tampered(world: Audited) -> Store:
+    """Other words under the signature of the right key."""
+    name = world.verdict_of(world.two)
+    envelope = json.loads(world.store.get(name))
+    said = base64.b64decode(envelope["payload"]).replace(b'"judgement":1', b'"judgement":4')
+    envelope["payload"] = base64.b64encode(said).decode()
+    return replaced(world.store, name, json.dumps(envelope).encode())
+
+
 def rubbish(world: Audited) -> Store:
     store = copied(world.store)
     for name in ("points/0000000000000000", "roles/00000002", "checkpoints/0000000005", "prune/x/plan", "leases/x"):
@@ -156,6 +166,7 @@ ATTACKS: list[Attack] = [
     of_another_point,
     gone,
     altered,
+    tampered,
     rubbish,
     unlogged,
     removed,

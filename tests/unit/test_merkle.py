@@ -178,6 +178,13 @@ def test_every_beginning_has_a_proof_and_no_other_log_fits(size: int, data: st.D
         assert not verify_consistency(size, now, old, before, path)
 
 
+def test_a_proof_that_ends_too_early_for_the_size_is_none() -> None:
+    """The root of two leaves is no root of eight, whoever says so."""
+    path = prove(hashes(2), consistency(1, 2))
+    assert verify_consistency(1, head(hashes(1)), 2, head(hashes(2)), path)
+    assert not verify_consistency(1, head(hashes(1)), 8, head(hashes(2)), path)
+
+
 def test_what_was_kept_wrongly_and_what_is_too_short_is_refused() -> None:
     with pytest.raises(ValueError, match="3 leaves"):
         Frontier(3, [EMPTY])
