@@ -5,7 +5,7 @@ MINUTES ?= 60
 SEED ?=
 .DEFAULT_GOAL := help
 
-.PHONY: help demo test check format bench bench-proof soak docs clean
+.PHONY: help demo test check format bench bench-proof bench-scale soak docs clean
 
 help:  ## what each target does
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1	/p' $(MAKEFILE_LIST)
@@ -39,6 +39,9 @@ bench: .venv/ready  ## ratios against restic and borg in one run
 
 bench-proof: .venv/ready  ## how often a verdict is right: make bench-proof SEED=7 (several: SEED="1 2 3")
 	@$(BIN)/python -m bench.proof $(if $(SEED),--seed $(SEED))
+
+bench-scale: .venv/ready  ## time and memory of vaults of ten million chunks
+	@$(BIN)/python -m bench.vault_scale
 
 soak: .venv/ready  ## the long machines in full: make soak MINUTES=60 SEED=7
 	@$(BIN)/python -m tests.soak --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
