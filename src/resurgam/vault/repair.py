@@ -151,7 +151,7 @@ class Planner:
         going = {one.pack for one in salvage if one.what}
         merge, clear = self._to_merge(seen, segments, going, taken, waits)
         back = frozenset[bytes]().union(*(one.chunks for one in salvage), self._in_other(seen, taken))
-        lost = self._losses(seen, back)
+        lost = self._losses(seen, back, listed=not taken)
         garbage = seen.look.sizes.keys() - seen.look.needed_packs - seen.bad.keys()
         return Repairs(
             take=take,
@@ -271,9 +271,10 @@ class Planner:
             return ()
         return tuple(hit)
 
-    def _losses(self, seen: Seen, back: frozenset[bytes]) -> tuple[PointLoss, ...]:
+    def _losses(self, seen: Seen, back: frozenset[bytes], *, listed: bool) -> tuple[PointLoss, ...]:
+        """What is lost for good; lists that are cut off count only where nothing comes back that may hold the rest of them."""
         needs = seen.look.needs
-        unlisted = [(one.point, one.component) for one in (needs.unlisted if needs is not None else ())]
+        unlisted = [(one.point, one.component) for one in (needs.unlisted if needs is not None and listed else ())]
         return tuple(losses(self.repository, seen.look.points, seen.lost - back, unlisted))
 
     def _in_other(self, seen: Seen, taken: set[str]) -> frozenset[bytes]:
