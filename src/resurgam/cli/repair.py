@@ -142,7 +142,8 @@ def _show(plan: Repairs, taken: list[str]) -> None:
 def _steps(plan: Repairs) -> Iterator[str]:
     for one in plan.take:
         verb = "replace" if one.replaces else "take"
-        yield f"{verb:12} {one.name}  {output.size(one.bytes)}, as the other copy has it"
+        name = f"pack {one.name[-64:][:16]}" if one.name.startswith("packs/") else one.name
+        yield f"{verb:12} {name}, {output.size(one.bytes)}, as the other copy has it"
     for pack in plan.salvage:
         kept = f"{_counted(len(pack.chunks), 'chunk')}, {output.size(pack.bytes)}"
         if pack.what:
