@@ -53,15 +53,7 @@ from resurgam.vault.pack import Kind
 from resurgam.vault.places import Places
 from resurgam.vault.prunes import PruneReader, Prunes
 from resurgam.vault.reader import ChunkReader, SnapshotReader
-from resurgam.vault.records import (
-    Record,
-    RecordType,
-    Subject,
-    latest_roles,
-    make_record,
-    read_record,
-    timestamp,
-)
+from resurgam.vault.records import Record, RecordType, Subject, latest_roles, make_record, read_record, timestamp
 from resurgam.vault.roles import Disowned, RoleTable
 from resurgam.vault.signing import Role, SigningKey, broken
 from resurgam.vault.sink import ChunkKeys
