@@ -89,6 +89,8 @@ def test_the_points_of_a_removed_key_are_points_no_more(world: KeysWorld) -> Non
     assert ids(repository) == [other.body.id]
     assert repository.resolve("latest").body.id == other.body.id
     assert (repository.refused_points, len(repository.disowned)) == ([], 1)
+    assert list(repository.index.packs)
+    assert repository.places.refused == [], "what is disowned is no damage"
     assert world.restored(other) == world.contents()
     with pytest.raises(Disowned, match="was removed"):
         repository.sealed(stolen.body.id)
@@ -121,11 +123,14 @@ def test_a_key_that_was_removed_is_not_taken_back(world: KeysWorld) -> None:
 # Rotating -----------------------------------------------------------------------------------------------------------
 
 
-def test_what_a_stolen_key_signs_after_its_retirement_is_refused(world: KeysWorld) -> None:
+def test_what_a_stolen_key_signs_after_its_retirement_is_refused(
+    world: KeysWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """P9: its points and its places; what it signed before stands, and the new key goes on."""
     before = world.capture()
     stolen = world.keys_with("trust.json", "capture.json")
-    thief = world.repository(keys=stolen)  # which goes by the role table of when they were good
+    thief = world.repository(keys=stolen)
+    monkeypatch.setattr(thief, "look_at_roles", lambda: None)  # it goes by the role table of when the key was good
     world.later()
     new = keyadmin.rotate(world.repository(), "capture", world.clock)
     after = world.capture()
@@ -144,6 +149,16 @@ def test_what_a_stolen_key_signs_after_its_retirement_is_refused(world: KeysWorl
     known = {name for found in repository.places.segments() for name in found.packs}
     assert packs - known, "places that it names are passed over"
     assert Keyring(world.keys).signer(Role.CAPTURE).key_id == new.key_id
+
+
+def test_a_capture_whose_key_is_retired_meanwhile_is_not_sealed_in_vain(world: KeysWorld) -> None:
+    """P12: nobody would believe its point, so nobody is told that there is one; the next has the new key."""
+    with world.repository().writer(world.system, world.host(), world.clock) as writer:
+        keyadmin.rotate(world.repository(), "capture", world.clock)
+        point = world.capture()
+        with pytest.raises(Denied, match="does not count"):
+            writer.seal(world.repository().particulars(point.body), ())
+    assert ids(world.repository()) == [point.body.id]
 
 
 def test_what_was_there_when_a_key_was_retired_stands_to_the_last(world: KeysWorld) -> None:

@@ -84,6 +84,8 @@ def points(
         output.line("no point has these tags" if tag else none)
     for why in context.repository.refused_points:
         output.warning(f"not listed: {why} Run `resurgam vault check`.")
+    for why in context.repository.disowned:
+        output.note(f"not listed: {why}")
     for why in context.repository.refused_records:
         output.warning(f"verdict not known: {why} Run `resurgam vault check`.")
     return 0

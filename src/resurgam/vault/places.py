@@ -39,7 +39,7 @@ from resurgam.vault.indexcache import Addition, Base, IndexCache, Source
 from resurgam.vault.keys import IndexSecret
 from resurgam.vault.pack import ENTRY, FOOTER, trailer_place
 from resurgam.vault.prunes import Prunes
-from resurgam.vault.roles import RoleTable
+from resurgam.vault.roles import Disowned, RoleTable, disowned
 from resurgam.vault.signing import PublicKey, Role, SigningKey, broken
 
 _KEY_ID = 8
@@ -85,6 +85,7 @@ class Places:
         self.refused: list[str] = []  # segments that could not be believed, and why
         self._keys = {key.key_id: key for role in _WRITERS for key in roles.keys(role)}
         self._movers = {key.key_id: key for key in roles.keys(Role.PRUNER)}
+        self._removed = {key.key_id: key for keys in roles.roles.values() for key in keys if key.removed}
         self._retired = {key.key_id: key for keys in roles.roles.values() for key in keys if key.retired}
         self._writers = {key.raw: key.key_id for key in self._keys.values()}
         self._pruners = {key.raw for key in self._movers.values()}
@@ -137,6 +138,8 @@ class Places:
             found, signer, plain = self._open("segment", data, name)
             self._require_in_time(signer, entry)
             packs, entries = decode_segment(plain, name)
+        except Disowned:
+            return  # nobody is missing it
         except IntegrityError as error:
             self.refused.append(error.message)
             return
@@ -214,10 +217,10 @@ class Places:
         return late is None or not late.disbelieved(entry.received)
 
     def _require_in_time(self, signer: str, entry: Entry) -> None:
-        """Raises IntegrityError where the key of that id had been retired when the store received the object."""
+        """Raises Disowned where the key of that id had been retired when the store received the object."""
         late = self._retired.get(signer)
         if late is not None and (why := late.disbelieved(entry.received)):
-            raise broken(entry.name, why)
+            raise disowned(entry.name, why)
 
     @staticmethod
     def _worth_it(base: Base | None, stand: Sequence[bool], others: Sequence[int]) -> bool:
@@ -256,7 +259,10 @@ class Places:
         signer, signature, signed = data[:_KEY_ID].hex(), data[_KEY_ID:_SIGNED], data[_SIGNED:]
         if (mover := self._movers.get(signer)) and mover.verifies(f"resurgam moved {kind}", signed, signature):
             return signed[:_KEY_ID].hex(), signer, self._secret.open(kind, signed[_KEY_ID:], what=what)
-        key = self._keys.get(signer)
+        gone = self._removed.get(signer)
+        key = PublicKey(gone.public) if gone is not None else self._keys.get(signer)
         if key is None or not key.verifies(f"resurgam {kind}", signed, signature):
             raise broken(what, "no capture or verifier key of this vault has signed it, and no pruner")
+        if gone is not None:
+            raise disowned(what, gone.disbelieved(None))
         return signer, signer, self._secret.open(kind, signed, what=what)

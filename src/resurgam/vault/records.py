@@ -35,7 +35,7 @@ from resurgam import __version__
 from resurgam.errors import IntegrityError, NewerFormat
 from resurgam.model.codec import from_json, require_format, to_json
 from resurgam.vault.roles import FORMAT as ROLES_FORMAT
-from resurgam.vault.roles import Disowned, RoleKey, RoleTable, require_sound
+from resurgam.vault.roles import RoleKey, RoleTable, disowned, require_sound
 from resurgam.vault.signing import (
     IN_TOTO,
     Envelope,
@@ -203,7 +203,7 @@ def read_record(
     if signer is None:
         raise broken(what, f"no key that the role table gives the role {by[:40]!r} has signed it")
     if why := signer.disbelieved(received):
-        raise _disowned(what, why)
+        raise disowned(what, why)
     kind = _known_type(statement.predicate_type, what)
     if expect is not None and kind not in expect:
         raise broken(what, f"it is a {kind} record, where {' or '.join(sorted(expect))} belongs")
@@ -296,14 +296,6 @@ def _open(data: bytes, what: str) -> tuple[Envelope, _Statement]:
     if statement.type_ != STATEMENT:
         raise broken(what, f"its statement is of type {statement.type_[:60]!r}")
     return envelope, statement
-
-
-def _disowned(what: str, why: str) -> Disowned:
-    return Disowned(
-        f"{what} is not to be trusted: {why}.",
-        untouched="Nothing was changed.",
-        next_step="Nothing, where the key was stolen. Where the vault was copied, copy it with its times: `cp -a`, `rsync -a`.",
-    )
 
 
 def _known_type(urn: str, what: str) -> RecordType:

@@ -22,7 +22,6 @@ from contextlib import suppress
 from functools import cached_property, partial
 from typing import TypeVar
 
-import msgspec
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from resurgam.clock import Clock
@@ -31,9 +30,13 @@ from resurgam.model.codec import from_json, to_json, versioned
 from resurgam.model.point import Answers, Particulars, PointBody
 from resurgam.model.system import System
 from resurgam.stores.base import AlreadyThere, Entry, Store, put_once
+from resurgam.stores.promises import is_empty
 from resurgam.vault.age import Identity
 from resurgam.vault.history import Life, PointState, fold
 from resurgam.vault.host import HostState
+from resurgam.vault.identity import FORMAT, identity_of
+from resurgam.vault.identity import IDENTITY as IDENTITY
+from resurgam.vault.identity import VaultIdentity as VaultIdentity
 from resurgam.vault.index import Index
 from resurgam.vault.indexcache import IndexCache
 from resurgam.vault.keyring import Keyring, NewKeys
@@ -53,7 +56,7 @@ from resurgam.vault.pack import Kind
 from resurgam.vault.places import Places
 from resurgam.vault.prunes import PruneReader, Prunes
 from resurgam.vault.reader import ChunkReader, SnapshotReader
-from resurgam.vault.records import Record, RecordType, Subject, latest_roles, make_record, read_record, timestamp
+from resurgam.vault.records import Record, RecordType, Roles, Subject, latest_roles, make_record, read_record, timestamp
 from resurgam.vault.roles import Disowned, RoleTable
 from resurgam.vault.signing import Role, SigningKey, broken
 from resurgam.vault.sink import ChunkKeys
@@ -61,19 +64,6 @@ from resurgam.vault.wraps import first_opened
 from resurgam.vault.writer import POINT_FORMAT, EvidenceWriter, PointWriter, Progress
 
 T = TypeVar("T")
-
-FORMAT = 1
-IDENTITY = "vault.json"
-
-
-class VaultIdentity(msgspec.Struct, frozen=True, kw_only=True):
-    """Who a vault is. Nothing in it is secret; it is believed only as far as the pinned root fingerprint confirms it."""
-
-    format: int
-    vault: str
-    name: str
-    root: str
-    made: str
 
 
 class Repository:
@@ -85,7 +75,7 @@ class Repository:
         self.store = store
         self._notes, self._doubt = notes, False
         self.keyring = keyring
-        self.identity = _identity(store)
+        self.identity = identity_of(store)
         trust = keyring.trust
         if (trust.vault, trust.root) != (self.identity.vault, self.identity.root):
             raise Denied(
@@ -95,13 +85,14 @@ class Repository:
                 next_step="Point vault.keys in resurgam.yaml at the keys of this vault.",
             )
         self.vault = keyring.vault
-        tables = ((entry.name, store.get(entry.name)) for entry in store.list("roles/"))
-        found = latest_roles(tables, self.vault, trust.root)
+        found = self._newest_roles()
         self.roles: RoleTable = found.table
         self.refused: list[str] = list(found.refused)  # role tables that lie in the vault and were not believed
         self.refused_points: list[str] = []  # the same of what stands where a point should
         self.refused_records: list[str] = []  # and of what ``state`` met among the records of a point
-        self.disowned: list[str] = []  # the same of keys that were removed, or retired before: that is no damage
+        self.disowned: dict[
+            str, None
+        ] = {}  # the same of keys that were removed, or retired before: no damage, each once
         self._log = Log(store, self.vault)
         self._prunes = PruneReader(store, self.vault)
         self._sessions: dict[bytes, AESGCM] = {}
@@ -120,7 +111,7 @@ class Repository:
                 untouched="Nothing was changed.",
                 next_step="Use it as it is, or give another path.",
             )
-        if any(True for _ in store.list()):
+        if not is_empty(store):
             raise TargetRefused(
                 f"{store.describe()} is no vault, but not empty: an interrupted `vault init` may have left it so.",
                 untouched="Nothing was changed.",
@@ -243,7 +234,7 @@ class Repository:
             try:
                 sealed = self.sealed_as(entry)
             except Disowned as error:
-                self._note_disowned(error)
+                self.disowned |= {error.message: None}
                 continue
             except IntegrityError as error:
                 if error.message not in self.refused_points:
@@ -283,7 +274,7 @@ class Repository:
             try:
                 found.append(self.about(sealed, entry))
             except Disowned as error:
-                self._note_disowned(error)
+                self.disowned |= {error.message: None}
         return sorted((r for r in found if r.type is not RecordType.REVOCATION), key=lambda record: record.made)
 
     def references(self, system: str) -> list[Record]:
@@ -362,6 +353,15 @@ class Repository:
         self._sessions.clear()
         self._readers.clear()
 
+    def look_at_roles(self) -> None:
+        """Go on by the newest role table: one may have been put since the vault was opened. Raises IntegrityError, NewerFormat."""
+        if any(entry.name > self.roles.object_name for entry in self.store.list("roles/")):
+            self.believe(self._newest_roles().table)
+
+    def _newest_roles(self) -> Roles:
+        tables = ((entry.name, self.store.get(entry.name)) for entry in self.store.list("roles/"))
+        return latest_roles(tables, self.vault, self.keyring.trust.root)
+
     def snapshot(self, body: PointBody, component: str) -> SnapshotReader:
         """One component of a point. Raises NotFound."""
         for snapshot in body.snapshots:
@@ -408,10 +408,6 @@ class Repository:
             raise broken(entry.name, "a capture may not take back what is said of its points")  # P9
         return record
 
-    def _note_disowned(self, error: Disowned) -> None:
-        if error.message not in self.disowned:
-            self.disowned.append(error.message)
-
     def sealed_as(self, entry: Entry) -> Sealed | None:
         """The point that was listed as ``entry``; None where its name was revoked. Raises IntegrityError, Disowned."""
         point = entry.name.rpartition("/")[2]
@@ -422,15 +418,3 @@ class Repository:
         if body.id != point:
             raise broken(entry.name, f"it is the record of point {body.id[:32]}")
         return Sealed(body, record, entry.received)
-
-
-def _identity(store: Store) -> VaultIdentity:
-    try:
-        data = store.get(IDENTITY)
-    except NotFound as error:
-        raise NotFound(
-            f"There is no vault in {store.describe()}.",
-            untouched="Nothing was changed.",
-            next_step="Check vault.path in resurgam.yaml, or make one with `resurgam vault init`.",
-        ) from error
-    return versioned(data, VaultIdentity, FORMAT, what=f"The vault's {IDENTITY}")

@@ -151,6 +151,15 @@ def shredded(domain: str, noted: Shredded) -> NotFound:
     )
 
 
+def disowned(what: str, why: str) -> Disowned:
+    """The error for what a key signed that no longer counts, with the reason by :meth:`RoleKey.disbelieved`."""
+    return Disowned(
+        f"{what} is not to be trusted: {why}.",
+        untouched="Nothing was changed.",
+        next_step="Nothing, where the key was stolen. Where the vault was copied, copy it with its times: `cp -a`, `rsync -a`.",
+    )
+
+
 def _because(noted: Shredded) -> str:
     return f" ({noted.why})" if noted.why else ""
 

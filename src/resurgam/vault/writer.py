@@ -207,6 +207,7 @@ class PointWriter(Writer):
             evidence=evidence,
             tags=tags,
         )
+        repository.look_at_roles()  # P12: a key that was retired meanwhile would seal in vain
         try:
             # P1: the record is the last thing written.
             subject = itself(f"point/{self.point}", body)
