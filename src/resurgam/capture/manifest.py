@@ -31,7 +31,7 @@ from resurgam.capture.manifest_form import (
     Text,
 )
 from resurgam.capture.manifest_parts import HOLE, Query, Template, Tolerance
-from resurgam.capture.manifest_references import Anything, Path
+from resurgam.capture.manifest_references import Anything, Path, StoreLocation
 from resurgam.capture.manifest_yaml import Node, Place, Problems, read_tree
 from resurgam.drivers import registry as drivers
 from resurgam.errors import ManifestError
@@ -48,11 +48,13 @@ from resurgam.model.system import (
     Invariant,
     Isolation,
     Limits,
+    LockMode,
     Objectives,
     Probe,
     Promotion,
     Retention,
     System,
+    VaultLock,
     VaultPlace,
 )
 from resurgam.probes import registry as probes
@@ -179,8 +181,14 @@ SYSTEM = Record("the manifest", {
     "system": Field(_name, "The name of the system.", required=True),
     "description": Field(Text(), "What it is, in a line for people."),
     "vault": Field(Record("the vault's place", {
-        "path": Field(Path(), "The folder of the vault.", required=True),
+        "path": Field(StoreLocation(), "The folder of the vault, or a bucket: `s3://bucket/prefix?region=…&endpoint=…`, `gs://`, `az://`.",
+                      required=True),
         "keys": Field(Path(), "The path of this host's keys, never a key itself.", required=True),
+        "lock": Field(Record("the vault's lock", {
+            "mode": Field(Choice("a mode", tuple(LockMode)), "Who can delete before its time: who is permitted to, or nobody.",
+                          required=True),
+            "for": Field(Duration(), "How long each object stays locked after it was written.", required=True),
+        }), "Objects are locked as they are written; for S3 buckets made with object lock."),
     }), "Where recovery points are kept.", required=True),
     "components": Field(Named("components", COMPONENT, filled=True), "The parts of the system, by name.", required=True),
     "invariants": Field(Named("invariants", INVARIANT), "What must hold across components at every cut."),
@@ -267,6 +275,8 @@ def _system(values: dict[str, Any], folder: str) -> System:
     asked = tuple(_probe(name, of) for name, of in values.pop("probes", {}).items())
     hosted = tuple(_hosted(name, of) for name, of in values.pop("hosted", {}).items())
     del values["resurgam"]
+    if lock := values["vault"].get("lock"):
+        values["vault"]["lock"] = VaultLock(mode=LockMode(lock["mode"]), period=lock["for"])
     parts = {
         "objectives": Objectives,
         "retention": Retention,
@@ -386,7 +396,9 @@ def _refuse_overlaps(root: Node, values: dict[str, Any], problems: Problems) -> 
     places: dict[str, tuple[str, Place]] = {}
     vault = values.get("vault", {})
     named: list[tuple[str, str, tuple[str, ...]]] = [
-        (f"the vault's {key}", vault[key], ("vault", key)) for key in ("path", "keys") if key in vault
+        (f"the vault's {key}", vault[key], ("vault", key))
+        for key in ("path", "keys")
+        if str(vault.get(key, "")).startswith("/")
     ]
     for name, of in values.get("components", {}).items():
         if str(of.get("location", "")).startswith("/"):

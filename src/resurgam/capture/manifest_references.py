@@ -17,8 +17,10 @@ import numpy as np
 
 from resurgam.capture.manifest_form import WRONG, Field, Reading, Record, Text
 from resurgam.capture.manifest_yaml import Node
+from resurgam.errors import UsageError
 from resurgam.model.secrets import found_in_text
 from resurgam.model.system import REFERENCE
+from resurgam.stores import location
 
 MAX_FILE = 64 << 20  # bytes of a {file: …}: questions to a probe, not data sets
 
@@ -56,6 +58,27 @@ class Path:
 
     def schema(self) -> dict[str, Any]:
         return {"anyOf": [{"type": "string", "minLength": 1}, _FILE_SCHEMA]}
+
+
+@dataclass(frozen=True, slots=True)
+class StoreLocation:
+    """Where a vault is: a path as of ``Path``, or the URL of a bucket, in which no credential may stand. ``file://`` is read as
+    its path."""
+
+    what: str = "a path or the URL of a bucket"
+
+    def read(self, node: Node, reading: Reading) -> Any:
+        text = Path(self.what, or_url=True).read(node, reading)
+        if text is WRONG:
+            return WRONG
+        try:
+            place = location.parse(text)
+        except UsageError as error:
+            return reading.wrong(node, f"{error.message} {error.next_step}")
+        return place if isinstance(place, str) else text
+
+    def schema(self) -> dict[str, Any]:
+        return Path().schema()
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,6 +22,8 @@ from resurgam.drivers.base import Driver, Facts, Freeze, Queries, Traits
 from resurgam.drivers.files_listing import excluded_by
 from resurgam.errors import ResurgamError
 from resurgam.model.system import REFERENCE, Component, Consistency, Isolation, Json, System
+from resurgam.stores.location import is_url
+from resurgam.stores.registry import open_store
 from resurgam.vault.keyring import Keyring
 
 ASSUMED_BYTES_PER_SECOND = 150e6  # a plain disk; replaced as soon as the caller knows this vault's speed
@@ -51,7 +53,9 @@ class ComponentReport(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class VaultReport(msgspec.Struct, frozen=True, kw_only=True):
-    """The vault's folder. ``needed`` is what a first capture takes at most; later ones take what changed (P11)."""
+    """The vault's place; a bucket does not tell what is ``free``.
+
+    ``needed`` is what a first capture takes at most; later ones take what changed (P11)."""
 
     path: str
     reachable: bool
@@ -103,7 +107,7 @@ def preflight(
     rate = min(vault_bytes_per_second or ASSUMED_BYTES_PER_SECOND, limit or float("inf"))
     components = tuple(_component(c, system, driver_for, rate) for c in system.components)
     total = sum(c.bytes or 0 for c in components)
-    vault, keys = _vault(system.vault.path, total), _keys(system.vault.keys)
+    vault, keys = _vault(system, total), _keys(system.vault.keys)
     isolated, why = isolation() if isolation else (None, "")
     barrier = tuple(Trouble(what=what, next_step=step) for what, step in barriers.lacking(system))
     blocked = (
@@ -205,7 +209,26 @@ def _unanswerable(component: Component, system: System, driver: Driver) -> Itera
             )
 
 
-def _vault(path: str, needed: int) -> VaultReport:
+def _vault(system: System, needed: int) -> VaultReport:
+    path = system.vault.path
+    return _bucket(system, needed) if is_url(path) else _folder(path, needed)
+
+
+def _bucket(system: System, needed: int) -> VaultReport:
+    """What a bucket answers: whether it is there, may be read, and holds a vault."""
+    path, there, troubles = system.vault.path, False, []
+    try:
+        store = open_store(path, system.vault.lock)
+        there = any(True for _ in store.list("roles/"))
+        if not there:
+            step = "Make one: resurgam vault init. Or correct vault.path."
+            troubles.append(Trouble(what=f"There is no vault at {store.describe()}.", next_step=step))
+    except ResurgamError as error:
+        troubles.append(_trouble(error))
+    return VaultReport(path=path, reachable=there, free=None, needed=needed, troubles=tuple(troubles))
+
+
+def _folder(path: str, needed: int) -> VaultReport:
     there = os.path.isdir(os.path.join(path, "roles"))  # every vault has its role table
     existing = path
     while not os.path.exists(existing):

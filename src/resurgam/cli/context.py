@@ -15,7 +15,9 @@ from resurgam.capture.manifest_form import DURATION, SECONDS
 from resurgam.clock import Clock, SystemClock
 from resurgam.errors import NotFound, UsageError
 from resurgam.model.system import System
-from resurgam.stores.local import LocalStore
+from resurgam.stores.base import Store, Tidy
+from resurgam.stores.location import is_url
+from resurgam.stores.registry import open_store
 from resurgam.vault.host import VAULT_NOTES, HostState, state_home
 from resurgam.vault.keyring import Keyring
 from resurgam.vault.repository import Repository, Sealed
@@ -25,7 +27,7 @@ ManifestOption = Annotated[
     typer.Option("--manifest", "-m", envvar="RESURGAM_MANIFEST", help="The system manifest.", show_default=True),
 ]
 VaultOption = Annotated[
-    str | None, typer.Option("--vault", help="The vault's folder, where there is no manifest any more.")
+    str | None, typer.Option("--vault", help="The vault's folder or URL, where there is no manifest any more.")
 ]
 KeysOption = Annotated[
     str | None,
@@ -88,16 +90,22 @@ class Context:
         return HostState(self.repository.vault.hex(), VAULT_NOTES)
 
     @cached_property
-    def store(self) -> LocalStore:
-        """The vault's store. Raises NotFound, Denied."""
-        path = self.vault or self.system.vault.path
-        if not os.path.exists(path):
-            raise NotFound(
-                f"There is no vault at {path}.",
-                untouched="Nothing was changed.",
-                next_step="Mount the disk it is on, correct vault.path or --vault, or make one with `resurgam vault init`.",
-            )
-        return LocalStore(path)
+    def store(self) -> Store:
+        """The vault's store. Raises NotFound, Denied, UsageError, MissingExtra."""
+        if self.vault is not None:
+            return open_store(self.vault, clock=self.clock)
+        return open_store(self.system.vault.path, self.system.vault.lock, self.clock)
+
+    @property
+    def strays(self) -> list[str]:
+        """What stands in the vault's place under a name that nothing of a vault has."""
+        store = self.store
+        return store.strays() if isinstance(store, Tidy) else []
+
+    @property
+    def named(self) -> list[str]:
+        """The folders that ``--vault`` and ``--keys`` name."""
+        return [path for path in (self.vault, self.keys) if path and not is_url(path)]
 
     def point(self, words: str, *, expired: bool = False) -> Sealed:
         """The point that ``words`` mean, or also one that ``expired``, by the beginning of its id."""

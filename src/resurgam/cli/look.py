@@ -194,7 +194,7 @@ def _each(advance: object) -> Progress | None:
 
 def _run(context: Context, opened: look.Opened, command: list[str], particulars: Particulars, timeout: float) -> int:
     own = context.system if context.system_name else None
-    hide = [path for path in (context.vault, context.keys) if path]
+    hide = context.named
     done = look.run(opened, command, particulars, own, driver_for, hide=hide, timeout=timeout)
     for stream, said in ((sys.stdout, done.output), (sys.stderr, done.errors)):
         stream.write(said.decode(errors="replace"))

@@ -13,7 +13,11 @@ from resurgam.cli import output, roles
 from resurgam.cli import prune as pruning
 from resurgam.cli import repair as repairing
 from resurgam.cli.context import DEFAULT_MANIFEST, Context, JsonOption, KeysOption, ManifestOption, VaultOption
-from resurgam.stores.local import LocalStore
+from resurgam.clock import Clock
+from resurgam.model.system import VaultLock
+from resurgam.stores.location import Location, label, parse
+from resurgam.stores.promises import Promise, examine, is_empty, require
+from resurgam.stores.registry import create_store
 from resurgam.vault import shred as shredding
 from resurgam.vault.approvals import plan_digest
 from resurgam.vault.repository import Repository
@@ -36,21 +40,26 @@ def init(
 ) -> int:
     """Make an empty vault and its keys.
 
-    The vault's folder and the keys' folder are those of the manifest, or --vault and --keys. Read what is said about each
-    key file: two of them belong off this machine.
+    The vault's place and the keys' folder are those of the manifest, or --vault and --keys. A bucket (s3://, gs://, az://) has to
+    be there; it is first asked what it promises, and refused where a vault would not be safe in it. Read what is said about
+    each key file: two of them belong off this machine.
 
     Examples:
 
         resurgam vault init
 
         resurgam vault init --vault /mnt/vault --keys ~/.config/resurgam/handbook --name handbook
+
+        resurgam vault init --vault "s3://vaults/handbook?region=eu-north-1" --keys ~/.config/resurgam/handbook
     """
     context = Context(manifest, vault, keys)
     path, folder = vault or context.system.vault.path, keys or context.system.vault.keys
-    store = LocalStore.create(path)
-    repository, new = Repository.create(store, os.path.abspath(folder), name or os.path.basename(path), context.clock)
+    lock = context.system.vault.lock if vault is None else None
+    promises = _examined(path, lock, context.clock, json)
+    store = create_store(path, lock, context.clock)
+    repository, new = Repository.create(store, os.path.abspath(folder), name or label(path), context.clock)
     if json:
-        output.as_json({"vault": repository.identity, "path": path, "keys": new.files})
+        output.as_json({"vault": repository.identity, "path": path, "keys": new.files, "promises": promises})
         return 0
     output.line(f"Made the vault {repository.identity.name} in {path}.", style="bold")
     output.line(f"Its keys are in {folder}, readable by you only:")
@@ -59,6 +68,23 @@ def init(
         output.line(f"      {file.advice}")
     output.line("  trust.json: says which vault they are for; copy it along with every key that you move")
     return 0
+
+
+def _examined(path: str, lock: VaultLock | None, clock: Clock, json: bool) -> tuple[Promise, ...]:
+    """What the bucket promises, told to people; nothing of a folder, nor where there is a vault already. Raises Denied where it
+    does not promise what a vault needs."""
+    if not isinstance(parse(path), Location):
+        return ()
+    store = create_store(path, clock=clock)
+    if not is_empty(store):
+        return ()
+    promises = examine(store, lock, clock)
+    if not json:
+        output.line(f"Asked {store.describe()} what it promises:", style="bold")
+        for promise in promises:
+            output.line(f"  {promise.name:11}  {promise.words}", style=None if promise.kept else "bold")
+    require(promises, store.describe())
+    return promises
 
 
 app.command("check")(checking.check)

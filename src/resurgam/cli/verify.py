@@ -147,7 +147,7 @@ def _proven(
                 driver_for,
                 context.clock,
                 own=context.system if context.system_name else None,
-                hide=[path for path in (context.vault, context.keys) if path],
+                hide=context.named,
                 into=directory,
                 resume=unattended_run,
                 progress=(lambda _component, size: advance(size)) if advance else None,

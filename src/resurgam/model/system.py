@@ -240,11 +240,32 @@ class Promotion(msgspec.Struct, frozen=True, kw_only=True):
     watch_probes: tuple[str, ...] = ()
 
 
+class LockMode(StrEnum):
+    """Who can delete an object before its lock ends."""
+
+    GOVERNANCE = "governance"  # who has a permission of its own for that
+    COMPLIANCE = "compliance"  # nobody
+
+
+class VaultLock(msgspec.Struct, frozen=True, kw_only=True):
+    """Each object of the vault is locked when it is written, for ``period`` seconds (``for`` in files)."""
+
+    mode: LockMode
+    period: float = msgspec.field(name="for")
+
+
 class VaultPlace(msgspec.Struct, frozen=True, kw_only=True):
-    """Where the vault and this host's keys are; both are paths, never the keys themselves."""
+    """Where the vault and this host's keys are, never the keys themselves: ``path`` is a path or the URL of a bucket, ``keys`` a
+    path."""
 
     path: str
     keys: str
+    lock: VaultLock | None = None
+
+    @property
+    def folders(self) -> tuple[str, ...]:
+        """What of both lies on this host."""
+        return (self.keys,) if "://" in self.path else (self.path, self.keys)
 
 
 class System(msgspec.Struct, frozen=True, kw_only=True):

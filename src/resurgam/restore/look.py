@@ -82,7 +82,7 @@ def run(opened: Opened, argv: Sequence[str], particulars: Particulars, own: Syst
     Raises Denied where it cannot be isolated.
     """
     system = as_accepted_here(particulars.system, own)
-    live = [*replaceable(own, drivers).locations().values(), own.vault.path, own.vault.keys] if own else []
+    live = [*replaceable(own, drivers).locations().values(), *own.vault.folders] if own else []
     places = copies_of(system, opened.directory, opened.restored).locations()
     restored = {name: places[name] for name in opened.restored.copies}
     hidden = [os.path.abspath(path) for path in (*live, *hide)]

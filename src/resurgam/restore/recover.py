@@ -166,7 +166,7 @@ class Recovery:
             passed_over=choice.passed_over,
             parts=parts,
             directory=where,
-            hidden=(*live.locations().values(), self.system.vault.path, self.system.vault.keys, *self.hide),
+            hidden=(*live.locations().values(), *self.system.vault.folders, *self.hide),
             fence=self.system.promotion.fence,
             reload=self.system.promotion.reload,
             estimate=estimate(sum(sizes.values()), runs, self.system.promotion.watch),

@@ -97,7 +97,7 @@ def require_target(target: str, system: System) -> None:
                 untouched="Nothing was written.",
                 next_step="Restore into a folder beside the system; `resurgam promote` brings a proven copy live.",
             )
-    for ours in (system.vault.path, system.vault.keys):
+    for ours in system.vault.folders:
         place = os.path.realpath(ours)
         if os.path.commonpath([real, place]) == place:
             raise TargetRefused(

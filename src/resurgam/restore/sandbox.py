@@ -83,7 +83,7 @@ class Sandbox:
             )
         self._copies = os.path.realpath(copies)
         self._root = os.path.realpath(system.root) if os.path.isdir(system.root) else self._copies
-        live = [*system.locations().values(), system.vault.path, system.vault.keys, state_home(), *hide]
+        live = [*system.locations().values(), *system.vault.folders, state_home(), *hide]
         self._hidden = _spellings([*filter(os.path.isabs, live), *_credentials()])
         self._required = system.isolation is Isolation.REQUIRED
         self.isolation = isolation()

@@ -115,7 +115,7 @@ def verify(
     body = sealed.body
     particulars = repository.particulars(body)
     system = as_accepted_here(particulars.system, own)
-    live = [*replaceable(own, drivers).locations().values(), own.vault.path, own.vault.keys] if own else []
+    live = [*replaceable(own, drivers).locations().values(), *own.vault.folders] if own else []
     hidden = [os.path.abspath(path) for path in (*live, *hide)]
     _ = repository.keyring.signer(Role.VERIFIER)  # a missing key is told before the work, not after it
     yardsticks = yardsticks_of(repository, sealed, particulars)

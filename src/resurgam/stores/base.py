@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 from resurgam.errors import Denied, IntegrityError, NotFound, ResurgamError, Unreachable
 
@@ -71,6 +71,15 @@ class Store(Protocol):
 
     def describe(self) -> str:
         """Where this is, for people; no secret."""
+        ...
+
+
+@runtime_checkable
+class Tidy(Protocol):
+    """What a store can that tells what stands in its place and is none of its objects; found by ``isinstance``."""
+
+    def strays(self) -> list[str]:
+        """The names of it, sorted. Raises NotFound, Denied, Unreachable."""
         ...
 
 

@@ -1,0 +1,71 @@
+"""What a store can that locks objects and keeps versions, apart from who does it (``s3.py``).
+
+The two optional ports are found by ``isinstance``, as those of drivers are (ADR 12): ``Locks`` is what a vault needs, to say until
+when something is protected; ``Bucket`` is what is asked of a bucket when a vault is made on it (``promises.py``).
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import NamedTuple, Protocol, runtime_checkable
+
+from resurgam.model.system import LockMode
+from resurgam.stores.base import Buffer, Store
+
+
+class Retention(NamedTuple):
+    """How an object is locked: its mode, and until when."""
+
+    mode: LockMode
+    until: datetime
+
+
+class StoredVersion(NamedTuple):
+    """One version of a name, or the marker of a deletion (``deleted``). ``received`` as in ``base.Entry``."""
+
+    id: str
+    received: float
+    size: int
+    deleted: bool
+
+
+class BucketFacts(NamedTuple):
+    """What a bucket is set up for; None where these credentials may not see it."""
+
+    versioned: bool | None
+    lockable: bool | None
+
+
+@runtime_checkable
+class Locks(Protocol):
+    """What a store can that locks objects; found by ``isinstance``."""
+
+    def protected(self, name: str) -> Retention | None:
+        """How ``name`` is locked; None where it is not. Raises NotFound, Denied, Unreachable."""
+        ...
+
+    def protect(self, name: str, until: datetime) -> None:
+        """Lock ``name`` until then, or longer. Raises Denied where that would be a shorter time, NotFound, Unreachable."""
+        ...
+
+
+@runtime_checkable
+class Bucket(Store, Locks, Protocol):
+    """A bucket that can be asked for what it is set up for."""
+
+    @property
+    def facts(self) -> BucketFacts:
+        """Whether it keeps versions and can lock objects. Raises NotFound, Unreachable."""
+        ...
+
+    def put_locked(self, name: str, data: Buffer, retention: Retention) -> None:
+        """Create ``name`` durably, locked from its first moment on. Raises as ``put``."""
+        ...
+
+    def versions(self, name: str) -> list[StoredVersion]:
+        """All that ``name`` ever was and that is still there, oldest first. Raises Denied, Unreachable."""
+        ...
+
+    def refuses_wrong_checksum(self, name: str) -> bool:
+        """Whether a put of ``name`` with a wrong checksum fails. Raises Denied, Unreachable."""
+        ...

@@ -1,0 +1,189 @@
+"""A bucket as a store: S3, Google Cloud Storage, Azure, or memory, through the one library ``obstore``.
+
+* **Create-only** is the server's: ``If-None-Match: *`` on S3 and Azure, ``x-goog-if-generation-match: 0`` on Google. Who asked
+  first has won, whoever else asks; a server that ignores the condition is found by ``promises.py`` and refused.
+* **One object, one request.** An object goes up whole, in a single PUT, also a large one. Uploads in parts are made whole by a
+  last request of their own, on which obstore cannot state the condition, and which SeaweedFS 4.48 accepts from two writers at
+  once even when it is stated (three of ten races). So they are not create-only, and nothing here uses them. The largest objects
+  of a vault are packs of 32 MiB and index segments of some 50 MB; what is above ``LARGEST`` is refused before it is sent.
+* **Whole or not at all, durable, read after write** are what these services promise of a single PUT that they have confirmed.
+* **Read in parallel.** What is longer than ``STEP`` is read in ranges of that, ``READERS`` at a time, each into its own place.
+* **Lists** go through all pages, and are sorted here: not each server sorts as the port does.
+* **Time is bounded.** A request that gets no answer is tried again, after waits that double and are drawn at random between
+  bounds, for at most ``PATIENCE``; then it is Unreachable. A put that is tried again may meet its own first try: AlreadyThere,
+  which ``base.put_once`` reads back.
+
+The bytes of a put are copied first: obstore lets go of its input some time after the request has ended, when a pack's memory
+holds the next pack already.
+"""
+
+from __future__ import annotations
+
+import builtins
+import threading
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+import obstore
+from obstore.store import AzureStore, GCSStore, MemoryStore, S3Store
+
+from resurgam.errors import Denied, IntegrityError, NotFound, Unreachable
+from resurgam.stores.answers import told
+from resurgam.stores.base import Buffer, Entry, checked_name
+
+if TYPE_CHECKING:
+    from obstore.store import ClientConfig, RetryConfig
+
+STEP = 8 << 20  # bytes of one ranged read
+READERS = 8  # ranged reads under way at a time, for one store
+LARGEST = 5_000_000_000  # bytes of one object: what S3 (5 GiB) and Azure (5000 MiB) take in one request
+PATIENCE = timedelta(seconds=60)  # after it, a request without answer is not tried again
+CLIENT: ClientConfig = {"connect_timeout": "5s", "read_timeout": "30s", "timeout": "10min"}
+RETRY: RetryConfig = {
+    "max_retries": 6,
+    "retry_timeout": PATIENCE,
+    "backoff": {"init_backoff": timedelta(milliseconds=100), "max_backoff": timedelta(seconds=10), "base": 2},
+}
+
+Bucket = S3Store | GCSStore | AzureStore | MemoryStore
+
+
+class ObjectStore:
+    """See the module's docstring; the contract is that of ``stores.base``. Safe from several threads and processes."""
+
+    def __init__(self, bucket: Bucket, where: str) -> None:
+        """``bucket`` is bound to its prefix; ``where`` is for people, without a secret."""
+        self._bucket, self._where = bucket, where
+        self._lock = threading.Lock()
+        self._readers: ThreadPoolExecutor | None = None
+
+    def describe(self) -> str:
+        """The bucket, the prefix and the endpoint."""
+        return self._where
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self._where}>"
+
+    # --- writing ------------------------------------------------------------------------------------------------------
+
+    def put(self, name: str, data: Buffer | Iterable[Buffer]) -> None:
+        """Create ``name`` durably. An iterable is joined in memory. Raises AlreadyThere, StoreFull, Denied, Unreachable."""
+        checked_name(name)
+        whole = self._whole(name, data)
+        with told("written", name, self._where, reading=False):
+            obstore.put(
+                self._bucket, name, whole, mode="create", use_multipart=False
+            )  # P2: never over an existing object
+
+    def delete(self, name: str) -> None:
+        """Remove ``name``; no error where it is gone already. Raises Denied, Unreachable."""
+        checked_name(name)
+        try:
+            with told("deleted", name, self._where, reading=False):
+                obstore.delete(self._bucket, name)
+        except NotFound:
+            return
+
+    def _whole(self, name: str, data: Buffer | Iterable[Buffer]) -> bytes:
+        """A copy of ``data`` in one piece. Raises Denied where it is too large for one request."""
+        whole = bytes(data) if isinstance(data, bytes | bytearray | memoryview) else b"".join(data)
+        if len(whole) > LARGEST:
+            raise Denied(
+                f"{name} has {len(whole):,} bytes; an object of more than {LARGEST:,} cannot be created in one request.",
+                untouched="Nothing was written.",
+                next_step="Use a folder for this vault.",
+            )
+        return whole
+
+    # --- reading ------------------------------------------------------------------------------------------------------
+
+    def get(self, name: str, offset: int = 0, length: int | None = None) -> bytes:
+        """The bytes of ``name`` from ``offset``; fewer than ``length`` only at its end. Raises NotFound."""
+        first, size = self._first(name, offset, STEP if length is None else min(length, STEP))
+        end = size if length is None else min(size, offset + length)
+        if offset + len(first) >= end:
+            return first
+        buffer = bytearray(end - offset)
+        buffer[: len(first)] = first
+        self._fill(name, offset + len(first), memoryview(buffer)[len(first) :])
+        return bytes(buffer)
+
+    def read_into(self, name: str, offset: int, buffer: memoryview) -> int:
+        """As ``get``, into ``buffer``; returns the number of bytes read. Safe from several threads. Raises NotFound."""
+        view = buffer.cast("B")
+        first, size = self._first(name, offset, min(len(view), STEP))
+        view[: len(first)] = first
+        wanted = min(len(view), max(size - offset, 0))
+        if len(first) < wanted:
+            self._fill(name, offset + len(first), view[len(first) : wanted])
+        return wanted
+
+    def _first(self, name: str, offset: int, length: int) -> tuple[bytes, int]:
+        """The first ``length`` bytes from ``offset``, or as many as there are, and the object's whole size: one request
+        but at the end, beyond which no server gives a range."""
+        checked_name(name)
+        assert min(offset, length) >= 0
+        with told("read", name, self._where):
+            try:
+                if not length:
+                    return b"", obstore.head(self._bucket, name)["size"]
+                got = obstore.get(self._bucket, name, options={"range": (offset, offset + length)})
+                return bytes(got.bytes()), got.meta["size"]
+            except obstore.exceptions.GenericError:
+                size = obstore.head(self._bucket, name)["size"]
+                if offset < size:
+                    raise
+                return b"", size
+
+    def _fill(self, name: str, offset: int, view: memoryview) -> None:
+        """All of ``view`` from ``offset``, which the object has, in ranges side by side."""
+
+        def piece(start: int) -> None:
+            wanted = min(STEP, len(view) - start)
+            with told("read", name, self._where):
+                got = obstore.get_range(self._bucket, name, start=offset + start, length=wanted)
+            if len(got) != wanted:
+                raise Unreachable(
+                    f"{self._where} answered {len(got)} of {wanted} bytes of {name}.",
+                    untouched="Nothing was changed.",
+                    next_step="Run the same command again.",
+                )
+            view[start : start + wanted] = memoryview(got)
+
+        list(self._pool().map(piece, range(0, len(view), STEP)))
+
+    def _pool(self) -> ThreadPoolExecutor:
+        with self._lock:
+            self._readers = self._readers or ThreadPoolExecutor(READERS, thread_name_prefix="objects")
+            return self._readers
+
+    # --- listing ------------------------------------------------------------------------------------------------------
+
+    def list(self, prefix: str = "") -> Iterator[Entry]:
+        """All objects whose names begin with ``prefix``, sorted by name; what has no object's name is left out."""
+        yield from sorted(entry for entry in self._listed(prefix) if _is_name(entry.name))
+
+    def strays(self) -> builtins.list[str]:
+        """Names below the prefix that no object of a vault has."""
+        return sorted(entry.name for entry in self._listed("") if not _is_name(entry.name))
+
+    def _listed(self, prefix: str) -> Iterator[Entry]:
+        """As the server has it. obstore lists whole folders, so the last part of ``prefix`` is compared here."""
+        folder = prefix.rpartition("/")[0]
+        if folder and not _is_name(folder):
+            return
+        with told("listed", prefix or "the vault", self._where):
+            for page in obstore.list(self._bucket, prefix=folder or None, chunk_size=1000):
+                for meta in page:
+                    if meta["path"].startswith(prefix):
+                        yield Entry(meta["path"], meta["size"], meta["last_modified"].timestamp())
+
+
+def _is_name(name: str) -> bool:
+    try:
+        checked_name(name)
+    except IntegrityError:
+        return False
+    return True

@@ -1,0 +1,240 @@
+"""S3 with what only its own library speaks of: object lock, versions, retention (boto3).
+
+An object that is put under a lock cannot be deleted before its time by the credentials that wrote it: in *governance* mode by
+nobody without a permission of its own, in *compliance* mode by nobody, the account's owner included. That holds at the S3 door;
+whoever has the server's disks is past it (docs/threat-model.md).
+
+**A trap.** A bucket with object lock keeps versions, and there a plain DELETE always "succeeds": it puts a marker on top, and the
+object is gone for every reader while its bytes stay. So a delete here names the version that is read, and the server refuses what
+is locked: loudly (Denied), and with nothing hidden. What others overwrote or hid can still be looked at (``versions``).
+
+Credentials are found as boto3 finds them (environment, profile, single sign-on, the machine's role) and are renewed by it for
+both libraries. Facts: the S3 API reference, PutObject, GetObjectRetention, ListObjectVersions, "How S3 Object Lock works".
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator
+from datetime import datetime, timedelta
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import boto3
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError
+from obstore.auth.boto3 import Boto3CredentialProvider
+from obstore.store import S3Store
+
+from resurgam.clock import Clock
+from resurgam.errors import Denied, NotFound
+from resurgam.model.system import LockMode, VaultLock
+from resurgam.stores.answers import answer_of, told
+from resurgam.stores.base import Buffer, Entry, checked_name
+from resurgam.stores.location import Location
+from resurgam.stores.lock import BucketFacts, Retention, StoredVersion
+from resurgam.stores.objects import CLIENT, RETRY, ObjectStore
+
+if TYPE_CHECKING:
+    from obstore.store import ClientConfig
+
+_NO_LOCK = {"NoSuchObjectLockConfiguration", "ObjectLockConfigurationNotFoundError", "InvalidRequest", "NotImplemented"}
+_CLIENT = Config(
+    connect_timeout=5, read_timeout=30, retries={"mode": "standard", "total_max_attempts": 7}, s3={"addressing_style": "path"}
+)  # fmt: skip
+
+
+class BucketStore(ObjectStore):
+    """A bucket that speaks S3. With ``lock``, each object is put under a lock of that mode and period, by ``clock``."""
+
+    def __init__(self, location: Location, lock: VaultLock | None, clock: Clock) -> None:
+        """Find credentials; nothing is asked of the server. Raises Denied where there are none."""
+        where, settings = str(location), location.settings
+        with told("opened", "the bucket", where):
+            session = boto3.session.Session(region_name=settings.get("region"))
+            endpoint, region = settings.get("endpoint"), session.region_name or "us-east-1"
+            self._client: Any = session.client("s3", endpoint_url=endpoint, region_name=region, config=_CLIENT)
+        if session.get_credentials() is None:
+            raise Denied(
+                f"There are no credentials for {where}.",
+                untouched="Nothing was read or written.",
+                next_step="Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY or AWS_PROFILE, or give this machine a role.",
+            )
+        address: str = self._client.meta.endpoint_url
+        super().__init__(
+            S3Store(
+                location.bucket,
+                prefix=location.prefix or None,
+                endpoint=address,
+                region=region,
+                credential_provider=Boto3CredentialProvider(session, ttl=timedelta(minutes=5)),
+                client_options=_options(address),
+                retry_config=RETRY,
+            ),
+            where,
+        )
+        self._name, self._prefix = location.bucket, f"{location.prefix}/" if location.prefix else ""
+        self.lock, self._clock = lock, clock
+
+    def put(self, name: str, data: Buffer | Iterable[Buffer]) -> None:
+        """Create ``name`` durably, and under the lock where there is one. Raises as the port says."""
+        if self.lock is None:
+            super().put(name, data)
+        else:
+            self.put_locked(name, data, Retention(self.lock.mode, self._end(self.lock.period)))
+
+    def put_locked(self, name: str, data: Buffer | Iterable[Buffer], retention: Retention) -> None:
+        """Create ``name`` durably, locked from its first moment on. Raises as the port says."""
+        key = self._key(name)
+        whole = self._whole(name, data)
+        with told("written", name, self._where, reading=False):
+            self._client.put_object(
+                Bucket=self._name,
+                Key=key,
+                Body=whole,
+                IfNoneMatch="*",  # P2: never over an existing object
+                ObjectLockMode=retention.mode.upper(),
+                ObjectLockRetainUntilDate=retention.until,
+            )
+
+    def delete(self, name: str) -> None:
+        """Remove ``name`` with its bytes, where versions are kept too. Raises Denied (it is locked), Unreachable."""
+        at = {"Bucket": self._name, "Key": self._key(name)}
+        while (version := self._version(name)) is not None:
+            try:
+                with told("deleted", name, self._where, reading=False):
+                    self._client.delete_object(**at, **({"VersionId": version} if version else {}))
+            except Denied as error:
+                raise self._locked(name, error) from None
+            if not version:
+                return
+
+    def _version(self, name: str) -> str | None:
+        """The version that is read under ``name``: empty where the bucket keeps none, None where nothing is there."""
+        try:
+            with told("deleted", name, self._where, reading=False):
+                found = self._client.head_object(Bucket=self._name, Key=self._key(name)).get("VersionId")
+        except NotFound:
+            return None
+        return "" if found in (None, "null") else found
+
+    def _listed(self, prefix: str) -> Iterator[Entry]:
+        """As there; but S3 itself compares any prefix, so that asking for one name lists no folder."""
+        if not prefix or prefix.endswith("/"):
+            yield from super()._listed(prefix)
+            return
+        with told("listed", prefix, self._where):
+            pages = self._client.get_paginator("list_objects_v2").paginate(
+                Bucket=self._name, Prefix=self._prefix + prefix
+            )
+            for page in pages:
+                for found in page.get("Contents", ()):
+                    name = found["Key"].removeprefix(self._prefix)
+                    yield Entry(name, found["Size"], found["LastModified"].timestamp())
+
+    def versions(self, name: str) -> list[StoredVersion]:
+        """All that ``name`` ever was and that is still there, oldest first. Raises Denied, Unreachable."""
+        key = self._key(name)
+        found: list[tuple[bool, StoredVersion]] = []
+        with told("listed", name, self._where):
+            for page in self._client.get_paginator("list_object_versions").paginate(Bucket=self._name, Prefix=key):
+                for kind in ("Versions", "DeleteMarkers"):
+                    for one in page.get(kind, ()):
+                        if one["Key"] == key:
+                            received, size = one["LastModified"].timestamp(), one.get("Size", 0)
+                            version = StoredVersion(one["VersionId"], received, size, kind == "DeleteMarkers")
+                            found.append((one["IsLatest"], version))
+        found.reverse()  # a listing has them newest first, and its times are whole seconds
+        return [version for _, version in sorted(found, key=lambda one: (one[0], one[1].received))]
+
+    def protected(self, name: str) -> Retention | None:
+        """See ``Locks``."""
+        key = self._key(name)
+        with told("asked for its lock", name, self._where):
+            try:
+                found = self._client.get_object_retention(Bucket=self._name, Key=key)["Retention"]
+            except ClientError as error:
+                if answer_of(error).code in _NO_LOCK:
+                    return None
+                raise
+        return Retention(LockMode(found["Mode"].lower()), found["RetainUntilDate"]) if found else None
+
+    def protect(self, name: str, until: datetime) -> None:
+        """See ``Locks``. An object that is not locked yet gets the mode of this store's lock, or governance."""
+        there = self.protected(name)
+        mode = there.mode if there else self.lock.mode if self.lock else LockMode.GOVERNANCE
+        if there and until < there.until:
+            raise Denied(
+                f"{name} is locked until {there.until:%Y-%m-%d %H:%M} in {self._where}; a lock is never shortened.",
+                untouched="Its lock is as it was.",
+                next_step="Give a later time.",
+            )
+        with told("locked", name, self._where, reading=False):
+            self._client.put_object_retention(
+                Bucket=self._name, Key=self._key(name), Retention={"Mode": mode.upper(), "RetainUntilDate": until}
+            )
+
+    @cached_property
+    def facts(self) -> BucketFacts:
+        """See ``Bucket``."""
+        versioning = self._setting(self._client.get_bucket_versioning)
+        locking = self._setting(self._client.get_object_lock_configuration)
+        return BucketFacts(
+            versioned=None if versioning is None else versioning.get("Status") == "Enabled",
+            lockable=None if locking is None else "ObjectLockConfiguration" in locking,
+        )
+
+    def _setting(self, ask: Callable[..., dict[str, Any]]) -> dict[str, Any] | None:
+        """One of the bucket's settings: empty where it has none, None where these credentials may not see it."""
+        with told("asked for its settings", "the bucket", self._where):
+            try:
+                return ask(Bucket=self._name)
+            except ClientError as error:
+                answer = answer_of(error)
+                if answer.code in _NO_LOCK:
+                    return {}
+                if answer.status == 403:
+                    return None
+                raise
+
+    def refuses_wrong_checksum(self, name: str) -> bool:
+        """Whether the server compares bytes with their checksum: a put of ``name`` with a wrong one fails. Raises Unreachable."""
+        with told("written", name, self._where, reading=False):
+            try:
+                self._client.put_object(
+                    Bucket=self._name, Key=self._key(name), Body=b"bytes", ChecksumSHA256="A" * 43 + "="
+                )
+            except ClientError as error:
+                if answer_of(error).status != 400:
+                    raise
+                return True
+        return False
+
+    def _key(self, name: str) -> str:
+        return self._prefix + checked_name(name)
+
+    def _end(self, period: float) -> datetime:
+        return self._clock.now() + timedelta(seconds=period)
+
+    def _locked(self, name: str, error: Denied) -> Denied:
+        """A refused delete in the words of its lock, where that can be read."""
+        try:
+            found = self._client.head_object(Bucket=self._name, Key=self._key(name)).get("ObjectLockRetainUntilDate")
+        except (ClientError, BotoCoreError):
+            found = None
+        if found is None:
+            return error
+        return Denied(
+            f"{name} is locked until {found:%Y-%m-%d %H:%M %Z} in {self._where}, so it was not deleted.",
+            untouched="It is as it was.",
+            next_step="Delete it when its lock has ended.",
+        )
+
+
+def _options(address: str) -> ClientConfig:
+    """obstore's client as boto3's is: the same authorities; plain HTTP only where the endpoint says so itself."""
+    options: ClientConfig = {**CLIENT, "allow_http": address.startswith("http://")}
+    if bundle := os.environ.get("AWS_CA_BUNDLE"):
+        with open(bundle, "rb") as file:
+            options["root_certificate"] = file.read()
+    return options

