@@ -80,7 +80,7 @@ class Lookup:
         """The packs that hold what points need; all, where that cannot be known."""
         if self.needs is None:
             return set(self.sizes)
-        names = self.repository.index.packs
+        names = self.needs.packs
         return {names[number] for number in np.unique(self.needs.entries["pack"]).tolist()}
 
     @cached_property
@@ -141,7 +141,7 @@ class Lookup:
         for row in np.flatnonzero(~needs.known).tolist():
             chunk = needs.ids[row].tobytes()
             yield Lost(chunk, f"chunk {chunk.hex()[:16]}", "no pack is known to hold it")
-        packs = self.repository.index.packs
+        packs = needs.packs
         room = np.array([self.sizes.get(name, 0) for name in packs], dtype=np.int64)
         ends = needs.entries["offset"].astype(np.int64) + needs.entries["stored"] + FRAME
         beyond = np.flatnonzero(ends > room[needs.entries["pack"]]) if len(needs.entries) else ()

@@ -39,13 +39,14 @@ class Unlisted(msgspec.Struct, frozen=True):
 
 class Needs(NamedTuple):
     """Chunks that points need. ``ids`` are sorted, each once; ``domain`` counts in ``domains``. ``known`` says which the index
-    knows, and ``entries`` are the places of those, in their order. ``unlisted`` is what could not be walked."""
+    knows, and ``entries`` are the places of those, in their order, with ordinals in ``packs``. ``unlisted`` could not be walked."""
 
     ids: Ids
     domain: NDArray[np.uint8]
     domains: tuple[str, ...]
     known: NDArray[np.bool_]
     entries: Entries
+    packs: tuple[str, ...]
     unlisted: tuple[Unlisted, ...]
 
     def rows(self, ids: Ids) -> NDArray[np.int64]:
@@ -108,8 +109,9 @@ def needs_of(repository: Repository, points: Iterable[tuple[Sealed, Iterable[Rec
             trouble = walks.walk(snapshot.domain, bytes.fromhex(snapshot.chunks))
             unlisted += [Unlisted(sealed.body.id, snapshot.component, why) for why in trouble]
     ids, domains = _sorted_once([as_ids(b"".join(parts)) for parts in listed.values()])
-    known, entries = repository.index.find_all(ids)
-    return Needs(ids, domains, tuple(listed), known, entries, tuple(unlisted))
+    index = repository.index  # one and the same: a prune that ends meanwhile gives another
+    known, entries = index.find_all(ids)
+    return Needs(ids, domains, tuple(listed), known, entries, tuple(index.packs), tuple(unlisted))
 
 
 class Wanting(msgspec.Struct, frozen=True):

@@ -61,6 +61,9 @@ class PackReader:
         self._repository, self._needs, self._depth = repository, needs, depth
         self._held = bytearray(_PIECE)
         self._rows = _rows_by_pack(needs.entries) if needs is not None else {}
+        self._numbers: dict[str, list[int]] = {}  # a pack that several segments name has several
+        for number, name in enumerate(needs.packs if needs is not None else ()):
+            self._numbers.setdefault(name, []).append(number)
         self._known = np.flatnonzero(needs.known) if needs is not None else np.empty(0, np.int64)
         self._opener = Opener(repository)
         self._there: dict[bytes, bool] = {}
@@ -103,18 +106,8 @@ class PackReader:
 
     def _ours(self, pack: str) -> NDArray[np.int64]:
         """Rows of ``needs.entries`` that lie in ``pack``."""
-        ordinals = self._ordinals.get(pack, ())
-        rows = [self._rows[number] for number in ordinals if number in self._rows]
+        rows = [self._rows[number] for number in self._numbers.get(pack, ()) if number in self._rows]
         return np.concatenate(rows) if rows else np.empty(0, np.int64)
-
-    @property
-    def _ordinals(self) -> dict[str, list[int]]:
-        """A pack that several segments name has several numbers."""
-        if not hasattr(self, "_numbers"):
-            self._numbers: dict[str, list[int]] = {}
-            for number, name in enumerate(self._repository.index.packs):
-                self._numbers.setdefault(name, []).append(number)
-        return self._numbers
 
     def _misplaced(self, pack: str, found: dict[int, Frame]) -> Iterator[Trouble]:
         """What points need of the pack, and no sound frame of that id stands where the index says."""
