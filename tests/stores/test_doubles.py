@@ -119,7 +119,7 @@ def test_turns_are_those_of_the_seed() -> None:
     """A race can be run again: the same seed gives the same order of calls, other seeds others."""
 
     def order(seed: int) -> list[tuple[int, str]]:
-        interleaver = Interleaver(MemoryStore(), Random(seed), calls=18)
+        interleaver = Interleaver(MemoryStore(), Random(seed))
         ended = interleaver.run([counting("a"), counting("b"), counting("c")])
         assert [end.value for end in ended] == ["a", "b", "c"]
         return interleaver.history
@@ -135,7 +135,7 @@ def test_a_session_can_sleep_through_another() -> None:
     """What fair turns would hardly ever show: one makes a call, another lives its whole life, the first goes on."""
 
     def slept(seed: int) -> bool:
-        interleaver = Interleaver(MemoryStore(), Random(seed), changes=1, calls=12)
+        interleaver = Interleaver(MemoryStore(), Random(seed))
         interleaver.run([counting("a"), counting("b")])
         callers = "".join("ab"[number] for number, _ in interleaver.history)
         return any(callers == f"{'a' * n}{'b' * 7}{'a' * (7 - n)}" for n in range(2, 7))

@@ -7,9 +7,10 @@ Each session is a function of a store, run in a thread of its own. At any time o
 Before a call the turn may go to another session, as the schedule says; so the effects of calls come in one order, which a seed
 repeats. A session's own threads share its turn: where they call at once, their order among themselves is the machine's.
 
-The schedules are those of probabilistic concurrency testing (Burckhardt and others, ASPLOS 2010): the session of the highest
-priority runs, and at a few random calls it falls behind all others. So one session may sleep through another's whole life, which
-fair chance would hardly ever show.
+The schedules are like those of probabilistic concurrency testing (Burckhardt and others, ASPLOS 2010): the session of the highest
+priority runs, and before a few calls, drawn at random, it falls behind all others. So one session may sleep through another's whole
+life, which fair chance would hardly ever show. Calls that change something are drawn more often: only before those does it matter
+to others whether somebody waits.
 """
 
 from __future__ import annotations
@@ -37,10 +38,13 @@ class Ended:
 class Interleaver:
     """Runs sessions over one store. ``history`` names the calls in the order of their effects, each with its session."""
 
-    def __init__(self, store: Store, rng: Random, *, changes: int = 3, calls: int = 80) -> None:
-        """``changes`` is how often the session that runs falls behind, at random among the first ``calls`` calls."""
+    def __init__(
+        self, store: Store, rng: Random, *, writes: float = 0.15, reads: float = 0.01, falls: int = 1 << 30
+    ) -> None:
+        """``writes`` and ``reads`` are the chances that the session that runs falls behind before such a call, ``falls`` times at
+        most: few find what needs a session to sleep long, many what needs several to wake often."""
         self._store, self._rng = store, rng
-        self._falls = {rng.randrange(calls) for _ in range(changes)}
+        self._writes, self._reads, self._falls = writes, reads, falls
         self._turn = threading.Condition()
         self._waiting: dict[int, int] = {}  # of each living session, how many of its threads wait for the turn
         self._priority: dict[int, int] = {}
@@ -80,13 +84,16 @@ class Interleaver:
         """Session ``number`` is about to make a call: wait until it has the turn."""
         with self._turn:
             self._waiting[number] += 1
+            chance = self._writes if call.startswith(("put ", "delete ")) else self._reads
+            if self._falls and self._rng.random() < chance:
+                self._falls -= 1
+                self._priority[number] = min(self._priority.values()) - 1
             if self._holder == number:
                 self._choose()
+            self._turn.notify_all()
             self._all(lambda: self._holder == number)
             self._waiting[number] -= 1
             self.history.append((number, call))
-            if len(self.history) in self._falls:
-                self._priority[number] = min(self._priority.values()) - 1
 
     def _choose(self) -> None:
         living = [number for number in self._priority if number in self._waiting]

@@ -137,10 +137,10 @@ def _approved(repository: Repository, before: Signed, signed: Signed) -> Signed:
     return msgspec.structs.replace(signed, body=None, refused=refused)
 
 
-def facts(repository: Repository, system: str | None = None) -> tuple[PointFacts, ...]:
-    """What a decision needs to know of every sealed point, of ``system`` or of all. What stands where a point should and is
-    not believed is in ``repository.refused_points``: nothing is decided about it."""
-    points = repository.points(system)
+def facts(repository: Repository, system: str | None = None, besides: Sequence[Sealed] = ()) -> tuple[PointFacts, ...]:
+    """What a decision needs to know of every promised point, of ``system`` or of all, and of those ``besides``. What stands where a
+    point should and is not believed is in ``repository.refused_points``: nothing is decided about it."""
+    points = [*repository.points(system), *besides]
     references = {_reference(repository, name) for name in {sealed.body.system for sealed in points}}
     return tuple(_facts(repository, sealed, repository.state(sealed), references) for sealed in points)
 

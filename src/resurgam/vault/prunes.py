@@ -34,14 +34,16 @@ FORMAT: Final = 1
 
 class PrunePlan(msgspec.Struct, frozen=True, kw_only=True):
     """What a prune means to do (P10). ``expire`` gives each point its reason; of the packs in ``remove`` nothing is needed, of
-    those in ``repack`` some is, which is copied. What follows is for people: bytes that this frees, and copies; bytes in packs
-    that stay though nobody needs them."""
+    those in ``repack`` some is, which is copied. ``decided`` says that the policies let those points go: then they are asked
+    again at each step. What follows is for people: bytes that this frees, and copies; bytes in packs that stay though nobody needs
+    them."""
 
     format: int
     number: int
     expire: dict[str, str] = {}
     remove: tuple[str, ...] = ()
     repack: tuple[str, ...] = ()
+    decided: bool = False
     frees: int = 0
     copies: int = 0
     unused: int = 0

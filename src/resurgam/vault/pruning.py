@@ -32,7 +32,7 @@ from resurgam.vault.prunes import FORMAT, Awaited, Prune, PruneEnd, PrunePlan, S
 from resurgam.vault.records import RecordType, itself
 from resurgam.vault.repack import Repacker, merge_segments
 from resurgam.vault.repository import Repository, Sealed
-from resurgam.vault.retention import decide
+from resurgam.vault.retention import Decision, decide
 from resurgam.vault.signing import Role
 
 ACT = "prune"  # what a quorum of approvers is set for
@@ -53,9 +53,13 @@ class Draft(msgspec.Struct, frozen=True, kw_only=True):
 
 def expiring(repository: Repository) -> dict[str, str]:
     """The points that nothing keeps any more by the policies in force, at the store's time, each with the reason."""
+    return {decision.point: decision.why for decision in _decisions(repository) if not decision.keep}
+
+
+def _decisions(repository: Repository, besides: Sequence[Sealed] = ()) -> tuple[Decision, ...]:
+    """What the policies in force say of every promised point, and of those ``besides``, as if they were."""
     now = store_time(repository.store)
-    decisions = decide(in_force(policies(repository)), facts(repository), now)
-    return {decision.point: decision.why for decision in decisions if not decision.keep}
+    return decide(in_force(policies(repository)), facts(repository, besides=besides), now)
 
 
 def draft(
@@ -77,6 +81,7 @@ def draft(
         expire=dict(sorted(expire.items())),
         remove=chosen.remove,
         repack=chosen.repack,
+        decided=expire.keys() <= expiring(repository).keys(),
         frees=chosen.frees,
         copies=chosen.copies,
         unused=chosen.unused,
@@ -154,11 +159,15 @@ def waits_for(repository: Repository, prune: Prune) -> list[Lease]:
 
 
 def require_free(repository: Repository, prune: Prune) -> None:
-    """Raises Busy where a point that the plan lets go has come to be held, or to be the reference, or live."""
-    kept = {}
-    for sealed in (*repository.points(), *repository.points(expired=True)):
-        if sealed.body.id in prune.plan.expire and (why := _wanted(repository, sealed)):
-            kept[sealed.body.id] = why
+    """Raises Busy where a point that the plan lets go has come to be held, to be the reference, or live; or where the policies
+    let it go and keep it now: another may be in force by then, or the points that stood before it were found different."""
+    going = [
+        sealed
+        for sealed in (*repository.points(), *repository.points(expired=True))
+        if sealed.body.id in prune.plan.expire
+    ]
+    kept = _kept_by_now(repository, prune) if prune.plan.decided else {}
+    kept |= {sealed.body.id: why for sealed in going if (why := _wanted(repository, sealed))}
     if kept:
         told = "; ".join(f"{point}: {why}" for point, why in sorted(kept.items()))
         raise Busy(
@@ -166,6 +175,13 @@ def require_free(repository: Repository, prune: Prune) -> None:
             untouched="No pack was removed.",
             next_step=f"Run `resurgam vault prune --undo {prune.number}`, then plan anew.",
         )
+
+
+def _kept_by_now(repository: Repository, prune: Prune) -> dict[str, str]:
+    """The points of a plan that the policies would keep if it were made now, each with the reason."""
+    already = [sealed for sealed in repository.points(expired=True) if sealed.body.id in prune.plan.expire]
+    decisions = _decisions(repository, already)
+    return {one.point: one.why for one in decisions if one.keep and one.point in prune.plan.expire}
 
 
 def sweep(
@@ -236,7 +252,7 @@ def _decide(repository: Repository, prune: Prune, accept: Collection[str], progr
         elif pack in wanted:
             try:
                 repacker.copy(pack, found.sizes[pack], wanted[pack])
-            except IntegrityError as error:
+            except (IntegrityError, NotFound) as error:  # not there: another pruner's end stands by now, and counts
                 spared[pack] = error.message
         if progress is not None:
             progress(found.sizes[pack])
