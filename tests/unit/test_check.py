@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -13,16 +13,18 @@ from hypothesis import strategies as st
 
 from resurgam.errors import Unreachable
 from resurgam.model.codec import to_json
-from resurgam.stores.base import Store
+from resurgam.stores.base import Entry, Store
 from resurgam.testing.faults import Crash, CrashStore, ReadOnlyStore, SlowStore, Wrapped
 from resurgam.vault import snapshots
 from resurgam.vault.check import Check, Report, check, coverage_of
 from resurgam.vault.checked import FORMAT, SHORT, Bad, Checked, Depth, coverage, fold
 from resurgam.vault.checkorder import Wish, due
 from resurgam.vault.pack import Kind, scan
+from resurgam.vault.pruning import begin, draft, propose, sweep
 from resurgam.vault.records import RecordType, encode_statement, itself, timestamp
 from resurgam.vault.signing import IN_TOTO, Role, envelop
-from tests.support import World, replaced
+from tests.support import World, copied, replaced
+from tests.unit.test_prune import EAGER, a_world, expire, pruner
 
 FULL = Wish(everything=True)
 DAY = 86_400.0
@@ -363,3 +365,49 @@ def test_nothing_starves(packs: dict[int, tuple[int, int, bool]], max_age: float
 def test_coverage_of_nothing_is_whole() -> None:
     """An empty vault has nothing unread."""
     assert coverage(fold([], []), {}, 0.0, DAY).share == 1.0
+
+
+class Meanwhile(Wrapped):
+    """Something happens just before the n-th call; ``calls`` counts them."""
+
+    def __init__(self, inner: Store, at: int, act: Callable[[], object]) -> None:
+        super().__init__(inner)
+        self.calls, self._at, self._act = 0, at, act
+
+    def _call(self) -> None:
+        self.calls += 1
+        if self.calls == self._at:
+            self._act()
+
+    def get(self, name: str, offset: int = 0, length: int | None = None) -> bytes:
+        """See Store."""
+        self._call()
+        return self.inner.get(name, offset, length)
+
+    def read_into(self, name: str, offset: int, buffer: memoryview) -> int:
+        """See Store."""
+        self._call()
+        return self.inner.read_into(name, offset, buffer)
+
+    def list(self, prefix: str = "") -> Iterator[Entry]:
+        """See Store."""
+        self._call()
+        return self.inner.list(prefix)
+
+
+def test_a_prune_that_runs_meanwhile_is_no_damage(tmp_path: Path) -> None:
+    """A whole prune before any call of a check: what it takes was promised by nobody, and what it moves is found."""
+    world, sealed = a_world(tmp_path)
+
+    def prune(store: Store) -> None:
+        repository = pruner(world, store)
+        proposed = propose(repository, draft(repository, expire(sealed[:1]), EAGER).plan, world.clock)
+        assert sweep(repository, begin(repository, proposed, world.clock), world.clock).ended
+
+    counting = Meanwhile(copied(world.store), 0, lambda: None)
+    assert check(world.repository(counting), read=True).ok
+    for at in range(1, counting.calls + 1):
+        store = copied(world.store)
+        found = check(world.repository(Meanwhile(store, at, lambda store=store: prune(store))), read=True)
+        assert found.damage == (), f"a prune before call {at} of {counting.calls}"
+        assert check(world.repository(store), read=True).ok

@@ -188,7 +188,9 @@ class Check:
                 if not self._repository.opens(snapshot.domain):
                     self._closed.add(snapshot.domain)
                     continue
-                self._damage += [
-                    Damage(f"the tree of {snapshot.component}", what, (sealed.body.id,)) for what in walk.walk(snapshot)
-                ]
+                trouble = walk.walk(snapshot)
+                if trouble and sealed.body.id in self._repository.prunes().expired:
+                    break  # meanwhile: it promises nothing any more
+                where = f"the tree of {snapshot.component}"
+                self._damage += [Damage(where, what, (sealed.body.id,)) for what in trouble]
             self._walked += 1

@@ -53,7 +53,7 @@ class Lookup:
         for _ in range(_TRIES):
             self.gone = repository.prunes().gone
             self._look()
-            if not self.lost or repository.prunes().gone == self.gone:
+            if repository.prunes().gone == self.gone:
                 break
             repository.look_again()
 
