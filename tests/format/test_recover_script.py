@@ -14,6 +14,8 @@ import numpy as np
 import pytest
 
 from resurgam.stores.local import LocalStore
+from resurgam.vault.prune import Economics
+from resurgam.vault.pruning import begin, draft, propose, sweep
 from resurgam.vault import readers
 from tests.support import World
 
@@ -97,6 +99,23 @@ def test_every_file_comes_back_to_the_byte(world: World, content: Files, tmp_pat
         }
         assert found.keys() == expected.keys()
         assert [path for path, data in expected.items() if found[path] != data] == []
+
+
+def test_what_a_pruner_wrote_anew_comes_back_too(tmp_path: Path) -> None:
+    """P3: its packs name the origin of their chunks before the sealed entries."""
+    world = World(str(tmp_path), store=LocalStore.create(f"{tmp_path}/vault"))
+    world.live.files = {b"%d" % number: random.Random(number).randbytes(300_000) for number in range(6)}
+    older = world.capture()
+    world.live.files[b"0"] = random.Random(9).randbytes(300_000)
+    newer = world.capture()
+    repository = world.repository()
+    plan = draft(repository, {older.body.id: "the test says so"}, Economics(max_unused=0.0)).plan
+    sweep(repository, begin(repository, propose(repository, plan, world.clock), world.clock), world.clock)
+    assert any(found.moved for found in repository.places.segments())
+    done = run(world, newer.body.id, str(tmp_path / "out"))
+    assert done.returncode == 0, done.stderr
+    found = {path.name.encode(): path.read_bytes() for path in (tmp_path / "out" / "files").iterdir()}
+    assert found == world.live.files
 
 
 def test_a_wrong_key_and_a_damaged_pack_are_errors_and_not_other_bytes(world: World, tmp_path: Path) -> None:
