@@ -4,6 +4,8 @@ Every machine runs once whole, whatever the time; then all run again with other 
 
     sweep      a capture stopped at every call of its store, and the capture after it too            P1, P2
     prunes     a prune stopped at every put and delete, and 40 times beside each company of others    P1, P10
+    vault      300 lives of a vault in every climate, and 200 that hypothesis makes and shrinks        P1, P2, P10
+    processes  two writers, a pruner and a checker, killed at random for 10 minutes                   P1, P10
     flips      one random bit in every byte of a vault; every cut, missing and exchanged object      P12
     kills      200 real processes killed at random moments                                           P1, P5
     models     a repository against a dict of its points, over long random lives                     P1, P3, P11
@@ -39,14 +41,18 @@ from resurgam.stores.local import LocalStore
 from resurgam.testing.faults import ManualClock
 from resurgam.vault.host import HostState
 from resurgam.vault.repository import Repository
-from tests.crash import test_capture, test_kill, test_prune
+from tests.crash import test_capture, test_kill, test_processes, test_prune
 from tests.format import test_flips
 from tests.journeys import test_one_cut
-from tests.properties import test_vault
+from tests.properties import test_vault, test_vault_machine
 from tests.support import no_witness
+from tests.vault_life import CLIMATES
 
 KILLS = 200
 CAPTURES = 300
+LIVES, LIFE = 50, 60  # lives in each climate, acts of each
+EXAMPLES = 200
+PROCESSES = 600.0  # seconds
 PRUNES = 40  # of each company
 MEMORY = 2_000_000_000
 LIMIT = 400 << 20
@@ -67,6 +73,23 @@ def prunes(folder: Path, seed: int) -> dict[str, int]:
     for who in test_prune.BESIDE:
         ended.update(test_prune.beside(made(folder / "+".join(who)), who, seed, PRUNES))
     return {"stops": stops, "sessions": ended.total()}
+
+
+def vault(folder: Path, seed: int) -> dict[str, int]:
+    """P1, P2, P10: whole lives of a vault. Seeds of one run and the next do not overlap."""
+    done = Counter[str]()
+    for climate in CLIMATES:
+        first = seed * LIVES
+        done += test_vault_machine.lives(folder, climate, range(first, first + LIVES), LIFE)
+    budget = settings(_BUDGET, max_examples=EXAMPLES)
+    run_state_machine_as_test(seeded(seed)(test_vault_machine.VaultMachine), settings=budget)
+    acts = ("capture", "prune", "race", "contest", "restores")
+    return {"lives": LIVES * len(CLIMATES), "examples": EXAMPLES, **{name: done[name] for name in acts}}
+
+
+def processes(folder: Path, seed: int) -> dict[str, int]:
+    """P1, P10: 0 lost chunks."""
+    return test_processes.killed_at_random(folder, seed, PROCESSES)
 
 
 def made(folder: Path) -> Path:
@@ -102,16 +125,18 @@ def kills(folder: Path, seed: int) -> dict[str, int]:
 
 def models(_folder: Path, seed: int) -> dict[str, int]:
     """P1, P3, P11: the state machine over a repository."""
-    budget = settings(
-        max_examples=400,
-        stateful_step_count=40,
-        deadline=None,
-        database=None,
-        phases=[Phase.explicit, Phase.generate, Phase.shrink],
-        suppress_health_check=list(HealthCheck),
-    )
+    budget = settings(_BUDGET, max_examples=400)
     run_state_machine_as_test(seeded(seed)(test_vault.vault_machine()), settings=budget)
     return {"examples": budget.max_examples}
+
+
+_BUDGET = settings(
+    stateful_step_count=40,
+    deadline=None,
+    database=None,
+    phases=[Phase.explicit, Phase.generate, Phase.shrink],
+    suppress_health_check=list(HealthCheck),
+)
 
 
 def cuts(folder: Path, seed: int) -> dict[str, int]:
@@ -163,6 +188,8 @@ def _write_megabyte(descriptor: int, rng: Random, number: int) -> None:
 MACHINES: dict[str, Machine] = {
     "sweep": sweep,
     "prunes": prunes,
+    "vault": vault,
+    "processes": processes,
     "flips": flips,
     "models": models,
     "kills": kills,

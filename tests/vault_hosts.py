@@ -29,7 +29,6 @@ from resurgam.clock import Clock
 from resurgam.model.point import Cut, Particulars, Snapshot, Witness
 from resurgam.model.system import Component, System, VaultPlace
 from resurgam.stores.base import Store
-from resurgam.testing.faults import ManualClock
 from resurgam.vault import sink, writer
 from resurgam.vault.host import HostState
 from resurgam.vault.keyring import Keyring
@@ -50,7 +49,7 @@ APPROVES = ("trust.json", "approver.json", "reader.agekey", "evidence.agekey")
 class HostClock:
     """A host's clock: the store's, with an error of its own that may jump."""
 
-    def __init__(self, true: ManualClock) -> None:
+    def __init__(self, true: Clock) -> None:
         self._true = true
         self.ahead = 0.0
 
@@ -66,7 +65,7 @@ class HostClock:
 class Host:
     """A host with some of the vault's keys."""
 
-    def __init__(self, name: str, folder: str, keys: str, true: ManualClock) -> None:
+    def __init__(self, name: str, folder: str, keys: str, true: Clock) -> None:
         self.name, self.keys, self.state = name, keys, f"{folder}/state-{name}"
         self.clock: Clock = HostClock(true)
 
@@ -83,7 +82,7 @@ class Host:
 class CaptureHost(Host):
     """A host that captures a system of its own in memory."""
 
-    def __init__(self, name: str, folder: str, keys: str, true: ManualClock) -> None:
+    def __init__(self, name: str, folder: str, keys: str, true: Clock) -> None:
         super().__init__(name, folder, keys, true)
         components = tuple(
             Component(name=part, driver="memory", location=f"{folder}/live/{name}/{part}") for part in ("one", "two")
@@ -146,7 +145,7 @@ class Capturing:
         release(self.host.system, lambda _: self.host.driver, positions)
 
 
-def capture_host(name: str, folder: str, keys: str, repository: Repository, true: ManualClock) -> CaptureHost:
+def capture_host(name: str, folder: str, keys: str, repository: Repository, true: Clock) -> CaptureHost:
     """A capture host with a signing key of its own, which the role table names from now on. ``keys`` are all of the vault's."""
     own = copy_keys(keys, f"{folder}/keys-{name}", CAPTURES)
     path = f"{own}/capture.json"
@@ -163,7 +162,7 @@ def capture_host(name: str, folder: str, keys: str, repository: Repository, true
     return CaptureHost(name, folder, own, true)
 
 
-def host(name: str, folder: str, keys: str, files: tuple[str, ...], true: ManualClock) -> Host:
+def host(name: str, folder: str, keys: str, files: tuple[str, ...], true: Clock) -> Host:
     """A host that holds only ``files`` of the vault's keys."""
     return Host(name, folder, copy_keys(keys, f"{folder}/keys-{name}", files), true)
 
