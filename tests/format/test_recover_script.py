@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 
 from resurgam.stores.local import LocalStore
+from resurgam.vault import readers
 from resurgam.vault.prune import Economics
 from resurgam.vault.pruning import begin, draft, propose, sweep
-from resurgam.vault import readers
 from tests.support import World
 
 SCRIPT = Path(__file__).parents[2] / "docs" / "recover.py"
@@ -104,7 +104,7 @@ def test_every_file_comes_back_to_the_byte(world: World, content: Files, tmp_pat
 def test_what_a_pruner_wrote_anew_comes_back_too(tmp_path: Path) -> None:
     """P3: its packs name the origin of their chunks before the sealed entries."""
     world = World(str(tmp_path), store=LocalStore.create(f"{tmp_path}/vault"))
-    world.live.files = {b"%d" % number: random.Random(number).randbytes(300_000) for number in range(6)}
+    world.live.files = {b"%d" % number: random.Random(number).randbytes(300_000) for number in range(12)}
     older = world.capture()
     world.live.files[b"0"] = random.Random(9).randbytes(300_000)
     newer = world.capture()
