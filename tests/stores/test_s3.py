@@ -21,7 +21,7 @@ from resurgam.model.system import LockMode, VaultLock
 from resurgam.stores import objects, s3
 from resurgam.stores.base import AlreadyThere, put_once
 from resurgam.stores.lock import Bucket, Locks, Retention
-from resurgam.stores.promises import examine, is_empty, require
+from resurgam.stores.promises import WRITERS, examine, is_empty, require
 from resurgam.stores.registry import open_store
 from tests.stores.seaweed import SECRET, Seaweed, environment
 
@@ -327,6 +327,30 @@ class IgnoresConditions(s3.BucketStore):
         self._client.put_object(Bucket=self._name, Key=self._key(name), Body=bytes(data))
 
 
+class LooksThenPuts(s3.BucketStore):
+    """As servers are that look whether a name is free, and then put: of those who look at one moment everyone wins."""
+
+    looked = threading.Barrier(WRITERS)
+
+    def put(self, name: str, data: Any) -> None:
+        if any(True for _ in self.list(name)):
+            raise AlreadyThere("It is there.")
+        if name.endswith("/race"):
+            self.looked.wait(timeout=60)
+        self._client.put_object(Bucket=self._name, Key=self._key(name), Body=bytes(data))
+
+
+class ForgetsLocks(s3.BucketStore):
+    """As servers are that tell of a lock, and delete what is under it."""
+
+    def put_locked(self, name: str, data: Any, retention: Retention) -> None:
+        self.put(name, data)
+        self.told = retention
+
+    def protected(self, name: str) -> Retention | None:
+        return self.told
+
+
 class KeepsNoLock(s3.BucketStore):
     """As servers are that take a lock and do not look at it."""
 
@@ -343,7 +367,13 @@ class ChangesRanges(s3.BucketStore):
 
 @pytest.mark.parametrize(
     ("kind", "why"),
-    [(IgnoresConditions, "conditional puts"), (KeepsNoLock, "do not hold"), (ChangesRanges, "what was put is not")],
+    [
+        (IgnoresConditions, "conditional puts"),
+        (LooksThenPuts, "not exactly one wins"),
+        (KeepsNoLock, "do not hold"),
+        (ForgetsLocks, "do not hold"),
+        (ChangesRanges, "what was put is not"),
+    ],
 )
 def test_a_store_that_breaks_its_promise_is_refused(seaweed: Seaweed, kind: type[s3.BucketStore], why: str) -> None:
     """P2 P12: no vault is made where one could be overwritten, unlocked or misread."""

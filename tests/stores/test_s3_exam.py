@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from itertools import count
 from random import Random
 
+import botocore.loaders
 import obstore
 import pytest
 
@@ -19,6 +21,7 @@ from tests.stores.seaweed import Seaweed, environment
 from tests.stores.test_exam import RetryingCaller
 
 _numbers = count()
+_loader = functools.cache(botocore.loaders.create_loader)  # else each store reads the form of the whole S3 API anew
 
 
 class S3Exam(StoreExam):
@@ -32,6 +35,7 @@ class S3Exam(StoreExam):
     def store(self, seaweed: Seaweed, monkeypatch: pytest.MonkeyPatch) -> Store:
         for name, value in environment("writer" if self.bucket == "plain" else "admin").items():
             monkeypatch.setenv(name, value)
+        monkeypatch.setattr(botocore.loaders, "create_loader", _loader)
         self.server, self.prefix = seaweed, f"exam-{os.getpid()}/{next(_numbers)}"
         return self.wrap(open_store(seaweed.url(self.bucket, self.prefix)))
 

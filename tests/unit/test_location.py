@@ -56,6 +56,13 @@ def test_refused_and_not_repeated(text: str) -> None:
     assert "hush" not in str(caught.value)
 
 
+def test_credentials_in_a_url_are_told_as_such() -> None:
+    """P12: who writes a key into a URL hears where it belongs."""
+    for text in ("s3://KEY:hush-hush@bucket/a", "s3://bucket?secret_access_key=hush-hush"):
+        with pytest.raises(UsageError, match=r"[Cc]redentials .*environment"):
+            parse(text)
+
+
 def test_locks_are_for_buckets_that_speak_s3(tmp_path: object) -> None:
     """P12: a folder cannot promise what the manifest asks for, so it is not opened."""
     lock = VaultLock(mode=LockMode.GOVERNANCE, period=60)

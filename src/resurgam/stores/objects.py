@@ -8,7 +8,7 @@
   of a vault are packs of 32 MiB and index segments of some 50 MB; what is above ``LARGEST`` is refused before it is sent.
 * **Whole or not at all, durable, read after write** are what these services promise of a single PUT that they have confirmed.
 * **Read in parallel.** What is longer than ``STEP`` is read in ranges of that, ``READERS`` at a time, each into its own place.
-* **Lists** go through all pages, and are sorted here: not each server sorts as the port does.
+* **Lists** go through all pages, and are sorted here: SeaweedFS, for one, sorts each folder by itself.
 * **Time is bounded.** A request that gets no answer is tried again, after waits that double and are drawn at random between
   bounds, for at most ``PATIENCE``; then it is Unreachable. A put that is tried again may meet its own first try: AlreadyThere,
   which ``base.put_once`` reads back.
