@@ -25,14 +25,14 @@ from tests.journeys.world import World
 ESCAPE = re.compile(r"[\x00-\x09\x0b-\x1f\x7f]")  # anything but text and line ends
 
 
-def verbs() -> Iterator[tuple[str, ...]]:
+def verbs(group: Any = None, above: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
     """Every verb there is, as the command line itself knows them."""
-    for name, command in typer.main.get_command(command_line()).commands.items():  # type: ignore[attr-defined]
-        inner: Any = getattr(command, "commands", None)
-        if inner is None:
-            yield (name,)
+    group = group or typer.main.get_command(command_line())
+    for name, command in group.commands.items():
+        if hasattr(command, "commands"):
+            yield from verbs(command, (*above, name))
         else:
-            yield from ((name, deeper) for deeper in inner)
+            yield (*above, name)
 
 
 @pytest.fixture
