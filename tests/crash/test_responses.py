@@ -20,7 +20,6 @@ from resurgam.vault.check import check
 from resurgam.vault.keyring import Keyring
 from resurgam.vault.records import RecordType
 from resurgam.vault.repository import Repository
-from resurgam.vault.signing import Role
 from tests.support import Files, World, copied
 
 
@@ -85,11 +84,10 @@ def test_evidence(tmp_path: Path) -> None:
             memory = copied(world.store)
             store = LosesOne(memory, number, way)
             repository = world.repository(store)
-            with repository.evidence_writer() as writer:
-                document = writer.document({"seen": "this"})
+            with repository.evidence_writer(point.body.id, world.clock, RecordType.BASELINE) as writer:
+                body = {"document": writer.document({"seen": "this"})}
                 writer.flush()
-            body = {"document": document}
-            repository.put_record(RecordType.BASELINE, point.body.id, body, Role.VERIFIER, world.clock)
+                writer.put(RecordType.BASELINE, body)
             (record,) = world.repository(memory).records(point.body.id)
             assert record.read(dict[str, str]) == body
             assert len(list(memory.list("log/"))) == len(list(world.store.list("log/"))) + 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -408,6 +409,6 @@ def test_a_prune_that_runs_meanwhile_is_no_damage(tmp_path: Path) -> None:
     assert check(world.repository(counting), read=True).ok
     for at in range(1, counting.calls + 1):
         store = copied(world.store)
-        found = check(world.repository(Meanwhile(store, at, lambda store=store: prune(store))), read=True)
+        found = check(world.repository(Meanwhile(store, at, partial(prune, store))), read=True)
         assert found.damage == (), f"a prune before call {at} of {counting.calls}"
         assert check(world.repository(store), read=True).ok

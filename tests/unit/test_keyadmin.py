@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 
@@ -226,11 +227,12 @@ def test_a_rotation_that_dies_anywhere_is_ended_by_the_same_command(tmp_path: Pa
 def test_the_root_key_is_none_of_these(world: KeysWorld) -> None:
     """Every host pins it: another one is another vault."""
     root = world.repository().keyring.signer(Role.ROOT).key_id
-    for act in (
+    acts: tuple[Callable[[], object], ...] = (
         lambda: keyadmin.plan_add(world.repository(), "root", "x"),
         lambda: keyadmin.plan_remove(world.repository(), root),
         lambda: keyadmin.plan_rotate(world.repository(), "root"),
-    ):
+    )
+    for act in acts:
         with pytest.raises(TargetRefused, match="every host pins it"):
             act()
 
