@@ -117,9 +117,13 @@ class Life:
         return self.verifier.repository(store).evidence_writer(point, self.verifier.clock, RecordType.VERDICT)
 
     def judge(self, point: str, verdict: Judgement, store: Store) -> None:
-        """A verifier vouches for ``point``, or takes it back."""
-        with self.evidence(point, store) as writer:
-            vouch(writer, point, verdict)
+        """A verifier vouches for ``point``, or takes it back; or hears that it expired just now."""
+        try:
+            with self.evidence(point, store) as writer:
+                vouch(writer, point, verdict)
+        except NotFound:
+            if point not in self.truth().prunes().expired:
+                raise
 
     def a_point(self, rng: Random) -> str | None:
         """Any promised point."""
