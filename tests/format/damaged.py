@@ -208,6 +208,8 @@ EXHIBITS = (
     Exhibit("two packs are exchanged", exchanged, "digest"),
     Exhibit("a session's key is missing", gone("keys/session-"), "the key that opens it, is missing", heals=False),
     Exhibit("a session's key has a bit wrong", flipped("keys/session-", 250), "session", heals=False),
+    Exhibit("the index's key is missing", gone("keys/index"), "keys/index", heals=False),
+    Exhibit("the index's key has a bit wrong", flipped("keys/index", 250), "keys/index", heals=False),
     Exhibit("a point's record has a bit wrong", flipped("points/", 300), "points/", heals=False),
     Exhibit("a lease has a bit wrong", flipped("leases/", 300), "leases/", heals=False),
     Exhibit("a point is unlogged", unlogged, ""),

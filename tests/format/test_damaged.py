@@ -70,6 +70,7 @@ def test_repair_alone(museum: Museum, exhibit: Exhibit) -> None:
         assert left.empty
         assert left.lost == ()
     else:
+        assert left.lost or left.waits, "P12: what check calls damaged, repair does not call sound"
         hurt = {one.point for one in left.lost if not one.restores}
         assert hurt == {p for p in museum.points if p not in after and p in listed(museum, store)}
         for point in hurt:

@@ -108,6 +108,7 @@ def test_from_the_plan_to_the_sweep(host: Host, capsys: pytest.CaptureFixture[st
     points = host.with_policy()
     keys = Path(copy_keys(str(host.keys), str(host.folder / "pruner"), ("trust.json", "pruner.json")))
     before, now = held(host), tree(str(host.live))
+    before_it = shutil.copytree(host.vault, host.folder / "copy")
     code, said = host.run("vault", "prune", keys=keys)
     assert (code, sorted(said["plan"]["expire"])) == (0, sorted(points[:2]))
     assert held(host) == before
@@ -129,6 +130,10 @@ def test_from_the_plan_to_the_sweep(host: Host, capsys: pytest.CaptureFixture[st
     assert "expired with prune 1" in said["error"]["message"]
     assert host.run("vault", "check", "--read")[0] == 0
     assert host.run("vault", "prune", "--yes", keys=keys)[1]["plan"]["expire"] == {}
+    code, said = host.run("vault", "prune", "--undo", "1", "--yes", keys=keys)
+    assert (code, "that the prune has not reached" in said["error"]["next_step"]) == (10, True)
+    _, restored = host.run("restore", points[0], "--into", str(host.folder / "old"), "--vault", str(before_it))
+    assert restored["point"] == points[0], "P12: what it says helps"
 
 
 def test_two_must_say_yes(host: Host) -> None:

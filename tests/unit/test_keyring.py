@@ -160,7 +160,7 @@ def test_auditor_alone_opens_nothing(made: Made) -> None:
     """P9: it signs checkpoints, and has neither the index secret nor an identity."""
     host = made.moved("trust.json", "auditor.json")
     assert host.signer("auditor").role == "auditor"
-    with pytest.raises(Denied):
+    with pytest.raises(Denied, match=r"opens the vault's index.*pruner\.json"):
         host.index_secret(made.wrapped_index)
 
 

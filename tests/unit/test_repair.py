@@ -12,12 +12,13 @@ from resurgam.errors import Denied, IntegrityError
 from resurgam.model.codec import to_json
 from resurgam.model.verdict import Judgement
 from resurgam.stores.base import Store
-from resurgam.testing.faults import MemoryStore
+from resurgam.testing.faults import MemoryStore, Wrapped
 from resurgam.vault.age import wrap
 from resurgam.vault.check import check
 from resurgam.vault.losses import PointLoss
 from resurgam.vault.pack import Kind
 from resurgam.vault.prunes import Prunes, Stage
+from resurgam.vault.pruning import begin, draft, propose, sweep
 from resurgam.vault.records import RecordType, encode_statement, timestamp
 from resurgam.vault.repair import Planner, Repairs
 from resurgam.vault.repairing import carry_out
@@ -274,7 +275,7 @@ def test_nothing_goes_while_a_prune_is_under_way(museum: Museum, monkeypatch: py
     """A prune counts the copies that are there: nobody else takes any away meanwhile."""
     store = copied(museum.sound)
     flip(store, pack_object(museum.place(Kind.DATA).pack), 5000)
-    under_way = SimpleNamespace(stage=Stage.BEGUN, number=7)
+    under_way = SimpleNamespace(stage=Stage.BEGUN, number=7, broken="")
     monkeypatch.setattr(Prunes, "open", property(lambda _: under_way))
     plan = planner(museum, store).plan()
     assert plan.salvage == ()
@@ -315,3 +316,65 @@ def test_random_damage_never_loses_what_restored(museum: Museum) -> None:
         repair(museum, store, museum.sound)
         assert set(restored(museum, store)) == set(museum.points)
         assert check(museum.world.repository(store), read=True).ok
+
+
+class Unsteady(Wrapped):
+    """Its first readings of one pack are cut off, as if a cable were loose."""
+
+    def __init__(self, inner: Store, pack: str, times: int) -> None:
+        super().__init__(inner)
+        self.pack, self.times = pack, times
+
+    def get(self, name: str, offset: int = 0, length: int | None = None) -> bytes:
+        """What lies there, or the first half."""
+        data = super().get(name, offset, length)
+        if name == self.pack and not offset and length is None and self.times:
+            self.times -= 1
+            return data[: len(data) // 2]
+        return data
+
+
+def test_a_pack_that_reads_differently_each_time_is_not_removed(museum: Museum) -> None:
+    """P1: a chunk that the planning did not see, and that lies there whole, does not go with its pack."""
+    store = copied(museum.sound)
+    pack = pack_object(museum.place(Kind.DATA).pack)
+    flip(store, pack, 3)
+    before = set(restored(museum, store))
+    with pytest.raises(IntegrityError, match="reads differently"):
+        repair(museum, Unsteady(store, pack, 1))
+    assert set(restored(museum, store)) == before == set(museum.points)
+    assert repair(museum, store).lost == ()
+    assert set(restored(museum, store)) == before
+
+
+@pytest.mark.parametrize(
+    "place", ["checks/20990101t000000z-00000000", "points/00112233aabbccdd", "leases/00112233aabbccdd"]
+)
+def test_what_nobody_can_mend_is_told_as_long_as_it_lies_there(museum: Museum, place: str) -> None:
+    """P12: what check calls damaged, repair does not call sound; and what it says to do about it helps."""
+    store = copied(museum.sound)
+    store.put(place, b"not a record")
+    assert not check(museum.world.repository(store)).ok
+    (told,) = repair(museum, store, museum.sound).waits
+    assert told.startswith(place)
+    assert "moves it away" in told
+    store.delete(place)
+    assert repair(museum, store).waits == ()
+    assert check(museum.world.repository(store)).ok
+
+
+@pytest.mark.parametrize("what", ["awaited", "end"])
+def test_a_damaged_object_of_a_prune_is_told_and_replaced(museum: Museum, what: str) -> None:
+    """P12: it holds up every later prune; with another copy at hand it comes back, though the prune seems to be under way."""
+    store, clock = copied(museum.sound), museum.world.clock
+    repository = museum.world.repository(store)
+    going = {repository.points()[0].body.id: "the test says so"}
+    prune = propose(repository, draft(repository, going).plan, clock)
+    assert sweep(repository, begin(repository, prune, clock), clock).stage is Stage.SWEPT
+    sound, name = copied(store), f"prune/00000001/{what}"
+    flip(store, name, 300)
+    assert [one.object for one in check(museum.world.repository(store)).damage] == [name]
+    assert [why.split()[0] for why in repair(museum, store).waits] == [name]
+    assert repair(museum, store, sound).waits == ()
+    assert store.get(name) == sound.get(name)
+    assert check(museum.world.repository(store)).ok

@@ -50,9 +50,10 @@ def check(
 ) -> int:
     """Check that everything that was promised is there. About bytes; `resurgam verify` is about behaviour.
 
-    Without an option every record is verified and every chunk looked up, and no pack is read. --read reads all packs; the others
-    read some: those that were found damaged first, then those that points need and that waited longest. With a reader's key
-    every chunk in them is decrypted and compared with its id.
+    Without an option points and their records are verified and every chunk looked up, and no pack is read. `resurgam audit verify`
+    verifies all other records, and misses points that were taken away. --read reads all packs; the others read some: those that
+    were found damaged first, then those that points need and that waited longest. With a reader's key every chunk in them is
+    decrypted and compared with its id.
 
     What was read is remembered in the vault, signed by a verifier's, pruner's or auditor's key, so that checks with little time
     read everything in turn. Exit code 8 when something is damaged; it is named, with the points that it affects, and

@@ -28,17 +28,17 @@ _STYLES = {  # ECMA-48, SGR
 
 def line(text: str = "", style: str | None = None) -> None:
     """One line of an answer."""
-    sys.stdout.write(_styled(text, style, sys.stdout) + "\n")
+    sys.stdout.write(_styled(harmless(text), style, sys.stdout) + "\n")
 
 
 def note(text: str) -> None:
     """One line beside the answer."""
-    _beside(text, "dim")
+    _beside(harmless(text), "dim")
 
 
 def warning(text: str) -> None:
     """One line beside the answer that must not be overlooked."""
-    _beside(text, "yellow")
+    _beside(harmless(text), "yellow")
 
 
 def watched() -> bool:
@@ -76,11 +76,11 @@ def error(problem: ResurgamError, json: bool) -> None:
             problem.next_step,
             transient=problem.transient,
         )
-    _beside(f"{_styled('error:', 'bold red', sys.stderr)} {problem.message}")
+    _beside(f"{_styled('error:', 'bold red', sys.stderr)} {harmless(problem.message)}")
     if problem.untouched:
-        _beside(f"  {problem.untouched}")
+        _beside(f"  {harmless(problem.untouched)}")
     if problem.next_step:
-        _beside(f"  {_styled('next:', 'bold', sys.stderr)} {problem.next_step}")
+        _beside(f"  {_styled('next:', 'bold', sys.stderr)} {harmless(problem.next_step)}")
 
 
 def error_as_json(
@@ -104,6 +104,13 @@ def progress(what: str, total: int | None, json: bool) -> Iterator[Callable[[int
     with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(what, total=total)
         yield lambda size: bar.update(task, advance=size)
+
+
+def harmless(text: str) -> str:
+    """Text in which nothing commands a terminal: names of files and rows are anybody's. What is not printable is shown escaped."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in text)
 
 
 def on_one_line(words: str) -> str:

@@ -48,8 +48,8 @@ def repair(
     pack, and quarantines points that lost what a restore needs. Names what is lost by point, component and item.
 
     Nothing that can be believed is replaced. What is damaged is removed only with pruner.json, and only when what takes its
-    place is at hand. Stopped anywhere, the same command goes on. Exit code 8 while something is lost, or waits for a key that
-    is not here.
+    place is at hand. Stopped anywhere, the same command goes on. Exit code 8 while something is lost, or waits for a key or
+    a copy that is not here.
 
     Examples:
 

@@ -263,7 +263,11 @@ class Keyring(Secret):
                     raise unreadable(self.path(f"{role}{SIGNING}"), "it has no index secret")
                 return IndexSecret(self.vault, file.index)
         if not self.can_read:
-            raise self._missing(CAPTURE)
+            raise Denied(
+                f"No key in {self._folder} opens the vault's index: {CAPTURE}, {PRUNER}, {READER} and {RECOVERY} do.",
+                untouched="Nothing was changed.",
+                next_step=f"Run this where one of them is kept: {PRUNER} for prune and repair, {READER} to restore and verify.",
+            )
         return unwrapped(lambda wrapped: unwrap_index(wrapped, self.vault, self.identities))
 
     # Keys that sign -------------------------------------------------------------------------------------------------

@@ -1,8 +1,8 @@
 """What a vault promises, and whether it is there: everything that shows without reading packs.
 
-Every record is signed by the right role, every chunk that a promised point lists is in the index, and the pack that the index names
-is there and long enough. What is wrong is gathered, not raised: ``damage`` of objects, and ``lost`` chunks, which ``told`` turns
-into damage with the points that it affects.
+Every record is signed by the right role, readers can open the index, every chunk that a promised point lists is in it, and the pack
+that the index names is there and long enough. What is wrong is gathered, not raised: ``damage`` of objects, and ``lost`` chunks,
+which ``told`` turns into damage with the points that it affects.
 
 Points that expired promise nothing, keys that were disowned vouch for nothing, and packs that a prune has swept are not missed. A
 prune that ends meanwhile has moved what is looked for: then it is looked for again.
@@ -19,11 +19,13 @@ import numpy as np
 from resurgam.errors import Denied, IntegrityError, NotFound
 from resurgam.stores.base import Entry
 from resurgam.vault.checked import Checked, remembered
+from resurgam.vault.keys import DEFAULT_DOMAIN, INDEX_OBJECT, unwrap_index
 from resurgam.vault.needs import Needs, needs_of, wanting
 from resurgam.vault.pack import FRAME
 from resurgam.vault.records import Record, RecordType
 from resurgam.vault.repository import Repository, Sealed
 from resurgam.vault.roles import Disowned
+from resurgam.vault.wraps import first_opened, wraps_of_index
 
 _TRIES = 3  # looks at a vault in which prunes end meanwhile
 
@@ -74,6 +76,9 @@ class Lookup:
         places = repository.places.refused if self.needs is not None else ()
         self.damage += [Damage("an object", why) for why in dict.fromkeys((*repository.refused, *places))]
         self.damage += self._leases()
+        self.damage += self._index_key()
+        broken = (prune.broken for prune in repository.prunes().all if prune.broken)
+        self.damage += [Damage(why.split()[0], why) for why in broken]  # it holds up every prune
 
     @cached_property
     def needed_packs(self) -> set[str]:
@@ -161,3 +166,24 @@ class Lookup:
                 continue  # nobody's word; or taken away since it was listed
             except IntegrityError as error:
                 yield Damage(entry.name, error.message)
+
+    def _index_key(self) -> Iterator[Damage]:
+        """P3: a recovery key opens nothing without it, and whoever has a signing key that finds chunks would not miss it."""
+        repository = self.repository
+        if not wraps_of_index(repository.store):
+            yield Damage(INDEX_OBJECT, "is missing: no reader's key and no recovery key opens this vault")
+            return
+        readers = repository.roles.domains.get(DEFAULT_DOMAIN, ())
+        keys = repository.keyring.identities if repository.keyring.can_read else ()
+        keys = tuple(key for key in keys if key.recipient in readers)
+        if not keys:
+            return
+        try:
+            found = first_opened(
+                repository.store, INDEX_OBJECT, lambda blob: unwrap_index(blob, repository.vault, keys)
+            )
+        except (Denied, IntegrityError) as error:
+            yield Damage(INDEX_OBJECT, error.message)
+            return
+        if found.secret_bytes() != repository.secret.secret_bytes():
+            yield Damage(INDEX_OBJECT, "holds another secret than the keys that find chunks")

@@ -219,7 +219,7 @@ def undo(repository: Repository, number: int, why: str, clock: Clock) -> Prune:
         raise Busy(
             f"Prune {number} was swept: what its points alone needed is gone.",
             untouched="Nothing was changed.",
-            next_step="Take what is wanted from a replica: `resurgam vault repair --from PATH`.",
+            next_step="Restore from a copy of the vault that the prune has not reached: `resurgam restore POINT --vault COPY`.",
         )
     return prune
 

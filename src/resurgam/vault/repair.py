@@ -26,9 +26,10 @@ from resurgam.stores.base import Store
 from resurgam.vault.audit import audit
 from resurgam.vault.check import Check
 from resurgam.vault.checkorder import Wish
+from resurgam.vault.keys import INDEX_OBJECT
 from resurgam.vault.lookup import Lookup
 from resurgam.vault.losses import PointLoss, losses
-from resurgam.vault.othercopy import OtherCopy
+from resurgam.vault.othercopy import RECORDS, OtherCopy
 from resurgam.vault.pack import ID
 from resurgam.vault.packreading import BytesDone
 from resurgam.vault.places import Segment
@@ -40,6 +41,7 @@ from resurgam.vault.trail import Kind
 
 _INDEX = "index/"
 _TABLE = "roles/"
+_MOVE = "`--from` another copy that has it, or whoever keeps the store moves it away"
 
 
 class Take(msgspec.Struct, frozen=True, kw_only=True):
@@ -52,8 +54,8 @@ class Take(msgspec.Struct, frozen=True, kw_only=True):
 
 class Repairs(msgspec.Struct, frozen=True, kw_only=True):
     """What is to be done, and what cannot be. ``name`` are packs by the key that signed for them, ``announce`` objects with their
-    types; ``lost`` is what no step brings back, ``waits`` what waits for a key that is not here, ``refused`` what the other copy
-    has and nobody can believe; ``garbage`` are packs that nobody needs, and their bytes."""
+    types; ``lost`` is what no step brings back, ``waits`` what waits for a key or a copy that is not here,
+    ``refused`` what the other copy has and nobody can believe; ``garbage`` are packs that nobody needs, and their bytes."""
 
     take: tuple[Take, ...] = ()
     salvage: tuple[Salvage, ...] = ()
@@ -85,7 +87,7 @@ class Hands:
         self.announcer = next((key for key in self._keys.values() if key is not None), None)
         self.why = "pruner.json"  # what it takes to remove what is damaged
         under_way = repository.prunes().open
-        if under_way is not None and under_way.stage is Stage.BEGUN:
+        if under_way is not None and under_way.stage is Stage.BEGUN and not under_way.broken:  # broken, it cannot go on
             self.pruner, self.why = None, f"the end of prune {under_way.number}, which is under way"
 
     def namer(self, origin: str) -> SigningKey | None:
@@ -145,6 +147,7 @@ class Planner:
         waits: list[str] = []
         seen = self.seen = self._look(progress)
         take = self._to_take(seen, waits)
+        waits += self._unbelieved(seen, {one.name for one in take})
         taken = {one.name.rpartition("/")[2] for one in take if one.name.startswith("packs/")}
         salvage = self._to_salvage(seen, taken, waits)
         segments = list(self.repository.places.segments())
@@ -211,6 +214,16 @@ class Planner:
             waits += [f"{one.name} is damaged, and is replaced with {self.hands.why}" for one in found if one.replaces]
             found = [one for one in found if not one.replaces]
         return tuple(found)
+
+    @staticmethod
+    def _unbelieved(seen: Seen, taken: set[str]) -> list[str]:
+        """What check calls damaged, and no step here mends: it is told again, so that nobody takes the vault for sound (P12)."""
+        _ = seen.look.checks
+        names = {one.object if "/" in one.object else one.what.split()[0].rstrip(":") for one in seen.look.damage}
+        told = [f"{name} cannot be believed: {_MOVE}" for name in names - taken if name.startswith(tuple(RECORDS))]
+        if INDEX_OBJECT in names and not any(name.startswith(INDEX_OBJECT) for name in taken):
+            told.append(f"{INDEX_OBJECT} does not open: `--from` another copy, or `resurgam vault keys rotate reader`")
+        return sorted(told)
 
     def _to_salvage(self, seen: Seen, taken: set[str], waits: list[str]) -> tuple[Salvage, ...]:
         bad = sorted(seen.bad.keys() - taken)

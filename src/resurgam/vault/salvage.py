@@ -52,11 +52,18 @@ class Salvager:
         return Salvage(pack=pack, what=what, chunks=frozenset(sizes), bytes=sum(sizes.values()))
 
     def write(self, salvage: Iterable[Salvage], pruner: SigningKey) -> None:
-        """Write what is sound anew. Durable, and found, when it returns; the packs themselves are left as they are."""
+        """Write what is sound anew. Durable, and found, when it returns; the packs themselves are left as they are.
+
+        Raises IntegrityError where a pack that goes is not read as it was when that was planned: one of the two readings was
+        wrong, and a chunk that lies there whole must not go with it (P1).
+        """
         repacker = Repacker(self._repository, pruner)
         done: set[tuple[bytes, str]] = set()
         for one in salvage:
-            for frame, data, origin in self._sound(one.pack, one.chunks):
+            sound = list(self._sound(one.pack, None if one.what else one.chunks))
+            if one.what and {frame.id for frame, _, _ in sound} != one.chunks:
+                raise _unsteady(one.pack)
+            for frame, data, origin in sound:
                 if (frame.id, origin) not in done:  # of each signer's: a writer builds on its own only
                     repacker.add(frame, Kind(frame.kind), data, origin)
                     done.add((frame.id, origin))
@@ -89,3 +96,11 @@ class Salvager:
             return {}
         offsets, ids = said.entries["offset"].tolist(), ids_of(said.entries)
         return {(offset, ids[row].tobytes()): said.origin for row, offset in enumerate(offsets)}
+
+
+def _unsteady(pack: str) -> IntegrityError:
+    return IntegrityError(
+        f"Pack {pack[:16]} reads differently each time.",
+        untouched="It was not removed, nor was any other pack.",
+        next_step="Look for a fault of this host's memory, or between it and the store; then run the same command again.",
+    )
