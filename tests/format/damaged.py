@@ -184,6 +184,13 @@ def stranger(_: Museum, store: MemoryStore) -> None:
     store.put("index/" + "ab" * 16, b"not a segment")
 
 
+def renamed(_: Museum, store: MemoryStore) -> None:
+    """One digit of the vault's id is wrong."""
+    data = store.get("vault.json")
+    at = data.index(b'"vault":"') + 10
+    overwrite(store, "vault.json", data[:at] + (b"1" if data[at : at + 1] == b"0" else b"0") + data[at + 1 :])
+
+
 def unlogged(_: Museum, store: MemoryStore) -> None:
     """The newest announcement is missing."""
     overwrite(store, list(store.list("log/"))[-1].name, None)
@@ -215,6 +222,7 @@ EXHIBITS = (
     Exhibit("a point is unlogged", unlogged, ""),
     Exhibit("the role table is missing", gone("roles/"), "", heals=False, opens=False),
     Exhibit("the role table has a bit wrong", flipped("roles/", 300), "", heals=False, opens=False),
+    Exhibit("the vault's identity names another vault", renamed, "", heals=False, opens=False),
     Exhibit("the vault's identity is missing", gone("vault.json"), "", heals=False, opens=False),
 )
 

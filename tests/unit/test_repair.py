@@ -16,6 +16,7 @@ from resurgam.testing.faults import MemoryStore, Wrapped
 from resurgam.vault.age import wrap
 from resurgam.vault.check import check
 from resurgam.vault.losses import PointLoss
+from resurgam.vault.othercopy import door, reopen
 from resurgam.vault.pack import Kind
 from resurgam.vault.prunes import Prunes, Stage
 from resurgam.vault.pruning import begin, draft, propose, sweep
@@ -56,6 +57,15 @@ def test_another_vault_is_no_copy(museum: Museum, tmp_path: Path) -> None:
     """P12: nothing of another vault is taken, whatever lies in it."""
     with pytest.raises(Denied, match="is the vault"):
         planner(museum, copied(museum.sound), World(str(tmp_path)).store)
+
+
+def test_nothing_in_another_vault_is_replaced(museum: Museum, tmp_path: Path) -> None:
+    """P2: who gives the folder of another vault with these keys by mistake does it no harm."""
+    another = World(str(tmp_path)).store
+    with pytest.raises(Denied, match="the keys are those of"):
+        list(door(another, museum.sound, museum.repository().keyring))
+    with pytest.raises(Denied, match="the keys are those of"):
+        reopen(another, museum.sound, museum.repository().keyring)
 
 
 def test_nothing_is_taken_that_its_signature_or_digest_does_not_vouch_for(museum: Museum) -> None:

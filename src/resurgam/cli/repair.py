@@ -9,7 +9,7 @@ import typer
 
 from resurgam.cli import output
 from resurgam.cli.context import DEFAULT_MANIFEST, Context, JsonOption, KeysOption, ManifestOption, VaultOption
-from resurgam.errors import IntegrityError, NotFound
+from resurgam.errors import Denied, IntegrityError, NotFound
 from resurgam.model.codec import to_plain
 from resurgam.stores.base import Store
 from resurgam.stores.registry import open_store
@@ -93,7 +93,7 @@ def _opened(context: Context, source: Store | None, yes: bool) -> tuple[Reposito
             reopen(context.store, source, context.keyring)
     try:
         return Repository(context.store, context.keyring), taken
-    except (IntegrityError, NotFound):
+    except (Denied, IntegrityError, NotFound):
         if taken and not yes:
             return None, taken
         raise

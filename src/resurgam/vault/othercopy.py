@@ -62,10 +62,18 @@ def verified_record(entry: Entry, data: bytes, roles: RoleTable, vault: bytes) -
 
 def door(store: Store, other: Store, keyring: Keyring) -> Iterator[tuple[str, bytes, bool]]:
     """What a vault cannot be opened without, and what the other copy has of it: its identity and its role tables, where they are
-    missing or spoilt here. Names, bytes, and whether something of that name is here. Raises NotFound, IntegrityError."""
+    missing or spoilt here. Names, bytes, and whether something of that name is here. Raises NotFound, IntegrityError, and Denied
+    where another vault lies here: its role tables are not spoilt, and are nothing to replace."""
     trust = keyring.trust
     ours, theirs = _identity_in(store), _identity_in(other)
-    if ours is None and theirs is not None:
+    named = ours is not None and (ours.vault, ours.root) == (trust.vault, trust.root)
+    if ours is not None and not named and not _is_ours(store, keyring):
+        raise Denied(
+            f"{store.describe()} is the vault {ours.name} ({ours.vault}); the keys are those of {trust.name} ({trust.vault}).",
+            untouched="Nothing was read or written.",
+            next_step="Name the vault to repair with --vault, or its keys with --keys.",
+        )
+    if theirs is not None and not named:
         if (theirs.vault, theirs.root) != (trust.vault, trust.root):
             raise broken(f"the other copy's {IDENTITY}", "it is the identity of another vault")
         yield IDENTITY, other.get(IDENTITY), _has(store, IDENTITY)
@@ -99,6 +107,11 @@ def _table_in(store: Store, name: str, keyring: Keyring) -> RoleTable | None:
         return read_roles(store.get(name), keyring.vault, keyring.trust.root, name=name)
     except IntegrityError:
         return None
+
+
+def _is_ours(store: Store, keyring: Keyring) -> bool:
+    """Whether a role table of the vault that the keys are for lies here: then an identity that names another one is damaged."""
+    return any(_table_in(store, entry.name, keyring) is not None for entry in store.list(ROLES))
 
 
 def _require_pruner(store: Store, keyring: Keyring) -> None:
