@@ -92,6 +92,7 @@ def test_holds_from_the_command_line(world: World) -> None:
     )
     assert kept(world)[held]
     listed = world.run("hold", "list").out
+    assert "it is lifted" in listed, "the end of a hold that stands, told as such"
     assert listed.count(held) == 2
     assert "2999-02-01" in listed
     assert f"hold {first['id']} by legal: case 118" in world.run("show", held).out

@@ -453,10 +453,10 @@ def test_strangers_objects_begin_no_prune(tmp_path: Path) -> None:
     world.store.put("prune/00000009/tombstones", b"{}")
     assert len(world.repository().points()) == 3
     repository, prune = begun(world, sealed[:1])
-    assert prune.number == 10
-    world.store.put("prune/00000010/end", b"{}")
-    with pytest.raises(IntegrityError, match="prune/00000010/end"):
-        require(repository, 10)
+    assert prune.number == 1, "what lies beyond a gap takes no number"
+    world.store.put("prune/00000001/end", b"{}")
+    with pytest.raises(IntegrityError, match="prune/00000001/end"):
+        require(repository, 1)
     world.live.files = dict(told(world, sealed[0])["files"])
     again = world.capture()  # it keeps away from what may have been swept
     assert again.body.snapshots[0].stored > LARGE
@@ -485,3 +485,13 @@ def test_what_is_chosen_keeps_within_both_limits() -> None:
         if limits.max_repack == 10**9:
             assert left <= limits.max_unused * (needed + left)
         assert all(uses_of[name].unused for name in chosen.repack)
+
+
+def test_rubbish_far_ahead_takes_no_number(tmp_path: Path) -> None:
+    """Whoever may only put stops no prune with a folder of the highest number, nor with one of the next."""
+    world, sealed = a_world(tmp_path)
+    for number in (1, 99_999_999):
+        world.store.put(f"prune/{number:08d}/plan", b"not a plan")
+    assert pruned(world, sealed[:1]).number == 2
+    assert pruned(world, sealed[1:2]).number == 3
+    all_stand(world, sealed[2:])

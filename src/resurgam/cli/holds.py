@@ -201,5 +201,5 @@ def _moment(words: str | None) -> float | None:
 
 def _until(hold: Hold, now: float) -> str:
     if hold.until is None:
-        return "lifted"
+        return "it is lifted"
     return at(hold.until) if hold.stands(now) else f"{at(hold.until)}, over"

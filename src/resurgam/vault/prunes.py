@@ -15,7 +15,7 @@ it, and pruners stop (P12).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from enum import Enum
 from functools import cached_property
 from typing import Final
@@ -114,7 +114,7 @@ class Prune(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Prunes(msgspec.Struct, frozen=True, dict=True):
-    """All prunes by number, oldest first; ``last`` is the highest number that any object bears."""
+    """All prunes by number, oldest first; ``last`` is the highest number that is taken."""
 
     all: tuple[Prune, ...] = ()
     last: int = 0
@@ -172,7 +172,7 @@ class PruneReader:
                 found.append(prune)
                 if prune.ended and not prune.broken:
                     self._ended[number] = prune
-        return Prunes(tuple(found), max(folders, default=0))
+        return Prunes(tuple(found), _last(found, folders))
 
     def _prune(self, number: int, objects: dict[str, Entry], roles: RoleTable) -> Prune | None:
         try:
@@ -228,6 +228,15 @@ class PruneReader:
                 next_step="Find out who can write there, and have whoever keeps the store move it away.",
             )
         return record
+
+
+def _last(found: Sequence[Prune], folders: Collection[int]) -> int:
+    """The number after which the next one comes. What lies beyond a gap is rubbish: nobody who prunes leaves a number out, and one
+    that anybody may write would leave none to take."""
+    last = found[-1].number if found else 0
+    while last + 1 in folders:
+        last += 1
+    return last
 
 
 def _within(end: PruneEnd, plan: PrunePlan, stage: Stage) -> PruneEnd:
