@@ -358,7 +358,14 @@ def test_a_pack_that_reads_differently_each_time_is_not_removed(museum: Museum) 
 
 
 @pytest.mark.parametrize(
-    "place", ["checks/20990101t000000z-00000000", "points/00112233aabbccdd", "leases/00112233aabbccdd"]
+    "place",
+    [
+        "checks/20990101t000000z-00000000",
+        "points/00112233aabbccdd",
+        "leases/00112233aabbccdd",
+        "packs/junk",
+        "packs/ab/junk",
+    ],
 )
 def test_what_nobody_can_mend_is_told_as_long_as_it_lies_there(museum: Museum, place: str) -> None:
     """P12: what check calls damaged, repair does not call sound; and what it says to do about it helps."""

@@ -27,7 +27,7 @@ from resurgam.errors import NotFound
 from resurgam.vault.checked import WITNESSES, Bad, Coverage, Depth, Memory, Notes, coverage, fold, remembered, witness
 from resurgam.vault.checkorder import Wish, due
 from resurgam.vault.lookup import Damage as Damage
-from resurgam.vault.lookup import Lookup, Lost
+from resurgam.vault.lookup import Lookup, Lost, listed_packs
 from resurgam.vault.packreading import BytesDone, PackReader, Reading
 from resurgam.vault.repository import Repository
 from resurgam.vault.trees import TreeWalk
@@ -73,7 +73,7 @@ def check(repository: Repository, *, read: bool = False, progress: BytesDone | N
 
 def coverage_of(repository: Repository, now: float, max_age: float = MAX_AGE) -> Coverage:
     """How well the vault was read, by what checks have remembered. Raises Unreachable."""
-    sizes = {e.name.rpartition("/")[2]: e.size for e in repository.store.list("packs/")}
+    sizes, _ = listed_packs(repository.store)
     return coverage(fold(list(sizes), remembered(repository)[0]), sizes, now, max_age)
 
 

@@ -10,6 +10,7 @@ prune that ends meanwhile has moved what is looked for: then it is looked for ag
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from functools import cached_property
 
@@ -17,7 +18,7 @@ import msgspec
 import numpy as np
 
 from resurgam.errors import Denied, IntegrityError, NotFound
-from resurgam.stores.base import Entry
+from resurgam.stores.base import Entry, Store
 from resurgam.vault.checked import Checked, remembered
 from resurgam.vault.keys import DEFAULT_DOMAIN, INDEX_OBJECT, unwrap_index
 from resurgam.vault.needs import Needs, needs_of, wanting
@@ -27,6 +28,7 @@ from resurgam.vault.repository import Repository, Sealed
 from resurgam.vault.roles import Disowned
 from resurgam.vault.wraps import first_opened, wraps_of_index
 
+_PACK = re.compile(r"packs/[0-9a-f]{2}/([0-9a-f]{64})")
 _TRIES = 3  # looks at a vault in which prunes end meanwhile
 
 
@@ -44,6 +46,13 @@ class Lost(msgspec.Struct, frozen=True):
     chunk: bytes
     object: str
     what: str
+
+
+def listed_packs(store: Store) -> tuple[dict[str, int], list[str]]:
+    """The sizes of all packs by digest, and the names of other objects among them, which anybody may have put."""
+    listed = {entry.name: entry.size for entry in store.list("packs/")}
+    packs = {match[1]: listed.pop(name) for name in list(listed) if (match := _PACK.fullmatch(name))}
+    return packs, list(listed)
 
 
 class Lookup:
@@ -66,8 +75,9 @@ class Lookup:
         self.needs = (
             self._needs()
         )  # what a point lists was durable before it: points first, then the index, then the packs
-        listed = ((entry.name.rpartition("/")[2], entry.size) for entry in repository.store.list("packs/"))
-        self.sizes = {name: size for name, size in listed if name not in self.gone}
+        packs, strangers = listed_packs(repository.store)
+        self.sizes = {name: size for name, size in packs.items() if name not in self.gone}
+        self.damage += [Damage(name, "is no pack: packs are named by their digest") for name in strangers]
         self.lost = list(self._misplaced())
         self.damage += [
             Damage(f"the chunk list of {one.component}", one.why, (one.point,))

@@ -27,7 +27,7 @@ from resurgam.vault.audit import audit
 from resurgam.vault.check import Check
 from resurgam.vault.checkorder import Wish
 from resurgam.vault.keys import INDEX_OBJECT
-from resurgam.vault.lookup import Lookup
+from resurgam.vault.lookup import Lookup, listed_packs
 from resurgam.vault.losses import PointLoss, losses
 from resurgam.vault.othercopy import RECORDS, OtherCopy
 from resurgam.vault.pack import ID
@@ -182,7 +182,7 @@ class Planner:
         return Salvager(self.repository, seen.domains(), forsake=self._forsake)
 
     def _look(self, progress: BytesDone | None) -> Seen:
-        listed = {e.name.rpartition("/")[2]: e.size for e in self.repository.store.list("packs/")}
+        listed, _ = listed_packs(self.repository.store)
         strange = {name for name, size in listed.items() if self.repository.places.trailer(name, size) is None}
         unread = frozenset(listed if self._read else strange) - self._whole
         checking = Check(self.repository, Wish(packs=unread, max_age=float("inf")), self._clock)
@@ -220,7 +220,9 @@ class Planner:
         """What check calls damaged, and no step here mends: it is told again, so that nobody takes the vault for sound (P12)."""
         _ = seen.look.checks
         names = {one.object if "/" in one.object else one.what.split()[0].rstrip(":") for one in seen.look.damage}
-        told = [f"{name} cannot be believed: {_MOVE}" for name in names - taken if name.startswith(tuple(RECORDS))]
+        told = [
+            f"{name} cannot be believed: {_MOVE}" for name in names - taken if name.startswith(("packs/", *RECORDS))
+        ]
         if INDEX_OBJECT in names and not any(name.startswith(INDEX_OBJECT) for name in taken):
             told.append(f"{INDEX_OBJECT} does not open: `--from` another copy, or `resurgam vault keys rotate reader`")
         return sorted(told)
