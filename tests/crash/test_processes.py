@@ -43,7 +43,9 @@ class Workers:
         finally:
             for process in self.running.values():
                 process.kill()
-                process.communicate()
+                process.wait()
+                if process.stderr is not None:
+                    process.stderr.close()
 
     def _start(self, role: str) -> None:
         argv = [sys.executable, "-m", "tests.vault_workers", role, self.folder, str(self.rng.random())]

@@ -21,7 +21,7 @@ from datetime import UTC, datetime
 import msgspec
 import numpy as np
 
-from resurgam.errors import Denied
+from resurgam.errors import Denied, IntegrityError
 from resurgam.model.point import PointBody
 from resurgam.vault.checked import fold as checks_of
 from resurgam.vault.checked import remembered
@@ -107,8 +107,8 @@ def checked(repository: Repository, sealed: Sealed) -> str:
     empty where one never was, was found damaged or is not known, and where nobody here can tell."""
     try:
         needs = needs_of(repository, [(sealed, repository.records(sealed.body.id))])
-    except Denied:
-        return ""  # which packs they are opens with the index key
+    except (Denied, IntegrityError):  # which packs they are opens with the index key; of a damaged history nothing is known
+        return ""
     if needs.unlisted or not needs.known.all():
         return ""
     packs = sorted(_packs(repository, needs.entries["pack"].tolist()))
