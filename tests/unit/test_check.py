@@ -12,17 +12,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from resurgam.errors import Unreachable
+from resurgam.errors import IntegrityError, Unreachable
 from resurgam.model.codec import to_json
+from resurgam.model.system import Retention
 from resurgam.stores.base import Entry, Store
 from resurgam.testing.faults import Crash, CrashStore, ReadOnlyStore, SlowStore, Wrapped
-from resurgam.vault import snapshots
+from resurgam.vault import keyadmin, snapshots
 from resurgam.vault.check import Check, Report, check, coverage_of
 from resurgam.vault.checked import FORMAT, SHORT, Bad, Checked, Depth, coverage, fold
 from resurgam.vault.checkorder import Wish, due
 from resurgam.vault.pack import Kind, scan
+from resurgam.vault.policies import next_policy, policies, put_policy
 from resurgam.vault.pruning import begin, draft, propose, sweep
 from resurgam.vault.records import RecordType, encode_statement, itself, timestamp
+from resurgam.vault.repository import Repository
 from resurgam.vault.signing import IN_TOTO, Role, envelop
 from tests.support import World, copied, replaced
 from tests.unit.test_prune import EAGER, a_world, expire, pruner
@@ -412,3 +415,54 @@ def test_a_prune_that_runs_meanwhile_is_no_damage(tmp_path: Path) -> None:
         found = check(world.repository(Meanwhile(store, at, partial(prune, store))), read=True)
         assert found.damage == (), f"a prune before call {at} of {counting.calls}"
         assert check(world.repository(store), read=True).ok
+
+
+# What is not about bytes of points ------------------------------------------------------------------------------------
+
+
+def with_policies(world: World, number: int = 2) -> Repository:
+    """The vault, with so many policies."""
+    repository = world.repository()
+    for last in range(number, 0, -1):
+        put_policy(repository, next_policy(policies(repository), "test", Retention(last=last)), world.clock)
+    return repository
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_a_policy_that_cannot_be_believed_is_damage(world: World, number: int) -> None:
+    """P12: it keeps everything, and is there to be believed; so are those that were taken out of the row."""
+    with_policies(world)
+    name = f"retention/{number:08d}"
+    assert check(world.repository()).ok
+    assert [one.object for one in check(world.repository(flipped(world, name))).damage] == [name]
+    taken = check(world.repository(replaced(world.store, name, None))).damage
+    assert [one.object for one in taken] == ([name] if number == 1 else [])
+
+
+def test_a_policy_of_a_removed_approver_is_no_damage(world: World) -> None:
+    """Nobody's word is missed by nobody, and nothing could mend it."""
+    repository = with_policies(world)
+    approver = repository.keyring.signer(Role.APPROVER).key_id
+    keyadmin.remove(repository, approver, world.clock)
+    assert check(world.repository()).ok
+
+
+@pytest.mark.parametrize("name", ["points/sub/zzz", "points/notes.txt"])
+def test_what_bears_no_points_name_hinders_nobody_and_is_told(world: World, name: str) -> None:
+    """P12: no writer gives such names, so nothing hides behind them: prunes go on, and ``latest`` is known."""
+    world.store.put(name, b"anything")
+    repository = pruner(world)
+    first, *_ = repository.points()
+    assert draft(repository, expire([first]), EAGER).plan.expire
+    assert world.repository().resolve("latest")
+    found = check(world.repository())
+    assert [(one.object, one.what.split(":")[0]) for one in found.damage] == [(name, "is not ours")]
+
+
+def test_an_index_key_that_is_gone_is_said_to_be_repaired(world: World) -> None:
+    """P12: whoever has the recovery key alone hears what brings it back, and not of a folder that is not mounted."""
+    keys = world.keys_with("trust.json", "recovery.agekey")
+    store = replaced(world.store, "keys/index", None)
+    with pytest.raises(IntegrityError, match="keys/index is missing") as told:
+        _ = world.repository(store, keys).index
+    assert "resurgam vault repair" in told.value.next_step

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from random import Random
 
@@ -11,9 +12,10 @@ import pytest
 from resurgam.errors import Busy
 from resurgam.model.system import Retention
 from resurgam.model.verdict import Judgement
-from resurgam.stores.base import Store
-from resurgam.testing.faults import Wrapped
+from resurgam.stores.base import Buffer, Store
+from resurgam.testing.faults import Crash, Wrapped
 from resurgam.vault import pruning
+from resurgam.vault.log import Announcement, entries, read_entry
 from resurgam.vault.policies import next_policy, policies, put_policy
 from resurgam.vault.prune import Economics
 from resurgam.vault.prunes import Prune, Stage
@@ -108,3 +110,40 @@ def test_a_whole_prune_beside_a_draft_is_no_damage(life: Life) -> None:
     assert drafted.plan.number == 2
     life.look(Random(1))
     life.all_stand()
+
+
+@pytest.mark.parametrize("what", ["plan", "tombstones", "awaited", "end"])
+def test_a_prune_killed_before_it_said_so_says_it_when_it_goes_on(life: Life, what: str) -> None:
+    """P2: what stands of a prune is in the log, however often its pruner died; and nothing is said there twice."""
+    store = Unsaid(life.store, what)
+    for _ in range(2):  # the second finds nothing more to prune than the announcement
+        with suppress(Crash):
+            prune_all(life.pruners[0], store, Random(1))
+    repository = life.pruners[0].repository(life.store)
+    if what == "end":
+        assert f"prune/00000001/{what}" not in [said.object for said in _said(repository)]
+    pruning.announce_rest(repository, life.clock)
+    pruning.announce_rest(repository, life.clock)
+    said = [one.object for one in _said(repository) if one.object.startswith("prune/")]
+    assert sorted(said) == sorted(entry.name for entry in life.store.list("prune/"))
+
+
+def _said(repository: Repository) -> Iterator[Announcement]:
+    for _, entry in entries(repository.store):
+        yield read_entry(repository.store.get(entry.name), entry, repository.roles, repository.vault)[1]
+
+
+class Unsaid(Wrapped):
+    """Whoever has put an object of a prune is killed once, before the log says so."""
+
+    def __init__(self, inner: Store, what: str) -> None:
+        super().__init__(inner)
+        self._what, self._left, self._dying = what, 1, False
+
+    def put(self, name: str, data: Buffer | Iterable[Buffer]) -> None:
+        """See Store."""
+        if self._dying:
+            self._dying, self._left = False, 0
+            raise Crash
+        super().put(name, data)
+        self._dying = bool(self._left) and name.startswith("prune/") and name.endswith(self._what)

@@ -87,6 +87,8 @@ def prune(
         if not json:
             _tell_draft(context, drafted)
         if not yes or drafted.plan.empty:
+            if yes:
+                pruning.announce_rest(repository, context.clock)
             cleared = pruning.clear_away(repository) if yes else 0
             return _nothing_more(repository, drafted, cleared, json)
         open_one = pruning.propose(repository, drafted.plan, context.clock)

@@ -11,12 +11,13 @@ Entries of the first releases have no ``digest``, some of them no ``previous``.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 
 import msgspec
 from blake3 import blake3
 
 from resurgam.clock import Clock
-from resurgam.errors import NotFound
+from resurgam.errors import IntegrityError, NotFound
 from resurgam.stores.base import AlreadyThere, Entry, Store, put_once
 from resurgam.vault.records import Record, RecordType, itself, make_record, read_record
 from resurgam.vault.roles import RoleTable
@@ -97,6 +98,16 @@ def read_entry(data: bytes, entry: Entry, roles: RoleTable, vault: bytes) -> tup
         data, roles, vault, {RecordType.LOG}, about=entry.name, what=entry.name, received=entry.received
     )
     return record, record.read(Announcement)
+
+
+def announced_since(store: Store, since: float, roles: RoleTable, vault: bytes) -> set[str]:
+    """Names of the objects that are announced by entries that are believed, and that the store received at ``since`` or later."""
+    found = set()
+    for _, entry in entries(store):
+        if entry.received >= since:
+            with suppress(IntegrityError):
+                found.add(read_entry(store.get(entry.name), entry, roles, vault)[1].object)
+    return found
 
 
 def entries(store: Store) -> Iterator[tuple[int, Entry]]:

@@ -20,8 +20,8 @@ NAME = "log-seen.json"
 
 
 class Seen(msgspec.Struct, frozen=True, kw_only=True):
-    """A log of ``size`` entries as it was seen: the edge of its tree, and the hex BLAKE3 of the bytes of its last entry. ``roles`` is
-    the serial of the role table that was in force then."""
+    """A log of ``size`` entries as it was seen: the edge of its tree, and the hex BLAKE3 of the bytes of its last entry. ``roles``
+    is the serial of the role table that was in force then."""
 
     size: int = 0
     peaks: tuple[bytes, ...] = ()

@@ -21,8 +21,11 @@ from resurgam.errors import Denied, IntegrityError, NotFound
 from resurgam.stores.base import Entry, Store
 from resurgam.vault.checked import Checked, remembered
 from resurgam.vault.keys import DEFAULT_DOMAIN, INDEX_OBJECT, unwrap_index
+from resurgam.vault.naming import POINT_NAME
 from resurgam.vault.needs import Needs, needs_of, wanting
 from resurgam.vault.pack import FRAME
+from resurgam.vault.policies import PREFIX as POLICIES
+from resurgam.vault.policies import policies, policy_name
 from resurgam.vault.records import Record, RecordType
 from resurgam.vault.repository import Repository, Sealed
 from resurgam.vault.roles import Disowned
@@ -85,7 +88,10 @@ class Lookup:
         ]
         places = repository.places.refused if self.needs is not None else ()
         self.damage += [Damage("an object", why) for why in dict.fromkeys((*repository.refused, *places))]
-        self.damage += self._leases()
+        self.damage += self._not_ours()
+        self.damage += self._unbelieved("leases/", RecordType.LEASE)  # one holds up every prune
+        self.damage += self._unbelieved(POLICIES, RecordType.RETENTION)  # one keeps everything
+        self.damage += self._missing_policies()
         self.damage += self._index_key()
         broken = (prune.broken for prune in repository.prunes().all if prune.broken)
         self.damage += [Damage(why.split()[0], why) for why in broken]  # it holds up every prune
@@ -166,16 +172,29 @@ class Lookup:
             what = "is cut off" if pack in self.sizes else "is missing"
             yield Lost(needs.ids[rows[at]].tobytes(), f"pack {pack[:16]}", what)
 
-    def _leases(self) -> Iterator[Damage]:
-        """A lease that cannot be believed holds up every prune."""
-        for entry in self.repository.store.list("leases/"):
-            about = f"lease/{entry.name.removeprefix('leases/')}"
+    def _not_ours(self) -> Iterator[Damage]:
+        """What lies among the points and hinders nobody, for no writer gives such names."""
+        for entry in self.repository.store.list("points/"):
+            if not POINT_NAME.fullmatch(entry.name):
+                yield Damage(entry.name, "is not ours: points are named by 16 hexadecimal digits")
+
+    def _unbelieved(self, folder: str, type: RecordType) -> Iterator[Damage]:
+        """What stands in ``folder``, is to be believed there, and cannot be."""
+        for entry in self.repository.store.list(folder):
+            about = f"lease/{entry.name.removeprefix(folder)}" if type is RecordType.LEASE else entry.name
             try:
-                self.repository.record(entry, {RecordType.LEASE}, about=about)
+                self.repository.record(entry, {type}, about=about)
             except (Disowned, NotFound):
                 continue  # nobody's word; or taken away since it was listed
             except IntegrityError as error:
                 yield Damage(entry.name, error.message)
+
+    def _missing_policies(self) -> Iterator[Damage]:
+        """Policies are numbered one after the other: what is not there was taken away."""
+        there = {entry.name for entry in self.repository.store.list(POLICIES)}
+        for signed in policies(self.repository):
+            if (name := policy_name(signed.serial)) not in there:
+                yield Damage(name, "is missing, and others follow it")
 
     def _index_key(self) -> Iterator[Damage]:
         """P3: a recovery key opens nothing without it, and whoever has a signing key that finds chunks would not miss it."""

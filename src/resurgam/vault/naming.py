@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -11,6 +12,8 @@ from resurgam.errors import Ambiguous, IntegrityError, NotFound
 from resurgam.model.point import PointBody
 from resurgam.vault.prunes import Prune, Stage
 from resurgam.vault.records import Record
+
+POINT_NAME = re.compile(r"points/[0-9a-f]{16}")  # of the object that makes a point; writers reserve no other
 
 
 @dataclass(frozen=True)

@@ -88,7 +88,7 @@ def policies(repository: Repository) -> tuple[Signed, ...]:
     found: list[Signed] = []
     for serial in range(end - 1, 0, -1):
         missing = Signed(
-            serial=serial, received=found[-1].received if found else 0.0, refused=f"{_name(serial)} is missing"
+            serial=serial, received=found[-1].received if found else 0.0, refused=f"{policy_name(serial)} is missing"
         )
         found.append(known.get(serial, missing))
     row = tuple(reversed(found))
@@ -133,7 +133,8 @@ def _approved(repository: Repository, before: Signed, signed: Signed) -> Signed:
     given = len(approvers(repository, digest))
     if given >= needed:
         return signed
-    refused = f"{_name(signed.serial)} weakens what was before, and {given} of {needed} approvers said yes to its plan {digest}"
+    name = policy_name(signed.serial)
+    refused = f"{name} weakens what was before, and {given} of {needed} approvers said yes to its plan {digest}"
     return msgspec.structs.replace(signed, body=None, refused=refused)
 
 
@@ -208,7 +209,7 @@ def next_policy(signed: Sequence[Signed], system: str, retention: Retention, why
 def put_policy(repository: Repository, body: PolicyBody, clock: Clock) -> Signed:
     """Sign ``body`` as the approver, and set it: it is in force from then on. Raises Denied, also where it weakens and too few have
     approved; Busy where another came first."""
-    signer, name = repository.keyring.signer(Role.APPROVER), _name(body.serial)
+    signer, name = repository.keyring.signer(Role.APPROVER), policy_name(body.serial)
     if weaker(said_before(policies(repository)), body):
         require_approvals(repository, ACT, plan_digest(repository, ACT, body))
     try:
@@ -241,11 +242,12 @@ def _believed(repository: Repository, serial: int, entry: Entry) -> Signed:
 
 
 def _body(record: Record, serial: int) -> PolicyBody:
-    body = versioned(record.body, PolicyBody, FORMAT, what=_name(serial))
+    body = versioned(record.body, PolicyBody, FORMAT, what=policy_name(serial))
     if body.serial != serial:
-        raise IntegrityError(f"{_name(serial)} holds policy {body.serial}.", untouched="Nothing was changed.")
+        raise IntegrityError(f"{policy_name(serial)} holds policy {body.serial}.", untouched="Nothing was changed.")
     return body
 
 
-def _name(serial: int) -> str:
+def policy_name(serial: int) -> str:
+    """Where a policy is stored."""
     return f"{PREFIX}{serial:08d}"

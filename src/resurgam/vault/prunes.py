@@ -30,6 +30,12 @@ from resurgam.vault.roles import RoleTable
 
 PREFIX: Final = "prune/"
 FORMAT: Final = 1
+OBJECTS: Final = {
+    "plan": RecordType.PRUNE,
+    "tombstones": RecordType.TOMBSTONES,
+    "awaited": RecordType.AWAITED,
+    "end": RecordType.PRUNED,
+}  # in the order in which they are put
 
 
 class PrunePlan(msgspec.Struct, frozen=True, kw_only=True):

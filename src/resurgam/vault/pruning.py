@@ -25,10 +25,11 @@ from resurgam.errors import Busy, IntegrityError, NotFound
 from resurgam.stores.base import AlreadyThere, require_listed
 from resurgam.vault.approvals import plan_digest, require_approvals
 from resurgam.vault.leases import Lease, open_leases
+from resurgam.vault.log import announced_since
 from resurgam.vault.marking import Survey, survey
 from resurgam.vault.policies import facts, in_force, policies, store_time
 from resurgam.vault.prune import Economics, PackUse, choose
-from resurgam.vault.prunes import FORMAT, Awaited, Prune, PruneEnd, PrunePlan, Stage, object_name, plan_subject
+from resurgam.vault.prunes import FORMAT, OBJECTS, Awaited, Prune, PruneEnd, PrunePlan, Stage, object_name, plan_subject
 from resurgam.vault.records import RecordType, itself
 from resurgam.vault.repack import Repacker, merge_segments
 from resurgam.vault.repository import Repository, Sealed
@@ -105,6 +106,7 @@ def uses(found: Survey) -> list[PackUse]:
 
 def propose(repository: Repository, plan: PrunePlan, clock: Clock) -> Prune:
     """Put ``plan``. Raises Busy where another prune is open: there is never more than one."""
+    announce_rest(repository, clock)
     prunes = repository.prunes()
     if prunes.open is not None or plan.number != prunes.last + 1:
         raise _other(prunes.open)
@@ -141,6 +143,7 @@ def digest(repository: Repository, prune: Prune) -> str:
 def begin(repository: Repository, prune: Prune, clock: Clock) -> Prune:
     """Put the tombstones: the points count as expired, and no session that begins now builds on the packs. Then note which leases
     are open. Raises Denied where too few have approved, Busy where a point in it is held."""
+    announce_rest(repository, clock)
     if prune.stage is Stage.PLANNED:
         require_approvals(repository, ACT, digest(repository, prune))
         require_free(repository, prune)
@@ -212,6 +215,7 @@ def sweep(
 def undo(repository: Repository, number: int, why: str, clock: Clock) -> Prune:
     """Take a prune back that is not swept: its points are promised again, its packs as before. Raises Busy where it was swept."""
     prune = require(repository, number)
+    announce_rest(repository, clock)
     if not prune.ended:
         _end(repository, prune, PruneEnd(swept=False, why=why), clock)
         prune = require(repository, number)
@@ -222,6 +226,20 @@ def undo(repository: Repository, number: int, why: str, clock: Clock) -> Prune:
             next_step="Restore from a copy of the vault that the prune has not reached: `resurgam restore POINT --vault COPY`.",
         )
     return prune
+
+
+def announce_rest(repository: Repository, clock: Clock) -> None:
+    """Say in the log what stands of the newest prune and is not in it: whoever put it was stopped before saying so."""
+    newest = repository.prunes().all[-1:]
+    if not newest or newest[0].broken:
+        return
+    names = {object_name(newest[0].number, what): kind for what, kind in OBJECTS.items()}
+    plan, *_ = there = [entry for name in names for entry in repository.store.list(name) if entry.name == name]
+    # Entries that the store received before the plan cannot speak of it.
+    said = announced_since(repository.store, plan.received, repository.roles, repository.vault)
+    for entry in there:
+        if entry.name not in said:
+            repository.announce(names[entry.name], entry.name, repository.keyring.signer(Role.PRUNER), clock)
 
 
 def clear_away(repository: Repository) -> int:

@@ -50,8 +50,8 @@ from resurgam.vault.keys import (
     unwrap_session,
 )
 from resurgam.vault.log import Log
+from resurgam.vault.naming import POINT_NAME, in_order, meant, no_point
 from resurgam.vault.naming import Sealed as Sealed
-from resurgam.vault.naming import in_order, meant, no_point
 from resurgam.vault.pack import Kind
 from resurgam.vault.places import Places
 from resurgam.vault.prunes import PruneReader, Prunes
@@ -130,8 +130,16 @@ class Repository:
 
     @cached_property
     def secret(self) -> IndexSecret:
-        """The index secret: from the capture role's file, or unwrapped by an identity. Raises Denied."""
-        return self.keyring.index_secret(partial(first_opened, self.store, INDEX_OBJECT))
+        """The index secret: from the capture role's file, or unwrapped by an identity. Raises Denied, and IntegrityError where
+        what they unwrap is gone or wrong."""
+        try:
+            return self.keyring.index_secret(partial(first_opened, self.store, INDEX_OBJECT))
+        except NotFound as error:
+            raise IntegrityError(
+                f"{INDEX_OBJECT} is missing from the vault: without it no reader's key finds anything, and no recovery key.",
+                untouched="Nothing was changed.",
+                next_step="Bring it back with `resurgam vault repair --from COPY`, from any copy of this vault.",
+            ) from error
 
     @cached_property
     def places(self) -> Places:
@@ -225,8 +233,8 @@ class Repository:
     def points(self, system: str | None = None, *, expired: bool = False) -> list[Sealed]:
         """All recovery points, of ``system`` or of all, oldest first: those that are promised, or those that ``expired``. Revoked
         names are none; what cannot be believed is not listed either, and said in ``refused_points``, so that one bad object does
-        not hide the rest."""
-        found, entries = [], list(self.store.list("points/"))
+        not hide the rest. What bears a name that no writer gives is passed over."""
+        found, entries = [], [one for one in self.store.list("points/") if POINT_NAME.fullmatch(one.name)]
         over = self.prunes().expired  # after the listing: what expires meanwhile is not promised any more
         for entry in entries:
             if (entry.name.removeprefix("points/") in over) is not expired:
@@ -246,8 +254,9 @@ class Repository:
 
     def sealed(self, point: str) -> Sealed:
         """The point with exactly this id, promised or expired. Raises NotFound."""
-        for entry in self.store.list(f"points/{point}"):
-            if entry.name == f"points/{point}" and (sealed := self.sealed_as(entry)) is not None:
+        name = f"points/{point}"
+        for entry in self.store.list(name) if POINT_NAME.fullmatch(name) else ():
+            if entry.name == name and (sealed := self.sealed_as(entry)) is not None:
                 return sealed
         raise no_point(point)
 
