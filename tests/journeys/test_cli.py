@@ -7,6 +7,7 @@ import os
 import pty
 import re
 import select
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -221,6 +222,26 @@ def test_progress_is_for_terminals(world: World) -> None:
 
 
 # What cron and monitoring read ----------------------------------------------------------------------------------------
+
+
+def test_a_vault_that_was_rolled_back_is_told_by_status_and_capture_and_check(world: World) -> None:
+    """P12: in words, by the host that remembers; captures go on, and from then on the vault itself tells."""
+    world.capture()
+    shutil.copytree(world.path("vault"), world.path("older"))
+    point = world.capture()
+    assert "rolled back" not in world.run("status").out
+    shutil.rmtree(world.path("vault"))
+    os.rename(world.path("older"), world.path("vault"))
+    assert f"The point {point} of " in world.run("status").out
+    taken = world.run("capture")
+    assert (taken.code, "1 finding, warning" in taken.out) == (22, True), taken
+    shown = world.run("show", "latest")
+    assert f"the point {point} of " in shown.out, shown
+    assert "rolled back" not in world.run("status").out
+    checked = world.run("vault", "check")
+    assert (checked.code, f"points/{point}: is gone, which " in checked.out) == (8, True), checked
+    audited = world.run("audit", "verify")
+    assert (audited.code, f"gone: points/{point}: " in audited.out) == (8, True), audited
 
 
 def test_status_says_when_the_newest_point_is_too_old(world: World) -> None:

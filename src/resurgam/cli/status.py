@@ -19,6 +19,7 @@ from resurgam.restore.intent import pending, undoable
 from resurgam.restore.state import write_atomically
 from resurgam.vault.check import coverage_of
 from resurgam.vault.checked import Coverage
+from resurgam.vault.lineage import forgotten
 from resurgam.vault.policies import policies, require_newest_policy
 from resurgam.vault.repository import Repository
 
@@ -145,6 +146,8 @@ def _rolled_back(context: Context) -> Iterator[str]:
         require_newest_policy(policies(context.repository), context.vault_host)
     except IntegrityError as error:
         yield error.message
+    if lost := forgotten(context.repository.store, context.host):
+        yield lost[0].upper() + lost[1:]
 
 
 def _capture(context: Context) -> str:

@@ -6,6 +6,7 @@ Needs no key: ``trust.json`` pins the root key, whose role table says whose sign
   and is about the point under which it lies. So a verdict that a stolen capture key signs is found (P9), and so is an old record
   that lies somewhere again.
 * **The log** (``vault.trail``): whole, in order, and the one that checkpoints, witnesses and this host's memory know.
+* **The points** that others name as the one before them are there (``vault.lineage``).
 * **What the log announces** is there, with the same bytes. What nobody announced is said, and is no error (P1).
 
 A full audit reads every record and every entry: O(n), and it holds a digest and a name for each. ``new`` looks at what came after
@@ -23,6 +24,7 @@ from blake3 import blake3
 from resurgam.errors import IntegrityError, NotFound
 from resurgam.stores.base import Entry
 from resurgam.vault.heads import stored
+from resurgam.vault.lineage import PLACE, Follows, is_there, missing
 from resurgam.vault.log import read_entry
 from resurgam.vault.logmemory import Seen
 from resurgam.vault.records import Record, RecordType, read_record, read_roles
@@ -100,6 +102,7 @@ def audit(
         look.at_entry(number, entry, data, previous)
     if not new:
         look.unlogged()
+    look.points_follow()
     look.replays()
     if seen is not None:
         look.roles_go_on(seen.roles)
@@ -127,6 +130,7 @@ class _Look:
         self.digests: dict[str, bytes] = {}  # of each object that was read
         self._types: dict[str, RecordType] = {}  # of each that was believed
         self._points: dict[str, str] = {}  # the digest that names each point
+        self._before: dict[str, str | None] = {}  # which point each names as the one before it
         self._announced: set[str] = set()
         self.findings: list[Finding] = []
         self.notes: list[Finding] = []
@@ -168,6 +172,14 @@ class _Look:
             for name in others:
                 self._find(Kind.REPLAYED, name, f"it holds the record that lies in {first}")
 
+    def points_follow(self) -> None:
+        """The point that another names as the one before it is there: also where the log was cut off that announced it."""
+        store, told = self._store, {finding.object for finding in self.findings if finding.kind is Kind.GONE}
+        gone = missing(self._before.items(), lambda point: PLACE + point in self.digests or is_there(store, point))
+        for point, after in gone.items():
+            if PLACE + point not in told:
+                self._find(Kind.GONE, PLACE + point, f"{PLACE}{after} says that it came before it")
+
     def roles_go_on(self, serial: int) -> None:
         """The role table in force is none of before: a key that was disowned since would count again."""
         if self._repository.roles.serial < serial:
@@ -207,6 +219,7 @@ class _Look:
         record = self._record(entry, data, _EXPECTED[place], about)
         if place == "points/" and record.type is RecordType.POINT:
             self._points[last] = record.subject.digest
+            self._before[last] = record.read(Follows).previous
         folder = entry.name.split("/")[1]
         if place == "approvals/" and not record.subject.digest.startswith(folder):
             raise broken(entry.name, f"it approves the plan {record.subject.digest[:16]}")
@@ -256,8 +269,8 @@ class _Look:
     def _tables_in_a_row(self) -> None:
         """Serials go up by one, so a role table that was taken away leaves a gap."""
         serials = sorted(int(name.rpartition("/")[2]) for name, kind in self._types.items() if kind == RecordType.ROLES)
-        for missing in sorted(set(range(1, max(serials, default=0))) - set(serials)):
-            self._find(Kind.GAP, f"roles/{missing:08d}", f"missing, while roles/{serials[-1]:08d} is there")
+        for serial in sorted(set(range(1, max(serials, default=0))) - set(serials)):
+            self._find(Kind.GAP, f"roles/{serial:08d}", f"missing, while roles/{serials[-1]:08d} is there")
 
     def _get(self, name: str) -> bytes:
         try:

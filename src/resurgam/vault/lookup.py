@@ -1,8 +1,8 @@
 """What a vault promises, and whether it is there: everything that shows without reading packs.
 
-Every record is signed by the right role, readers can open the index, every chunk that a promised point lists is in it, and the pack
-that the index names is there and long enough. What is wrong is gathered, not raised: ``damage`` of objects, and ``lost`` chunks,
-which ``told`` turns into damage with the points that it affects.
+Every record is signed by the right role, every point is there that another names (``vault.lineage``), readers can open the index,
+every chunk that a promised point lists is in it, and the pack that the index names is there and long enough. What is wrong is
+gathered, not raised: ``damage`` of objects, and ``lost`` chunks, which ``told`` turns into damage with the points that it affects.
 
 Points that expired promise nothing, keys that were disowned vouch for nothing, and packs that a prune has swept are not missed. A
 prune that ends meanwhile has moved what is looked for: then it is looked for again.
@@ -21,6 +21,7 @@ from resurgam.errors import Denied, IntegrityError, NotFound
 from resurgam.stores.base import Entry, Store
 from resurgam.vault.checked import Checked, remembered
 from resurgam.vault.keys import DEFAULT_DOMAIN, INDEX_OBJECT, unwrap_index
+from resurgam.vault.lineage import PLACE, missing_in
 from resurgam.vault.naming import POINT_NAME
 from resurgam.vault.needs import Needs, needs_of, wanting
 from resurgam.vault.pack import FRAME
@@ -32,6 +33,7 @@ from resurgam.vault.roles import Disowned
 from resurgam.vault.wraps import first_opened, wraps_of_index
 
 _PACK = re.compile(r"packs/[0-9a-f]{2}/([0-9a-f]{64})")
+_GONE = "see `resurgam audit verify`, and bring it back with `resurgam vault repair --from PATH`"
 _TRIES = 3  # looks at a vault in which prunes end meanwhile
 
 
@@ -75,6 +77,11 @@ class Lookup:
         repository = self.repository
         self.damage: list[Damage] = []
         self.points: list[tuple[Sealed, list[Record]]] = list(self._points())
+        self.missing = missing_in(repository, (sealed for sealed, _ in self.points))
+        self.damage += [
+            Damage(PLACE + point, f"is gone, which {after} says came before it: {_GONE}", (point,))
+            for point, after in self.missing.items()
+        ]
         self.needs = (
             self._needs()
         )  # what a point lists was durable before it: points first, then the index, then the packs

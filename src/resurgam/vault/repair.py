@@ -27,6 +27,7 @@ from resurgam.vault.audit import audit
 from resurgam.vault.check import Check
 from resurgam.vault.checkorder import Wish
 from resurgam.vault.keys import INDEX_OBJECT
+from resurgam.vault.lineage import PLACE
 from resurgam.vault.lookup import Lookup, listed_packs
 from resurgam.vault.losses import PointLoss, losses
 from resurgam.vault.othercopy import RECORDS, OtherCopy
@@ -219,10 +220,14 @@ class Planner:
     def _unbelieved(seen: Seen, taken: set[str]) -> list[str]:
         """What check calls damaged, and no step here mends: it is told again, so that nobody takes the vault for sound (P12)."""
         _ = seen.look.checks
+        gone = {PLACE + point for point in seen.look.missing}
         names = {one.object if "/" in one.object else one.what.split()[0].rstrip(":") for one in seen.look.damage}
         told = [
-            f"{name} cannot be believed: {_MOVE}" for name in names - taken if name.startswith(("packs/", *RECORDS))
+            f"{name} cannot be believed: {_MOVE}"
+            for name in names - taken - gone
+            if name.startswith(("packs/", *RECORDS))
         ]
+        told += [f"{name} is gone: `--from` another copy that has it" for name in gone - taken]
         if INDEX_OBJECT in names and not any(name.startswith(INDEX_OBJECT) for name in taken):
             told.append(f"{INDEX_OBJECT} does not open: `--from` another copy, or `resurgam vault keys rotate reader`")
         return sorted(told)

@@ -31,6 +31,7 @@ from resurgam.vault.index import Index, encode_segment
 from resurgam.vault.intake import Intake
 from resurgam.vault.keys import DEFAULT_DOMAIN, new_session, session_object
 from resurgam.vault.leases import Lease, require_promised, reserve_point, reserve_records, revoke_name, revoked
+from resurgam.vault.lineage import forgotten
 from resurgam.vault.pace import Pace
 from resurgam.vault.pack import Kind
 from resurgam.vault.records import RecordType, itself, timestamp
@@ -136,6 +137,8 @@ class PointWriter(Writer):
                 f"this host's clock stands at {self._started}, and stood at {self._last.sealed} when it sealed its last point: "
                 "set it right; times and ages are wrong until then, the order of points is kept"
             )
+            self.findings.append(Finding(severity=Severity.WARNING, what=what))
+        if what := forgotten(repository.store, host):  # P12: said in the point itself, which is taken all the same
             self.findings.append(Finding(severity=Severity.WARNING, what=what))
 
     def snapshot(self, component: Component, driver: Driver, at: Position) -> Snapshot:
