@@ -125,6 +125,18 @@ def test_a_table_that_was_taken_away_is_missed_before_anything_is_signed(world: 
     assert sorted(os.listdir(world.path("vault/roles"))) == ["00000001", "00000002"]
 
 
+def test_export_and_import_speak_json(world: World) -> None:
+    """P12: one value, with the copy in it only where it was written nowhere else; the page gives the key back."""
+    asked = ("vault", "keys", "export", "recovery", "--paper", "--json")
+    told = json.loads(world.run(*asked).out)
+    assert (told["key"], told["output"]) == ("recovery.agekey", None)
+    written = json.loads(world.run(*asked, "--output", world.place("page.txt")).out)
+    assert written == {"key": "recovery.agekey", "output": world.place("page.txt"), "copy": None}
+    assert Path(world.place("page.txt")).read_text() == told["copy"]
+    made = world.run("vault", "keys", "import", world.place("page.txt"), "--output", world.place("r.agekey"), "--json")
+    assert json.loads(made.out) == {"made": world.place("r.agekey")}
+
+
 def test_the_recovery_key_comes_back_from_the_safe(world: World) -> None:
     """P3: from the page that was typed in, and from a file under a passphrase, with the vault alone."""
     point = world.capture()

@@ -83,7 +83,7 @@ def test_the_points_of_a_removed_key_are_points_no_more(world: KeysWorld) -> Non
     before = stored_bytes(world.store)
     plan = keyadmin.plan_remove(world.repository(), "second")
     assert stored_bytes(world.store) == before, "a plan changes nothing"
-    assert f"1 points: {stolen.body.id}" in [step.what for step in plan.steps if step.verb == "believed no more"]
+    assert f"1 point: {stolen.body.id}" in [step.what for step in plan.steps if step.verb == "believed no more"]
 
     keyadmin.remove(world.repository(), key[:6], world.clock, "laptop stolen")
     repository = world.repository()
@@ -119,6 +119,20 @@ def test_a_key_that_was_removed_is_not_taken_back(world: KeysWorld) -> None:
         keyadmin.add(world.repository(), "approver", "bob", world.clock)
     with pytest.raises(TargetRefused, match="was removed"):
         keyadmin.plan_remove(world.repository(), key.key_id)
+
+
+def test_the_plan_to_remove_says_how_the_role_gets_another_key(world: KeysWorld) -> None:
+    """P12: both steps, in their order; the file that lies there would be in the way of the new key."""
+    auditor = world.repository().keyring.signer("auditor").key_id
+    plan = keyadmin.plan_remove(world.repository(), auditor)
+    (said,) = (step.what for step in plan.steps if step.verb == "nobody left")
+    assert said.index("move auditor.json out") < said.index("`resurgam vault keys add auditor`")
+    keyadmin.remove(world.repository(), auditor, world.clock)
+    with pytest.raises(TargetRefused, match="knows") as refused:
+        keyadmin.add(world.repository(), "auditor", "", world.clock)
+    assert refused.value.next_step == "Move it away, then give the same command again."
+    os.rename(f"{world.keys}/auditor.json", f"{world.keys}/elsewhere")
+    assert keyadmin.add(world.repository(), "auditor", "", world.clock).key_id != auditor
 
 
 # Rotating -----------------------------------------------------------------------------------------------------------

@@ -28,6 +28,7 @@ from resurgam.vault.auditexport import export as write_export
 from resurgam.vault.checkpoints import MAX_NOTE
 from resurgam.vault.logmemory import LogMemory
 from resurgam.vault.records import timestamp
+from resurgam.vault.retention_words import counted
 from resurgam.vault.trail import Finding, Head
 
 app = typer.Typer(
@@ -278,7 +279,7 @@ def export(
     if json:
         output.as_json({"directory": os.path.abspath(into), "objects": objects, "report": _plain(report)})
     else:
-        output.line(f"exported {objects} objects into {into}", style="bold")
+        output.line(f"exported {counted(objects, 'object')} into {into}", style="bold")
         output.line(f"  {INDEX} says what is where; `python {SCRIPT} . FINGERPRINT` in it verifies them")
         _show(report)
     return 0 if report.ok else IntegrityError.exit_code

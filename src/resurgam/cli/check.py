@@ -24,6 +24,7 @@ from resurgam.vault.check import Check, Damage, Report
 from resurgam.vault.checked import Coverage, Depth
 from resurgam.vault.checkorder import Wish
 from resurgam.vault.repository import Repository
+from resurgam.vault.retention_words import counted
 
 _SHOWN = 50  # lines of damage, of points that it affects
 
@@ -109,19 +110,21 @@ def told_coverage(found: Coverage) -> str:
 
 
 def _show(report: Report, wish: Wish) -> None:
-    output.line(f"{report.points} points, {report.chunks} chunks in {report.packs} packs")
+    output.line(
+        f"{counted(report.points, 'point')}, {counted(report.chunks, 'chunk')} in {counted(report.packs, 'pack')}"
+    )
     if not report.located:
         output.line("  chunks were not looked up: no key that opens the index is here")
     if not wish.reads:
         output.line("  looked up, no pack was read")
     else:
-        output.line(f"  {report.packs_read} packs read, {output.size(report.bytes_read)}")
+        output.line(f"  {counted(report.packs_read, 'pack')} read, {output.size(report.bytes_read)}")
         if report.left:
-            output.line(f"  {report.left} more were to be read; the next check goes on with them")
+            output.line(f"  {report.left} more to be read; the next check goes on with them")
         if not report.contents:
             output.line("  packs have their digests; contents were not decrypted")
         elif report.walked < report.points:
-            output.line(f"  of {report.walked} points the trees were walked, the newest first")
+            output.line(f"  of {counted(report.walked, 'point')} the trees were walked, the newest first")
     if report.unremembered:
         output.line(f"  what was read is not remembered: {report.unremembered}")
     for domain in report.closed:

@@ -25,6 +25,7 @@ from resurgam.model.verdict import Judgement
 from resurgam.restore.environment import Likeness, Rebuilt, described, plan, rebuild
 from resurgam.restore.installing import choose_python
 from resurgam.restore.run import require_target
+from resurgam.vault.retention_words import counted
 
 _EXIT = {Judgement.DIFFERENT: EXIT_DIFFERENT, Judgement.INCONCLUSIVE: EXIT_INCONCLUSIVE}
 
@@ -135,7 +136,7 @@ def _show_rebuilt(rebuilt: Rebuilt, into: str) -> None:
 def _show_coverage(report: Report) -> None:
     looks = f"{report.looks} look{'' if report.looks == 1 else 's'} in {output.seconds(report.seconds)}"
     many = "" if len(report.processes) == 1 else "es"
-    verdict = f"{len(report.gaps)} gaps" if report.gaps else "nothing is missing"
+    verdict = f"{counted(len(report.gaps), 'gap')}" if report.gaps else "nothing is missing"
     output.line(f"{report.system}: {verdict}; {len(report.processes)} process{many}, {looks}", style="bold")
     for covered in report.covered:
         output.line(f"  {covered.component} covers {covered.count} of what is used")

@@ -20,6 +20,7 @@ from resurgam.vault.keyformat import IDENTITY, SIGNING
 from resurgam.vault.keypaper import from_paper, paper
 from resurgam.vault.keys import DEFAULT_DOMAIN
 from resurgam.vault.repository import Repository
+from resurgam.vault.retention_words import counted
 from resurgam.vault.rewrap import Rewrapped
 from resurgam.vault.rolechange import KEYS
 from resurgam.vault.signing import Role
@@ -241,6 +242,7 @@ def export(
     manifest: ManifestOption = DEFAULT_MANIFEST,
     vault: VaultOption = None,
     keys: KeysOption = None,
+    json: JsonOption = False,
 ) -> int:
     """Copy a key file, under a passphrase or as a page for the safe.
 
@@ -264,10 +266,13 @@ def export(
     plain = keyring.contents(file)
     page = paper(file, plain, keyring.trust.name).encode()
     copy = passphrase.protect(plain, passphrase.chosen(to or file)) if protect else page
-    if to is None:
+    if to is not None:
+        write_private(os.path.abspath(to), copy)
+    if json:
+        output.as_json({"key": file, "output": to, "copy": copy.decode() if to is None else None})
+    elif to is None:
         sys.stdout.write(copy.decode())
     else:
-        write_private(os.path.abspath(to), copy)
         output.note(f"wrote {to}")
     return 0
 
@@ -276,6 +281,7 @@ def export(
 def import_(
     typed: Annotated[str, typer.Argument(help="The file into which the page was typed.")],
     to: Annotated[str, typer.Option("--output", "-o", help="The key file to be made.")],
+    json: JsonOption = False,
 ) -> int:
     """Make a key file from a page that was typed in.
 
@@ -293,7 +299,10 @@ def import_(
             f"{typed} cannot be read: {error.strerror}.", untouched="Nothing was written.", next_step="Name another."
         ) from error
     write_private(os.path.abspath(to), from_paper(text))
-    output.line(f"made {to}")
+    if json:
+        output.as_json({"made": to})
+    else:
+        output.line(f"made {to}")
     return 0
 
 
@@ -332,14 +341,15 @@ def _add_reader(context: Context, name: str, domain: str, recipient: str, json: 
 
 def _wrapped(done: dict[str, Rewrapped], _json: bool) -> str:
     return "; ".join(
-        f"{domain}: {each.wrapped} keys wrapped anew, {each.already} were already" for domain, each in done.items()
+        f"{domain}: {counted(each.wrapped, 'key')} wrapped anew, {each.already} already there"
+        for domain, each in done.items()
     )
 
 
 def _show(tested: keytest.Tested) -> None:
     for opening in tested.opening:
         reads = ", ".join(opening.domains) or "nothing by the role table"
-        output.line(f"{opening.file} reads {reads}: opens {opening.opens} of {tested.sessions} sessions")
+        output.line(f"{opening.file} reads {reads}: opens {opening.opens} of {counted(tested.sessions, 'session')}")
         if opening.shut_out:
             what = f"does not open {len(opening.shut_out)} that it should: {', '.join(opening.shut_out[:4])}"
             output.line(f"  {what}; add its reader again, which goes on wrapping", style="bold red")
@@ -354,7 +364,7 @@ def _show(tested: keytest.Tested) -> None:
             (*(f"{d} (key elsewhere)" for d in tested.elsewhere), *(f"{d} (shredded)" for d in tested.shredded))
         )
         output.line(
-            f"{len(tested.unopened)} sessions open to no key here; they may be of: {why or 'nothing that is known'}"
+            f"what opens to no key here: {counted(len(tested.unopened), 'session')}, perhaps of: {why or 'nothing that is known'}"
         )
     for what in tested.damage:
         output.line(f"damaged: {what}", style="bold red")

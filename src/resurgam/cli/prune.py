@@ -28,6 +28,7 @@ from resurgam.vault.prune import MAX_REPACK, MAX_UNUSED, Economics
 from resurgam.vault.prunes import Prune, PrunePlan, Stage
 from resurgam.vault.pruning import Draft
 from resurgam.vault.repository import Repository
+from resurgam.vault.retention_words import counted
 
 YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do what the plan says.")]
 _SHOWN = 20
@@ -155,7 +156,9 @@ def _go_on(context: Context, prune: Prune, older: float | None, accept: Sequence
         output.as_json(_of(repository, begun))
     elif waiting:
         now = store_time(repository.store)
-        output.line(f"prune {begun.number} has begun: {len(begun.plan.expire)} points are expired; it waits for")
+        output.line(
+            f"prune {begun.number} has begun: expired: {counted(len(begun.plan.expire), 'point')}; it waits for"
+        )
         for lease in waiting[:_SHOWN]:
             output.line(f"  {lease.id}  {_described(lease, now)}")
         output.line(f"give the same command again when they have ended; --undo {begun.number} takes all of it back")
@@ -245,7 +248,7 @@ def _list(repository: Repository, json: bool) -> int:
         frees = output.size(prune.plan.frees)
         broken = f"; {prune.broken}" if prune.broken else ""
         output.line(
-            f"{prune.number}  {prune.made[:10]}  {prune.stage.value}: {len(prune.plan.expire)} points, {frees}{broken}"
+            f"{prune.number}  {prune.made[:10]}  {prune.stage.value}: {counted(len(prune.plan.expire), 'point')}, {frees}{broken}"
         )
     if not found:
         output.line("nothing was ever pruned")
@@ -257,7 +260,7 @@ def _tell_draft(context: Context, drafted: Draft) -> None:
     output.line(f"Prune {plan.number} of {repository.identity.name} in {repository.store.describe()}", style="bold")
     _tell_plan(plan)
     share_left = f" ({plan.unused / drafted.needed:.1%} of what is needed)" if drafted.needed else ""
-    output.line(f"  keep: {drafted.points} points, {output.size(drafted.packs - plan.frees)} in packs")
+    output.line(f"  keep: {counted(drafted.points, 'point')}, {output.size(drafted.packs - plan.frees)} in packs")
     if plan.unused:
         output.line(f"  leave: {output.size(plan.unused)} unneeded in packs that stay{share_left}")
     for pack in drafted.strange:
@@ -277,15 +280,16 @@ def _tell_open(repository: Repository, prune: Prune) -> None:
 def _tell_plan(plan: PrunePlan) -> None:
     for point, reason in plan.expire.items():
         output.line(f"  expire: {point}: {reason}")
-    output.line(f"  remove: {len(plan.remove)} packs of which nothing is needed")
-    output.line(f"  repack: {len(plan.repack)} packs, copying {output.size(plan.copies)} that is needed")
+    output.line(f"  remove: {counted(len(plan.remove), 'pack')} of which nothing is needed")
+    output.line(f"  repack: {counted(len(plan.repack), 'pack')}, copying {output.size(plan.copies)} that is needed")
     output.line(f"  free: {output.size(plan.frees)}")
 
 
 def _tell_swept(prune: Prune) -> None:
     assert prune.end is not None
     output.line(
-        f"prune {prune.number} is swept: {len(prune.plan.expire)} points expired, {len(prune.end.gone)} packs are gone"
+        f"prune {prune.number} is swept: {counted(len(prune.plan.expire), 'point')} expired, "
+        f"{counted(len(prune.end.gone), 'pack')} gone"
     )
     for pack, reason in prune.end.spared.items():
         output.line(f"  spared: pack {pack[:16]}: {reason}")
@@ -297,7 +301,7 @@ def _nothing_more(repository: Repository, drafted: Draft, cleared: int, json: bo
         said = {"act": pruning.ACT, "plan": to_plain(drafted.plan), "digest": digest}
         output.as_json(said | {"waits_for": to_plain(drafted.leases), "cleared": cleared})
     elif drafted.plan.empty:
-        left = f"; removed {cleared} objects that an earlier prune had left" if cleared else ""
+        left = f"; removed {counted(cleared, 'object')} that an earlier prune had left" if cleared else ""
         output.line(f"nothing to prune{left}")
     else:
         output.line("nothing was changed: --yes does it")

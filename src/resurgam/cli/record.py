@@ -20,6 +20,7 @@ from resurgam.probes.agent import RECORDED, AgentProbe
 from resurgam.probes.registry import probe_for
 from resurgam.probes.replay import HostedRunner
 from resurgam.probes.runner import LiveRunner
+from resurgam.vault.retention_words import counted
 
 SHORTEST = 4  # characters of a variable's value that is looked for; a shorter one would mask half the text
 
@@ -60,7 +61,7 @@ def record(
     if json:
         output.as_json({"into": into, "lines": len(hidden)})
         return 0
-    output.line(f"{len(hidden)} lines in {into}")
+    output.line(f"{counted(len(hidden), 'line')} in {into}")
     return 0
 
 

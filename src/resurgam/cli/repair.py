@@ -18,6 +18,7 @@ from resurgam.vault.othercopy import door, reopen
 from resurgam.vault.repair import Planner, Repairs
 from resurgam.vault.repairing import carry_out
 from resurgam.vault.repository import Repository
+from resurgam.vault.retention_words import counted
 
 _SHOWN = 20  # lines of one kind, and items of one component
 
@@ -133,7 +134,7 @@ def _show(plan: Repairs, taken: list[str]) -> None:
     if plan.garbage:
         output.line(
             f"  needed by nobody, and left to `resurgam vault prune`: "
-            f"{_counted(plan.garbage, 'pack')}, {output.size(plan.garbage_bytes)}"
+            f"{counted(plan.garbage, 'pack')}, {output.size(plan.garbage_bytes)}"
         )
     if plan.empty and not (plan.waits or plan.lost):
         output.line("  nothing is to be done")
@@ -145,15 +146,15 @@ def _steps(plan: Repairs) -> Iterator[str]:
         name = f"pack {one.name[-64:][:16]}" if one.name.startswith("packs/") else one.name
         yield f"{verb:12} {name}, {output.size(one.bytes)}, as the other copy has it"
     for pack in plan.salvage:
-        kept = f"{_counted(len(pack.chunks), 'chunk')}, {output.size(pack.bytes)}"
+        kept = f"{counted(len(pack.chunks), 'chunk')}, {output.size(pack.bytes)}"
         if pack.what:
             yield f"write anew   {kept}: what is sound in pack {pack.pack[:16]}, which goes: {pack.what}"
         else:
             yield f"write anew   {kept} of pack {pack.pack[:16]}, for which nobody vouches"
     for origin, packs in plan.name.items():
-        yield f"name         {_counted(len(packs), 'pack')} in a new segment of the index, for the key {origin}"
+        yield f"name         {counted(len(packs), 'pack')} in a new segment of the index, for the key {origin}"
     if plan.merge:
-        yield f"merge        segments of the index, without {_counted(len(plan.merge), 'pack')} that they name and that are gone"
+        yield f"merge        segments of the index, without {counted(len(plan.merge), 'pack')} that they name and that are gone"
     for name in plan.clear:
         yield f"remove       {name}, which cannot be believed"
     for kind, name in plan.announce:
@@ -168,7 +169,7 @@ def _show_loss(lost: PointLoss) -> None:
     if lost.particulars:
         output.line("    its particulars: no command restores it; its parts may still be found by a copy of them")
     if lost.evidence:
-        output.line(f"    {_counted(lost.evidence, 'document')} of what was answered or judged")
+        output.line(f"    {counted(lost.evidence, 'document')} of what was answered or judged")
     for component in lost.components:
         _show_component(component)
     if lost.intact and lost.components and not lost.particulars:
@@ -178,7 +179,7 @@ def _show_loss(lost: PointLoss) -> None:
 
 def _show_component(lost: ComponentLoss) -> None:
     if lost.items is None:
-        output.line(f"    {lost.component}: {_counted(lost.chunks, 'chunk')}; a reader's key names the items")
+        output.line(f"    {lost.component}: {counted(lost.chunks, 'chunk')}; a reader's key names the items")
         return
     if lost.restores:
         output.line(f"    {lost.component}: lists of chunks or views of tables only; every item is whole")
@@ -186,8 +187,4 @@ def _show_component(lost: ComponentLoss) -> None:
     named = ", ".join(lost.items[:_SHOWN])
     more = f" and {len(lost.items) - _SHOWN} more" if len(lost.items) > _SHOWN else ""
     output.line(f"    {lost.component}: {named}{more}")
-    output.line(f"      whole in it: {_counted(lost.whole or 0, 'item')}, {output.size(lost.whole_bytes or 0)}")
-
-
-def _counted(count: int, word: str) -> str:
-    return f"{count} {word}{'' if count == 1 else 's'}"
+    output.line(f"      whole in it: {counted(lost.whole or 0, 'item')}, {output.size(lost.whole_bytes or 0)}")

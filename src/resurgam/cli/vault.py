@@ -21,6 +21,7 @@ from resurgam.stores.registry import create_store
 from resurgam.vault import shred as shredding
 from resurgam.vault.approvals import plan_digest
 from resurgam.vault.repository import Repository
+from resurgam.vault.retention_words import counted
 
 app = typer.Typer(no_args_is_help=True, help="Make a vault, check its bytes, see its size.", rich_markup_mode=None)
 app.add_typer(key_verbs.app, name="keys")
@@ -124,9 +125,9 @@ def stats(
         output.as_json(found)
         return 0
     output.line(f"{repository.identity.name} in {repository.store.describe()}", style="bold")
-    output.line(f"  {len(points)} points of {output.size(logical)} together")
-    output.line(f"  {output.size(raw)} of them unique, in {chunks} chunks")
-    output.line(f"  {output.size(on_disk)} in the vault, in {len(objects)} objects")
+    output.line(f"  {counted(len(points), 'point')} of {output.size(logical)} together")
+    output.line(f"  {output.size(raw)} of them unique, in {counted(chunks, 'chunk')}")
+    output.line(f"  {output.size(on_disk)} in the vault, in {counted(len(objects), 'object')}")
     if on_disk:
         output.line(f"  {logical / on_disk:.1f} bytes of systems per byte of vault")
     return 0

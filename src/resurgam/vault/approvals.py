@@ -29,6 +29,7 @@ from resurgam.model.codec import to_json, to_plain
 from resurgam.stores.base import AlreadyThere
 from resurgam.vault.records import RecordType, Subject, read_record
 from resurgam.vault.repository import Repository
+from resurgam.vault.retention_words import counted
 from resurgam.vault.roles import RoleKey
 from resurgam.vault.signing import Role
 
@@ -109,7 +110,7 @@ def require_approvals(repository: Repository, act: str, plan_digest: str) -> Non
     missing = [key for key in repository.roles.active(Role.APPROVER) if key not in given]
     said = f"{_named(given)} said yes" if given else "nobody said yes"
     raise Denied(
-        f"This needs {needed} approvers ({act}), and {said} to the plan {plan_digest[:16]}.",
+        f"This needs {counted(needed, 'approver')} ({act}), and {said} to the plan {plan_digest[:16]}.",
         untouched="Nothing was changed.",
         next_step=f"Have {needed - len(given)} of {_named(missing)} run `resurgam vault approve {plan_digest}`.",
     )

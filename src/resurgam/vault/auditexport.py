@@ -27,6 +27,7 @@ from resurgam.vault.audit import PLACES, Report
 from resurgam.vault.lives import lives, words
 from resurgam.vault.records import timestamp
 from resurgam.vault.repository import IDENTITY, Repository
+from resurgam.vault.retention_words import counted
 from resurgam.vault.roles import Disowned
 
 SCRIPT = "verify.py"
@@ -123,7 +124,7 @@ def _index(repository: Repository, report: Report, clock: Clock) -> Iterator[str
     yield f"To verify: python {SCRIPT} . FINGERPRINT [CHECKPOINT...] (needs the libraries cryptography and blake3).\n"
     yield "FINGERPRINT is the root key's; each CHECKPOINT is a file that you or a witness kept from an earlier time.\n"
     yield f"Exit code 0: nothing was found; 8: something was. {LOG} lists the log.\n\n"
-    yield f"What Resurgam found: {len(report.findings)} findings\n"
+    yield f"What Resurgam found: {counted(len(report.findings), 'finding')}\n"
     yield from (f"  {finding.kind}: {finding.object}: {finding.what}\n" for finding in report.findings)
     yield f"and noted: {len(report.notes)}\n"
     yield from (f"  {note.kind}: {note.object}: {note.what}\n" for note in report.notes)

@@ -26,6 +26,7 @@ from resurgam.vault.approvals import ACTS, plan_digest, require_approvals
 from resurgam.vault.keyformat import SIGNING
 from resurgam.vault.records import timestamp
 from resurgam.vault.repository import Repository
+from resurgam.vault.retention_words import counted
 from resurgam.vault.rolechange import KEYS, authorised, is_name, publish
 from resurgam.vault.roles import RoleKey, next_table
 from resurgam.vault.signatures import Signed, signed_by
@@ -86,7 +87,7 @@ def plan_remove(repository: Repository, words: str) -> Plan:
     role, key = _removable(repository, words)
     found = signed_by(repository, key.key_id)
     refused = [*_points(found)]
-    refused += [f"{count} {word}" for word, count in sorted(found.counts.items()) if word != "point"]
+    refused += [counted(count, word) for word, count in sorted(found.counts.items()) if word != "point"]
     steps = [
         Step(verb="sign", what=f"role table {repository.roles.serial + 1}: {role} {_label(key)} is removed"),
         *(Step(verb="believed no more", what=what) for what in refused or ["nothing: it has signed nothing"]),
@@ -94,7 +95,11 @@ def plan_remove(repository: Repository, words: str) -> Plan:
     ]
     if not [other for other in repository.roles.active(role) if other != key]:
         steps.append(
-            Step(verb="nobody left", what=f"who could act as {role}: add another with `vault keys add {role}`")
+            Step(
+                verb="nobody left",
+                what=f"who could act as {role}: afterwards move {file_of(role, key.name)} out of the keys folder where it lies, "
+                f"then `resurgam vault keys add {role}`",
+            )
         )
     return Plan(title=f"Remove the {role} {_label(key)} from {repository.identity.name}", steps=tuple(steps))
 
@@ -197,7 +202,9 @@ def plan_require(repository: Repository, quorum: dict[str, int]) -> Plan:
         )
     table, before = f"role table {repository.roles.serial + 1}", repository.roles.quorum
     steps = [
-        Step(verb="sign", what=f"{table}: {act} needs {count} approvers, where it needed {before.get(act, 0)}")
+        Step(
+            verb="sign", what=f"{table}: {act} needs {counted(count, 'approver')}, where it needed {before.get(act, 0)}"
+        )
         for act, count in sorted(quorum.items())
     ]
     return Plan(title=f"Say who must agree in {repository.identity.name}", steps=tuple(steps))
@@ -294,14 +301,18 @@ def _require_role(role: str) -> None:
 
 
 def _require_new(repository: Repository, key: SigningKey, file: str) -> None:
-    if repository.roles.entry(key.key_id) is not None:
-        raise _refused(f"{repository.keyring.path(file)} holds a key that the role table knows", "Move it away first.")
+    known = repository.roles.entry(key.key_id)
+    if known is not None:
+        another = (
+            "Give the new one another --name." if known[1].active else "Move it away, then give the same command again."
+        )
+        raise _refused(f"{repository.keyring.path(file)} holds a key that the role table knows", another)
 
 
 def _points(found: Signed) -> list[str]:
     shown = ", ".join(found.points[:_WHOLE_LISTS])
     more = f" and {len(found.points) - _WHOLE_LISTS} more" if len(found.points) > _WHOLE_LISTS else ""
-    return [f"{len(found.points)} points: {shown}{more}"] if found.points else []
+    return [f"{counted(len(found.points), 'point')}: {shown}{more}"] if found.points else []
 
 
 def _label(key: RoleKey) -> str:

@@ -34,6 +34,7 @@ from resurgam.vault.records import RecordType, itself
 from resurgam.vault.repack import Repacker, merge_segments
 from resurgam.vault.repository import Repository, Sealed
 from resurgam.vault.retention import Decision, decide
+from resurgam.vault.retention_words import counted
 from resurgam.vault.signing import Role
 
 ACT = "prune"  # what a quorum of approvers is set for
@@ -334,7 +335,7 @@ def _other(open_one: Prune | None) -> Busy:
 def _waiting(prune: Prune, leases: Sequence[Lease]) -> Busy:
     names = ", ".join(lease.id for lease in leases[:5])
     return Busy(
-        f"Prune {prune.number} waits for {len(leases)} leases that were open when it began: {names}.",
+        f"Prune {prune.number} waits for {counted(len(leases), 'lease')} from before it began: {names}.",
         untouched="No pack was removed.",
         next_step="Run it again when their sessions have ended; `resurgam vault leases` shows them, and revokes dead ones.",
     )

@@ -18,6 +18,7 @@ from resurgam.vault.age import Identity, is_recipient
 from resurgam.vault.keyformat import IDENTITY, READER
 from resurgam.vault.keys import DEFAULT_DOMAIN
 from resurgam.vault.repository import Repository
+from resurgam.vault.retention_words import counted
 from resurgam.vault.rewrap import Done, Rewrapped, rewrap
 from resurgam.vault.rolechange import KEYS, authorised, is_name, publish
 from resurgam.vault.roles import RoleTable, next_table
@@ -199,7 +200,7 @@ def _require_addable(repository: Repository, name: str, domain: str, recipient: 
 
 
 def _keys_of(repository: Repository, domains: list[str]) -> str:
-    return f"the keys of {', '.join(domains)}, which are among those of {len(sessions(repository.store))} sessions"
+    return f"the keys of {', '.join(domains)}, which are among those of {counted(len(sessions(repository.store)), 'session')}"
 
 
 def _next_to(stem: str) -> str:

@@ -16,6 +16,7 @@ from resurgam.stores.base import AlreadyThere, put_once
 from resurgam.vault.approvals import plan_digest, require_approvals
 from resurgam.vault.records import RecordType, sign_roles
 from resurgam.vault.repository import Repository
+from resurgam.vault.retention_words import counted
 from resurgam.vault.roles import RoleTable
 from resurgam.vault.signing import Role, SigningKey
 
@@ -58,7 +59,7 @@ def _require_enough_approvers(table: RoleTable) -> None:
     for act, needed in sorted(table.quorum.items()):
         if needed > approvers:
             raise TargetRefused(
-                f"{act} would need {needed} approvers, and the vault would have {approvers}.",
+                f"{act} would need {counted(needed, 'approver')}, and the vault would have {approvers}.",
                 untouched="Nothing was changed.",
                 next_step="Add one first, `resurgam vault keys add approver --name NAME`, or ask for fewer.",
             )

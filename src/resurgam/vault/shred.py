@@ -32,6 +32,7 @@ from resurgam.vault.keyformat import READER, RECOVERY
 from resurgam.vault.keys import DEFAULT_DOMAIN, EVIDENCE_DOMAIN
 from resurgam.vault.records import RecordType, timestamp
 from resurgam.vault.repository import Repository
+from resurgam.vault.retention_words import counted
 from resurgam.vault.rolechange import authorised, publish
 from resurgam.vault.roles import RoleTable, Shredded, next_table
 from resurgam.vault.signing import Role
@@ -68,9 +69,9 @@ def plan(repository: Repository, domain: str) -> Plan:
     ]
     others = [repository.roles.names.get(reader, "") for reader in repository.roles.recipients(domain)]
     steps += [Step(verb="yours to destroy", what=f"the key of {name}, who reads it too") for name in others if name]
-    lost = [f"{name} in {_counted(count, 'point')}" for name, count in sorted(contents.snapshots.items())]
-    lost += [f"what was answered around {_counted(contents.answers, 'capture')}"] if contents.answers else []
-    lost += [f"the evidence of {_counted(count, word)}" for word, count in sorted(contents.records.items())]
+    lost = [f"{name} in {counted(count, 'point')}" for name, count in sorted(contents.snapshots.items())]
+    lost += [f"what was answered around {counted(contents.answers, 'capture')}"] if contents.answers else []
+    lost += [f"the evidence of {counted(count, word)}" for word, count in sorted(contents.records.items())]
     steps += [Step(verb="unreadable for ever", what=what) for what in lost or ["nothing: the domain is empty"]]
     if contents.snapshots and domain != evidence:
         steps.append(Step(verb="keep", what=f"what probes answered: that lies in {evidence}, to be shredded apart"))
@@ -176,7 +177,3 @@ def _evidence(repository: Repository, point: str, domain: str) -> Iterator[str]:
 def _on_one_line(words: str) -> str:
     """What a terminal may print ever after."""
     return " ".join("".join(c if c.isprintable() else " " for c in words).split())
-
-
-def _counted(count: int, word: str) -> str:
-    return f"{count} {word}{'' if count == 1 else 's'}"
