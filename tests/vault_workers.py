@@ -77,7 +77,8 @@ def held(repository: Repository, sealed: Sealed) -> Files:
 def write(folder: str, who: str, rng: Random) -> None:
     """One change and one capture, noted when it is sealed."""
     place = f"{folder}/live-{who}"
-    shutil.rmtree(place)
+    if os.path.isdir(place):  # not where one was killed between these two
+        shutil.rmtree(place)
     os.mkdir(place)
     for path, data in state(rng.randrange(STATES)).items():
         with open(os.path.join(place, os.fsdecode(path)), "wb") as file:
