@@ -12,6 +12,7 @@ import sqlite3
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from itertools import count
 
 import msgspec
@@ -170,13 +171,28 @@ class MemoryDriver:
         self.read_bytes += size
 
 
+class Ticking:
+    """A store's own clock, moments ahead of a world's: what is put later was received later."""
+
+    def __init__(self, world: ManualClock) -> None:
+        self._world, self._looks = world, count(1)
+
+    def now(self) -> datetime:
+        """A millisecond more of the world's time with each look."""
+        return self._world.now() + timedelta(milliseconds=next(self._looks))
+
+    def monotonic(self) -> float:
+        """The world's."""
+        return self._world.monotonic()
+
+
 class World:
     """A vault in a store with its keys, and a system in memory. ``live`` are its components' contents."""
 
     def __init__(self, folder: str, components: Iterable[str] = ("files",), *, store: Store | None = None) -> None:
         self.folder = os.path.realpath(folder)
         self.clock = ManualClock()
-        self.store: Store = store if store is not None else MemoryStore()
+        self.store: Store = store if store is not None else MemoryStore(Ticking(self.clock))
         self.keys = f"{self.folder}/keys"
         self.state = f"{self.folder}/state"
         self.driver = MemoryDriver()
@@ -277,7 +293,7 @@ def stored_bytes(store: Store) -> int:
 
 def copied(store: Store) -> MemoryStore:
     """Another store with the same objects."""
-    twin = MemoryStore()
+    twin = MemoryStore(Ticking(ManualClock()))
     for entry in store.list():
         twin.put(entry.name, store.get(entry.name))
     return twin

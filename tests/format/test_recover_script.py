@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from resurgam.clock import SystemClock
 from resurgam.stores.local import LocalStore
 from resurgam.vault import readers
 from resurgam.vault.prune import Economics
@@ -110,7 +111,8 @@ def test_what_a_pruner_wrote_anew_comes_back_too(tmp_path: Path) -> None:
     newer = world.capture()
     repository = world.repository()
     plan = draft(repository, {older.body.id: "the test says so"}, Economics(max_unused=0.0)).plan
-    sweep(repository, begin(repository, propose(repository, plan, world.clock), world.clock), world.clock)
+    clock = SystemClock()  # the store's
+    sweep(repository, begin(repository, propose(repository, plan, clock), clock), clock)
     assert any(found.moved for found in repository.places.segments())
     done = run(world, newer.body.id, str(tmp_path / "out"))
     assert done.returncode == 0, done.stderr

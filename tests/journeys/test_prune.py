@@ -92,6 +92,20 @@ class Host:
 
 
 @pytest.fixture
+def crowded(tmp_path: Path) -> Iterator[None]:
+    """A real file system of 8 MiB where the vault will be."""
+    place = tmp_path / "vault"
+    place.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(place)]
+    if os.geteuid() or subprocess.run(mount, check=False, capture_output=True).returncode:
+        pytest.skip("may not mount a small file system here")
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "--lazy", str(place)], check=True)
+
+
+@pytest.fixture
 def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
     """With notes of its own."""
     monkeypatch.setenv("RESURGAM_STATE", str(tmp_path / "state"))
@@ -134,6 +148,53 @@ def test_from_the_plan_to_the_sweep(host: Host, capsys: pytest.CaptureFixture[st
     assert (code, "that the prune has not reached" in said["error"]["next_step"]) == (10, True)
     _, restored = host.run("restore", points[0], "--into", str(host.folder / "old"), "--vault", str(before_it))
     assert restored["point"] == points[0], "P12: what it says helps"
+
+
+@pytest.mark.usefixtures("crowded")
+def test_a_full_disk_does_not_lock_prune_out(host: Host) -> None:
+    """P1, P12: captures fill a real disk, down to the smallest that finds no room; a prune gives room back; the next one seals."""
+    points = host.with_policy()
+    for large in (LARGE, 40_000, 4_000, 1):
+        code, said = 0, {}
+        while code == 0:
+            (host.live / "0").write_bytes(host.rng.randbytes(large))
+            code, said = host.run("capture")
+            points += [said["id"]] if code == 0 else []
+        assert (code, said["error"]["kind"]) == (12, "StoreFull")
+        assert "resurgam vault prune" in said["error"]["next_step"]
+    host.weeks_pass()
+    assert [point["id"] for point in host.run("points")[1]] == points
+    before = host.restored(points[-1])
+    code, said = host.run("vault", "prune", "--yes", "--revoke-older", "1h")
+    assert (code, said["stage"], len(said["plan"]["expire"])) == (0, "swept", len(points) - 1)
+    assert host.restored(points[-1]) == before
+    host.change(0)
+    assert host.restored(host.captured())
+    assert host.run("vault", "check", "--read")[0] == 0
+
+
+def test_a_time_of_the_future_ends_nothing(host: Host, capsys: pytest.CaptureFixture[str]) -> None:
+    """P12: who dates one log entry a month ahead ends no cooling period; it is named, and nothing is put."""
+    points = [host.captured()]
+    assert host.run("retention", "set", "--yes")[0] == 0
+    for number in (0, 1):
+        host.change(number)
+        points.append(host.captured())
+    entry = max((host.vault / "log").rglob("[0-9]*"))
+    os.utime(entry, (time.time() + 30 * DAY,) * 2)
+    capsys.readouterr()
+    for words in (["vault", "prune"], ["retention", "show"], ["retention", "explain", points[0]]):
+        assert host.run(*words)[0] == 0
+        assert str(entry.relative_to(host.vault)) in capsys.readouterr().err
+    assert len(host.run("vault", "prune")[1]["plan"]["expire"]) == 2, "what it would do, were the time right"
+    code, said = host.run("vault", "prune", "--yes", "--revoke-older", "1h")
+    assert (code, said["error"]["kind"]) == (8, "IntegrityError")
+    assert str(entry.relative_to(host.vault)) in said["error"]["message"]
+    assert "whichever clock is wrong" in said["error"]["next_step"]
+    assert host.run("vault", "prune", "--list")[1] == []
+    os.utime(entry)
+    assert host.run("vault", "prune", "--yes")[1]["plan"]["expire"] == {}
+    assert [point["id"] for point in host.run("points")[1]] == points
 
 
 def test_two_must_say_yes(host: Host) -> None:

@@ -35,6 +35,23 @@ def test_disk_full(small: Path, direct: bool) -> None:
 
 
 @as_root
+@pytest.mark.parametrize("direct", [True, False])
+def test_packs_leave_room_for_a_prune(small: Path, direct: bool) -> None:
+    """P12: packs never take the last tenth of a small disk; what a prune writes may, and a pack that goes makes room again."""
+    with LocalStore.create(str(small), not_empty=True, direct=direct) as store:
+        store.put("packs/aa/first", b"x" * (3 << 20))
+        for data in (b"x" * (700 << 10), iter([b"x" * (350 << 10)] * 2)):
+            with pytest.raises(StoreFull) as caught:
+                store.put("packs/aa/second", data)
+            assert_told(caught.value)
+            assert "resurgam vault prune" in caught.value.next_step
+            assert files(small) == ["packs/aa/first"]
+        store.put("prune/00000001/plan", b"x" * (700 << 10))
+        store.delete("packs/aa/first")
+        store.put("packs/aa/second", b"x" * (700 << 10))
+
+
+@as_root
 def test_no_inodes_left(small: Path) -> None:
     """A file system can be full of names as well."""
     with LocalStore.create(str(small), not_empty=True) as store:

@@ -35,6 +35,7 @@ from resurgam.vault.policies import (
     require_newest_policy,
     store_time,
 )
+from resurgam.vault.prunes import Stage
 from resurgam.vault.pruning import begin, draft, expiring, propose, sweep
 from resurgam.vault.records import RecordType, itself, make_record
 from resurgam.vault.repository import Repository
@@ -507,6 +508,26 @@ def test_a_tag_is_of_the_point_for_good(vault: Vault) -> None:
     assert vault.kept() == [point, vault.points[-1]]
 
 
+def test_nothing_ends_by_a_time_of_the_future(vault: Vault) -> None:
+    """P12: where the store's time is more than a day ahead of the host's, nothing is begun or swept; else it goes on."""
+    cooled(vault, WEAK)
+    pruner, now = vault.repository, ManualClock(vault.clock.now())
+    prune = propose(pruner, draft(pruner, expiring(pruner)).plan, now)
+    vault.clock.advance(DAY + 2)
+    for step, stage in ((begin, Stage.PLANNED), (sweep, Stage.BEGUN)):
+        vault.repository.announce(RecordType.RETENTION, FIRST, pruner.keyring.signer(Role.APPROVER), vault.clock)
+        with pytest.raises(IntegrityError) as caught:
+            step(pruner, prune, now)
+        assert "log/" in caught.value.message
+        assert caught.value.untouched
+        assert "whichever clock is wrong" in caught.value.next_step
+        assert [one.stage for one in vault.repository.prunes().all] == [stage]
+        now.advance(DAY)
+        prune = step(pruner, prune, now)
+        now.advance(-DAY)
+    assert prune.stage is Stage.SWEPT
+
+
 def test_a_legal_hold_survives_prune(vault: Vault) -> None:
     """Of all that a weak policy lets go, prune frees the rest: what is held restores to the byte, and so does the newest."""
     world = vault.world
@@ -522,7 +543,7 @@ def test_a_legal_hold_survives_prune(vault: Vault) -> None:
     plan = draft(pruner, expiring(pruner)).plan
     assert held not in plan.expire
     assert len(plan.expire) == 13
-    sweep(pruner, begin(pruner, propose(pruner, plan, world.clock), world.clock), world.clock)
+    sweep(pruner, begin(pruner, propose(pruner, plan, vault.clock), vault.clock), vault.clock)
     assert [sealed.body.id for sealed in vault.repository.points()] == [held, vault.points[-1]]
     for sealed in vault.repository.points():
         assert world.restored(sealed, vault.repository) == told[sealed.body.id]

@@ -8,7 +8,7 @@ from random import Random
 
 import pytest
 
-from resurgam.errors import Busy, Denied, IntegrityError, NotFound
+from resurgam.errors import Busy, Denied, IntegrityError, NotFound, StoreFull
 from resurgam.stores.base import Buffer, Store
 from resurgam.testing.faults import Wrapped
 from resurgam.vault import holds
@@ -52,6 +52,16 @@ class Undeletable(Wrapped):
     def delete(self, name: str) -> None:
         """Raises Denied."""
         raise Denied(f"{name} is locked.", untouched="It stays.", next_step="Wait.")
+
+
+class NoRoomForPacks(Wrapped):
+    """A store that takes whatever is no pack, as a folder does on a disk that packs have filled."""
+
+    def put(self, name: str, data: Buffer | Iterable[Buffer]) -> None:
+        """Raises StoreFull for a pack."""
+        if name.startswith("packs/"):
+            raise StoreFull(f"no room for {name}.", untouched="No other object was touched.", next_step="Prune.")
+        self.inner.put(name, data)
 
 
 def a_world(
@@ -327,6 +337,23 @@ def test_a_damaged_pack_is_spared(tmp_path: Path) -> None:
 
 
 # What a stolen capture host can publish -------------------------------------------------------------------------------
+
+
+def test_without_room_to_copy_what_needs_no_copy_is_given_back(tmp_path: Path) -> None:
+    """P1, P12: on a full disk a prune frees the packs of which nothing is needed and spares the others, for the next one."""
+    world, sealed = a_world(tmp_path)
+    full = pruner(world, NoRoomForPacks(world.store))
+    plan = draft(full, expire(sealed[:2]), EAGER).plan
+    assert plan.remove
+    assert plan.repack
+    prune = sweep(full, begin(full, propose(full, plan, world.clock), world.clock), world.clock)
+    assert prune.end is not None
+    assert (set(prune.end.gone), set(prune.end.spared)) == (set(plan.remove), set(plan.repack))
+    all_stand(world, sealed[2:])
+    again = pruned(world, ())
+    assert again.end is not None
+    assert set(again.end.gone) == set(plan.repack)
+    all_stand(world, sealed[2:])
 
 
 def test_a_stolen_key_displaces_no_copy_that_was_stored_before(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from resurgam.model.codec import to_plain
 from resurgam.vault import pruning
 from resurgam.vault.approvals import plan_digest, required
 from resurgam.vault.leases import Lease, open_leases, revoke, role_to_revoke
-from resurgam.vault.policies import policies, require_newest_policy, store_time
+from resurgam.vault.policies import from_the_future, policies, require_newest_policy, require_present, store_time
 from resurgam.vault.prune import MAX_REPACK, MAX_UNUSED, Economics
 from resurgam.vault.prunes import Prune, PrunePlan, Stage
 from resurgam.vault.pruning import Draft
@@ -62,6 +62,9 @@ def prune(
     ended that were at work then, the same command marks anew what is needed, copies that out of packs that go, and removes them.
     Until then --undo brings everything back. Stopped anywhere, it goes on when it is given again. Exit code 10 while it waits.
 
+    Where the vault asks for approvers, give --yes first: it puts the plan, and is refused with exit code 6. Have that plan approved
+    (`resurgam vault prune --json > plan.json`, then `resurgam vault approve plan.json`), and give --yes again.
+
     Needs pruner.json, and no key that opens contents.
 
     Examples:
@@ -80,6 +83,10 @@ def prune(
         return _list(repository, json)
     if undo is not None:
         return _undo(context, undo, why, yes, json)
+    if yes:
+        require_present(repository.store, context.clock)  # before a plan is put that rests on a time of the future
+    elif wrong := from_the_future(repository.store, context.clock):
+        output.warning(f"--yes would be refused, for nothing can expire by a time of the future: {wrong}")
     economics = Economics(max_unused=_share(max_unused), max_repack=_amount(max_repack))
     older = duration(revoke_older) if revoke_older is not None else None
     open_one = repository.prunes().open

@@ -24,6 +24,7 @@ from resurgam.vault.policies import (
     PolicyBody,
     Signed,
     facts,
+    from_the_future,
     in_force,
     next_policy,
     policies,
@@ -50,10 +51,13 @@ class View(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def view(context: Context, system: str | None) -> View:
-    """Decide about the points of ``system``, or of all. Raises IntegrityError where policies were taken away."""
+    """Decide about the points of ``system``, or of all. Warns where the store's time is of the future. Raises IntegrityError
+    where policies were taken away."""
     repository = context.repository
     signed = policies(repository)
     require_newest_policy(signed, context.vault_host)
+    if wrong := from_the_future(repository.store, context.clock):
+        output.warning(f"what follows is decided by a time of the future, and no prune acts on it: {wrong}")
     now, rules, points = store_time(repository.store), in_force(signed), facts(repository, system)
     return View(now=now, signed=signed, policies=rules, points=points, decisions=decide(rules, points, now))
 

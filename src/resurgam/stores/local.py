@@ -21,6 +21,9 @@ Big buffers go past the page cache (``O_DIRECT``), which on bulk data is twice a
 the kernel will not take that way goes through the cache. Reading opens the file each time: walking there costs 6 µs
 beside 40 µs for decoding the smallest chunk, and no descriptor outlives what it shows.
 
+A pack that would leave too little room is refused before a byte of it is written. Packs are what fills a disk; records, plans
+and segments are what a prune writes before it can give room back, so these may use what packs have to leave.
+
 No path is ever resolved as a whole: each part is opened below the one before and symbolic links are refused, so neither a
 name nor a planted link leads out of the root.
 """
@@ -47,6 +50,10 @@ from resurgam.stores.base import AlreadyThere, Buffer, Entry, checked_name
 TEMPORARY = "tmp"  # the one folder that holds no objects
 ABANDONED = 3600.0  # seconds after its last write when a temporary file counts as left behind by a writer that died
 DIRECT_FROM = 1 << 20  # bytes of one buffer from which writing past the page cache pays
+RESERVE = (
+    16 << 20
+)  # bytes that packs leave free, at most a tenth of the file system: a prune can be written even when they fill it
+PACKS = "packs"
 ALIGN = 4096  # what direct writes must be a multiple of, on every common block size
 
 _OBJECT_MODE = 0o440  # nobody writes an object again (P2)
@@ -118,7 +125,10 @@ class LocalStore:
             with self._temporary(name) as (waiting, temporary, descriptor):
                 for piece in _pieces(data):  # an error of the source's own passes through as it is
                     with self._told("written", name, reading=False):
-                        self._append(descriptor, memoryview(piece).cast("B"))
+                        buffer = memoryview(piece).cast("B")
+                        if folders[:1] == [PACKS]:
+                            self._leave_reserve(name, len(buffer))
+                        self._append(descriptor, buffer)
                 with self._told("written", name, reading=False):
                     os.fsync(descriptor)  # P1: bytes are durable before any name shows them
                 self._publish(waiting, temporary, folder, last, name)
@@ -129,6 +139,18 @@ class LocalStore:
         with contextlib.suppress(NotFound), self._folder(folders, name) as folder, self._told("deleted", name):
             os.unlink(last, dir_fd=folder)
             os.fsync(folder)
+
+    def _leave_reserve(self, name: str, size: int) -> None:
+        """Raise StoreFull where ``size`` bytes more would leave less free than a prune may need (P12)."""
+        there = os.statvfs(self._root)
+        free, reserve = there.f_bavail * there.f_frsize, min(RESERVE, there.f_blocks * there.f_frsize // 10)
+        if reserve and free - size < reserve:  # a file system that tells no size keeps no reserve
+            raise StoreFull(
+                f"{name} was not written to the folder {self._path}: it has {size:,} bytes, {free:,} are free, and {reserve:,} "
+                "of these are kept so that a prune can still be written.",
+                untouched="No other object was touched.",
+                next_step="Give room back with `resurgam vault prune`, or free some on the file system; then run it again.",
+            )
 
     def _append(self, descriptor: int, data: memoryview) -> None:
         """Write ``data`` at the end: the aligned part of a big buffer past the page cache, the rest through it."""

@@ -9,7 +9,9 @@ the row, one that is damaged, one whose signer was disowned, and the state befor
 putting rubbish in their place makes a point expire (P12). What is taken from the *end* of the row shows to whoever remembers its
 serial: :func:`require_newest_policy`.
 
-The store's time is when it received what it received last. Nobody's clock moves it but the store's, and it is never ahead.
+The store's time is when it received what it received last. Nobody's clock moves it but the store's, and it is never ahead of that.
+But a store's clock can be wrong, and in a folder whoever may write can date a file: one time of the future would end every hold
+and every cooling period. So whoever acts compares it with the host's clock as well, and ends nothing where the two contradict.
 """
 
 from __future__ import annotations
@@ -31,12 +33,13 @@ from resurgam.vault.naming import Sealed
 from resurgam.vault.records import Record, RecordType, itself, read_record
 from resurgam.vault.repository import Repository
 from resurgam.vault.retention import PointFacts, PolicyInForce, Standing
-from resurgam.vault.retention_words import Change, changes, weakens
+from resurgam.vault.retention_words import Change, at, changes, weakens
 from resurgam.vault.signing import Role
 
 FORMAT = 1  # a rule that keeps more MUST raise it: a release that does not know the rule would let points expire
 PREFIX = "retention/"
 ACT = "retention"  # what approvers are asked for where a policy weakens, or a hold is lifted
+AHEAD = 86_400.0  # seconds by which the store's time may be ahead of a host's clock; beyond it one of the two is wrong
 _EVERYTHING = Retention(never=True)
 _TELLING = ("leases/", "log/", "points/", "prune/", PREFIX)  # what is put in any act that changes what stays
 
@@ -180,7 +183,33 @@ def _reference(repository: Repository, system: str) -> str:
 
 def store_time(store: Store) -> float:
     """Seconds since 1970 by the store's clock, as far as what it received tells: never ahead of it. Exact after a put."""
-    return max((entry.received for prefix in _TELLING for entry in store.list(prefix)), default=0.0)
+    last = _last_received(store)
+    return last.received if last is not None else 0.0
+
+
+def from_the_future(store: Store, clock: Clock) -> str:
+    """Which object's time is more than a day ahead of the host's ``clock``, in words; empty where none is."""
+    last, now = _last_received(store), clock.now().timestamp()
+    if last is None or last.received - now <= AHEAD:
+        return ""
+    return f"{last.name} was received {at(last.received)} by the store's clock, and by this host's it is {at(now)} now."
+
+
+def require_present(store: Store, clock: Clock) -> None:
+    """Raises IntegrityError where the store's time is more than a day ahead of ``clock``: holds and cooling periods would end
+    before their time."""
+    if wrong := from_the_future(store, clock):
+        raise IntegrityError(
+            f"Nothing can expire by a time of the future: {wrong}",
+            untouched="No point expired, and no pack was removed.",
+            next_step="Set right whichever clock is wrong. If it was the store's, have whoever keeps the store bring that object "
+            "back from a replica, or give its file the right time (`touch`); then run the same command again.",
+        )
+
+
+def _last_received(store: Store) -> Entry | None:
+    entries = (entry for prefix in _TELLING for entry in store.list(prefix))
+    return max(entries, key=lambda entry: entry.received, default=None)
 
 
 def require_newest_policy(signed: Sequence[Signed], host: HostState) -> None:

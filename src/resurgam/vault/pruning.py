@@ -21,13 +21,13 @@ from contextlib import suppress
 import msgspec
 
 from resurgam.clock import Clock
-from resurgam.errors import Busy, IntegrityError, NotFound
+from resurgam.errors import Busy, IntegrityError, NotFound, StoreFull
 from resurgam.stores.base import AlreadyThere, require_listed
 from resurgam.vault.approvals import plan_digest, require_approvals
 from resurgam.vault.leases import Lease, open_leases
 from resurgam.vault.log import announced_since
 from resurgam.vault.marking import Survey, survey
-from resurgam.vault.policies import facts, in_force, policies, store_time
+from resurgam.vault.policies import facts, in_force, policies, require_present, store_time
 from resurgam.vault.prune import Economics, PackUse, choose
 from resurgam.vault.prunes import FORMAT, OBJECTS, Awaited, Prune, PruneEnd, PrunePlan, Stage, object_name, plan_subject
 from resurgam.vault.records import RecordType, itself
@@ -35,7 +35,7 @@ from resurgam.vault.repack import Repacker, merge_segments
 from resurgam.vault.repository import Repository, Sealed
 from resurgam.vault.retention import Decision, decide
 from resurgam.vault.retention_words import counted
-from resurgam.vault.signing import Role
+from resurgam.vault.signing import Role, SigningKey
 
 ACT = "prune"  # what a quorum of approvers is set for
 Progress = Callable[[int], None]  # bytes of packs dealt with since the last call
@@ -143,7 +143,9 @@ def digest(repository: Repository, prune: Prune) -> str:
 
 def begin(repository: Repository, prune: Prune, clock: Clock) -> Prune:
     """Put the tombstones: the points count as expired, and no session that begins now builds on the packs. Then note which leases
-    are open. Raises Denied where too few have approved, Busy where a point in it is held."""
+    are open. Raises Denied where too few have approved, Busy where a point in it is held, IntegrityError where the store's time
+    is of the future."""
+    require_present(repository.store, clock)
     announce_rest(repository, clock)
     if prune.stage is Stage.PLANNED:
         require_approvals(repository, ACT, digest(repository, prune))
@@ -197,7 +199,7 @@ def sweep(
 ) -> Prune:
     """Phase two: mark anew, copy, say what is gone, delete. Given again it goes on where it was stopped.
 
-    Raises Busy where leases are open or a point of the plan is held now, IntegrityError as :func:`draft` does.
+    Raises Busy where leases are open or a point of the plan is held now, IntegrityError as :func:`draft` and :func:`begin` do.
     """
     if prune.stage is Stage.PLANNED or prune.awaited is None:
         raise Busy(
@@ -206,6 +208,7 @@ def sweep(
     if prune.stage is Stage.BEGUN:
         if waiting := waits_for(repository, prune):
             raise _waiting(prune, waiting)
+        require_present(repository.store, clock)
         require_free(repository, prune)
         end = _decide(repository, prune, accept, progress)
         _end(repository, prune, end, clock)
@@ -262,6 +265,21 @@ def _decide(repository: Repository, prune: Prune, accept: Collection[str], progr
     signer = repository.keyring.signer(Role.PRUNER)
     found = survey(repository)
     found.require_sound(accept)
+    try:
+        spared = _copy(repository, prune, found, signer, progress)
+    except StoreFull:  # it gives back what asks for no copy; of what was copied, nothing is relied on
+        spared = dict.fromkeys(
+            found.inventory.wanted(prune.plan.packs), "there is no room for a copy of what is needed in it"
+        )
+    gone = prune.plan.packs & frozenset(found.inventory.packs) - spared.keys()
+    segments = merge_segments(repository, signer, gone)
+    return PruneEnd(swept=True, gone=tuple(sorted(gone)), segments=segments, spared=spared)
+
+
+def _copy(
+    repository: Repository, prune: Prune, found: Survey, signer: SigningKey, progress: Progress | None
+) -> dict[str, str]:
+    """Copy what is needed out of the packs that go; returns those that are spared, with the reasons. Raises StoreFull."""
     wanted = found.inventory.wanted(prune.plan.packs)
     spared: dict[str, str] = {}
     repacker = Repacker(repository, signer)
@@ -276,9 +294,7 @@ def _decide(repository: Repository, prune: Prune, accept: Collection[str], progr
         if progress is not None:
             progress(found.sizes[pack])
     repacker.close()
-    gone = prune.plan.packs & frozenset(found.inventory.packs) - spared.keys()
-    segments = merge_segments(repository, signer, gone)
-    return PruneEnd(swept=True, gone=tuple(sorted(gone)), segments=segments, spared=spared)
+    return spared
 
 
 def _wanted(repository: Repository, sealed: Sealed) -> str:
