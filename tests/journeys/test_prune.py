@@ -155,7 +155,7 @@ def test_a_full_disk_does_not_lock_prune_out(host: Host) -> None:
     """P1, P12: captures fill a real disk, down to the smallest that finds no room; a prune gives room back; the next one seals."""
     points = host.with_policy()
     for large in (LARGE, 40_000, 4_000, 1):
-        code, said = 0, {}
+        code = 0
         while code == 0:
             (host.live / "0").write_bytes(host.rng.randbytes(large))
             code, said = host.run("capture")

@@ -96,7 +96,8 @@ def test_only_names_of_points_are_followed() -> None:
     asked: list[str] = []
 
     def there(point: str) -> bool:
-        return bool(asked.append(point))
+        asked.append(point)
+        return False
 
     named = [("b", None), ("c", ""), ("d", "../../etc"), ("e", "a" * 2000), ("f", "0123456789abcdef")]
     assert missing(named, there) == {"0123456789abcdef": "f"}

@@ -50,9 +50,7 @@ from resurgam.stores.base import AlreadyThere, Buffer, Entry, checked_name
 TEMPORARY = "tmp"  # the one folder that holds no objects
 ABANDONED = 3600.0  # seconds after its last write when a temporary file counts as left behind by a writer that died
 DIRECT_FROM = 1 << 20  # bytes of one buffer from which writing past the page cache pays
-RESERVE = (
-    16 << 20
-)  # bytes that packs leave free, at most a tenth of the file system: a prune can be written even when they fill it
+RESERVE = 16 << 20  # bytes that packs leave free, at most a tenth of the file system, so that a prune can be written
 PACKS = "packs"
 ALIGN = 4096  # what direct writes must be a multiple of, on every common block size
 
