@@ -107,7 +107,10 @@ def checked(repository: Repository, sealed: Sealed) -> str:
     empty where one never was, was found damaged or is not known, and where nobody here can tell."""
     try:
         needs = needs_of(repository, [(sealed, repository.records(sealed.body.id))])
-    except (Denied, IntegrityError):  # which packs they are opens with the index key; of a damaged history nothing is known
+    except (
+        Denied,
+        IntegrityError,
+    ):  # which packs they are opens with the index key; of a damaged history nothing is known
         return ""
     if needs.unlisted or not needs.known.all():
         return ""
