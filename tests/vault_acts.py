@@ -25,7 +25,7 @@ from resurgam.vault.prunes import Stage
 from resurgam.vault.repository import Repository
 from resurgam.vault.signing import Role
 from tests.vault_hosts import CaptureHost, Host
-from tests.vault_life import MAY_FAIL, STATES, Life, contents_of, vouch
+from tests.vault_life import STATES, Life, contents_of, vouch
 from tests.vault_model import DAY
 
 HOUR = 3600.0
@@ -242,13 +242,12 @@ def contest(life: Life, rng: Random) -> None:
 
 def race_of(life: Life, rng: Random, sessions: list[Session], dies: dict[int, int]) -> None:
     """``sessions`` at once."""
-    alarms = (NotFound, IntegrityError) if life.climate == "late" else ()
     falls = rng.choice((1, 1, 2, 3, 1 << 30))
     interleaver = Interleaver(life.store, rng, writes=rng.choice((0.05, 0.15, 0.4)), falls=falls)
     for end in interleaver.run(sessions, dies):
         if end.error is not None:
             life.done[f"in a race: {type(end.error).__name__}"] += 1
-        if end.error is not None and not isinstance(end.error, (*MAY_FAIL, *alarms)):
+        if end.error is not None and not life.may_fail(end.error):
             raise end.error
 
 
