@@ -25,7 +25,7 @@ from resurgam.vault.repository import Repository
 CAPTURE = """
 import json, os, signal, sys, time
 from resurgam.stores.local import LocalStore
-from resurgam.vault import intake, sink, spans, workers
+from resurgam.vault import blocks, intake, sink, spans, workers
 from tests.support import World
 
 forks, fork, mode = [], os.fork, sys.argv[2]
@@ -53,6 +53,8 @@ def interrupted(self, waiting):
         raise KeyboardInterrupt
     return read_again(self, waiting)
 
+if mode == "miscoded":
+    blocks.come_back = lambda coded, span, length: [False] * len(coded)
 sink.Sink.put_coded = counted
 intake.Intake._extents_of = interrupted
 world = World(sys.argv[1], store=LocalStore.create(f"{sys.argv[1]}/vault"))
@@ -60,7 +62,8 @@ with open(sys.argv[3], "rb") as file:
     world.live.files = {b"large": file.read()}
 try:
     body = world.capture().body
-    print(json.dumps({"forks": len(forks), "point": body.id, "stored": body.snapshots[0].stored}))
+    found = {"forks": len(forks), "point": body.id, "stored": body.snapshots[0].stored}
+    print(json.dumps(found | {"warnings": body.findings["warning"]}))
 except BaseException as error:
     found = {"forks": len(forks), "error": type(error).__name__, "points": len(world.repository().points())}
     print(json.dumps(found | {"taken": len(taken) // 64}))
@@ -112,6 +115,14 @@ def test_what_is_stored_is_the_same(tmp_path: Path, source: Path) -> None:
     assert isinstance(blob, Blob)
     assert blob.read() == source.read_bytes()
     assert check(repository, read=True).ok
+
+
+def test_what_a_child_could_not_code_is_stored_as_it_was_and_told(tmp_path: Path, source: Path) -> None:
+    """P12: a machine that miscomputes loses nothing, and somebody hears of it, whichever process it was."""
+    said = captured(tmp_path / "miscoded", "miscoded", source)
+    assert (said["forks"], said["warnings"]) == (2, 1)
+    assert said["stored"] > 16 << 20, "as it was, but for pages that occur twice"
+    assert captured(tmp_path / "copies", "copies", source)["warnings"] == 0
 
 
 def test_a_child_that_is_killed_makes_no_point(tmp_path: Path, source: Path) -> None:

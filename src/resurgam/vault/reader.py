@@ -51,9 +51,8 @@ class Finder(Protocol):
         ...
 
 
-Moved = Callable[
-    [str, Any], Finder | None
-]  # a pack and the index that names it: the one to use where a prune took that pack
+# Of a pack that is gone and the index that names it: the index to use instead, where a prune took that pack.
+Moved = Callable[[str, Any], Finder | None]
 OpenSession = Callable[[bytes], AESGCM]  # session id to its cipher; Denied without an identity that opens it
 
 

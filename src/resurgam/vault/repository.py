@@ -90,9 +90,8 @@ class Repository:
         self.refused: list[str] = list(found.refused)  # role tables that lie in the vault and were not believed
         self.refused_points: list[str] = []  # the same of what stands where a point should
         self.refused_records: list[str] = []  # and of what ``state`` met among the records of a point
-        self.disowned: dict[
-            str, None
-        ] = {}  # the same of keys that were removed, or retired before: no damage, each once
+        # The same of keys that were removed, or retired before: no damage, and each is told once.
+        self.disowned: dict[str, None] = {}
         self._log = Log(store, self.vault)
         self._prunes = PruneReader(store, self.vault)
         self._sessions: dict[bytes, AESGCM] = {}
