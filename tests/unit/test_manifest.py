@@ -155,6 +155,9 @@ WRONG_TEXT = [
     ("derived_from: [documents]", "derived_from: [router]", "[router]", "a cycle: router is derived from router"),
     ("derived_from: [documents]", "derived_from: documents", "derived_from: |documents}", "expected a list"),
     ("reads: [documents, router, prompts]", "reads: [router, router]", "router]", "stands here twice"),
+    ("tier: critical", "tier: critical, residency: eu", "residency: |eu, cons", "residency: eu needs a shred_domain of its own"),
+    ("tier: critical", "tier: cold", "cold, cons", "tier: cold needs a shred_domain of its own"),
+    ("tier: critical", "residency: EU", "EU, cons", "expected a region"),
     ("tier: critical", "tier: on", "tier: |on,", "found true or false; put it in quotes"),
     ("consistency: transaction", "consistency: transactional", "transactional", "Did you mean 'transaction'?"),
     ("best-effort", "besteffort", "besteffort", "Did you mean 'best-effort'? Expected one of: required, best-effort."),
@@ -376,7 +379,7 @@ def _sayable(case: tuple[str, str, str, str]) -> bool:
     """Whether JSON Schema can say what is wrong: not names that must exist, files, cycles, places, or YAML itself."""
     unsayable = ("is not a component", "kind of", "cycle", "cannot be read", "names no component", "literal brace", "environment",
                  "${NAME}", "inside", "under 'reads'", "same", "around", "twice", "YAML", "file of JSON", "longer than",
-                 "toleranc")  # fmt: skip
+                 "toleranc", "shred_domain of its own")  # fmt: skip
     return not any(word in case[3] for word in unsayable)
 
 

@@ -36,6 +36,7 @@ from resurgam.capture.manifest_yaml import Node, Place, Problems, read_tree
 from resurgam.drivers import registry as drivers
 from resurgam.errors import ManifestError
 from resurgam.model.codec import require_format
+from resurgam.model.placement import WORD, misplaced
 from resurgam.model.point import TAG
 from resurgam.model.secrets import found_in_arguments, found_in_text, is_literal, says_secret
 from resurgam.model.system import (
@@ -85,6 +86,8 @@ COMPONENT = Record("a component", {
     "consistency": Field(Choice("a consistency", tuple(level.word for level in Consistency)),
                          "What is asked of its snapshots; less earned is a finding. `crash` unless said."),
     "shred_domain": Field(_name, "Components of one domain share chunks, and are destroyed together by destroying its key."),
+    "residency": Field(Text("a region: at most 31 characters a-z, 0-9 and '-'", WORD),
+                       "The region that its contents never leave; it needs a `shred_domain` of that residency."),
     "options": Field(Named("options", Anything(), name=r"[A-Za-z_][A-Za-z0-9_-]*"), "Settings of the driver; see its page."),
 })  # fmt: skip
 
@@ -253,6 +256,7 @@ def load_manifest(path: str, *, environ: Mapping[str, str] | None = None) -> Sys
     _refuse_unread(values, root, problems)
     problems.raise_if_any()
     system = _system(values, folder)
+    _refuse_misplaced(root, system, problems)
     _refuse_impossible_probes(root, system, problems)
     _refuse_unreplayable(root, system, problems)
     problems.raise_if_any()
@@ -378,6 +382,15 @@ def _refuse_impossible_probes(root: Node, system: System, problems: Problems) ->
             node = root.child("probes", probe.name)
             assert node is not None
             problems.add(node.at, f"{error.message} {error.next_step}".strip())
+
+
+def _refuse_misplaced(root: Node, system: System, problems: Problems) -> None:
+    """A shred domain shares chunks, so all of it has one place."""
+    for component, why in misplaced(system.components):
+        of = root.child("components", component.name)
+        assert of is not None
+        node = of.child("residency") or of.child("tier") or of.child("shred_domain") or of
+        problems.add(node.at, f"component '{component.name}': {why}")
 
 
 def _refuse_unreplayable(root: Node, system: System, problems: Problems) -> None:

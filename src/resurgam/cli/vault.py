@@ -181,6 +181,9 @@ def shred(
 @app.command("add-domain")
 def add_domain(
     domain: Annotated[str, typer.Argument(help="A name, to be given as `shred_domain` in the manifest.")],
+    residency: Annotated[
+        str, typer.Option("--residency", help="A region's word: what lies in the domain never leaves it.")
+    ] = "",
     manifest: ManifestOption = DEFAULT_MANIFEST,
     vault: VaultOption = None,
     keys: KeysOption = None,
@@ -194,13 +197,17 @@ def add_domain(
     Examples:
 
         resurgam vault add-domain customers
+
+        resurgam vault add-domain customers-eu --residency eu
     """
     context = Context(manifest, vault, keys)
-    path = shredding.add_domain(context.repository, domain, context.clock)
+    path = shredding.add_domain(context.repository, domain, context.clock, residency)
     if json:
-        output.as_json({"domain": domain, "identity": path})
+        output.as_json({"domain": domain, "identity": path, "residency": residency})
         return 0
     output.line(f"made the shred domain {domain}; its key is {path}")
+    if residency:
+        output.line(f"  what lies in it goes to replicas of the region {residency} only, now and ever after")
     output.line(
         "  nothing else opens what lies in it: keep a copy with recovery.agekey, and destroy every copy to shred it"
     )

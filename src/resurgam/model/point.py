@@ -98,7 +98,8 @@ class Cut(msgspec.Struct, frozen=True, kw_only=True):
 
 class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     """One component as read at its position. ``tree`` is the id of the root page, ``chunks`` of the list of all chunk
-    ids (open with the index key); ``bytes`` are logical, ``stored`` what this capture added to the vault."""
+    ids (open with the index key); ``bytes`` are logical, ``stored`` what this capture added to the vault. ``residency`` is the
+    region that its contents never leave, empty where they may go anywhere."""
 
     component: str
     driver: str
@@ -110,6 +111,7 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     stored: int
     asked: str
     earned: str
+    residency: str = ""
 
 
 class Observation(msgspec.Struct, frozen=True, kw_only=True):

@@ -12,6 +12,8 @@ from typing import Any
 
 import msgspec
 
+from resurgam.model.placement import COLD, Placement
+
 REFERENCE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")  # a value kept outside the manifest, by its name
 Json = Any  # a JSON value: None, bool, int, float, str, list, or dict with str keys
 
@@ -41,6 +43,7 @@ class Component(msgspec.Struct, frozen=True, kw_only=True):
 
     ``driver`` is a registered kind, ``location`` an absolute path (or, for later drivers, a URL without secrets).
     The relations name other components. ``consistency`` is what the owner asks for; less earned is a finding.
+    ``residency`` is the region that its contents never leave; that and the tier ``cold`` belong to its whole shred domain.
     ``options`` belong to the driver, which validates them.
     """
 
@@ -56,6 +59,12 @@ class Component(msgspec.Struct, frozen=True, kw_only=True):
     consistency: str = "crash"
     shred_domain: str = "default"
     options: dict[str, Json] = {}
+    residency: str = ""
+
+    @property
+    def placement(self) -> Placement:
+        """Where its bytes may lie."""
+        return Placement(self.residency, self.tier == COLD)
 
     def bound_to(self, location: str) -> Component:
         """The same component at another place: a sandbox, a target."""

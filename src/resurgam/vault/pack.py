@@ -1,6 +1,6 @@
 """Packs: the files in which chunks lie. This module knows the bytes (``docs/format.md`` section 4) and no store.
 
-    header   64 bytes   magic, format, vault
+    header   64 bytes   magic, format, vault, and where the pack may lie (``model.placement``)
     frames              one per chunk: an 80-byte header in the clear, then the chunk encrypted
     zeros               up to the alignment
     trailer             what lies where, sealed with the index key and signed
@@ -18,6 +18,7 @@ must read: their session id is zero and their key is derived from the index secr
 from __future__ import annotations
 
 import mmap
+import re
 import struct
 import zlib
 from collections.abc import Iterator
@@ -31,6 +32,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from resurgam.errors import IntegrityError, NewerFormat
+from resurgam.model.placement import ANYWHERE, NOWHERE, WORD, Placement
 
 FORMAT = 1
 PACK_SIZE = 32 << 20
@@ -41,12 +43,14 @@ SESSION = 16
 NONCE = 12
 NO_SESSION = bytes(SESSION)  # the index key instead of a session's
 
-_HEADER = struct.Struct("<8sHH4x16s32x")
+_HEADER = struct.Struct("<8sHH4x16s32s")
 _FRAME = struct.Struct("<4sBBBxII32s16s12sI")
 _FOOTER = struct.Struct("<QIH42x8s")
 HEADER = _HEADER.size
 FRAME = _FRAME.size
 FOOTER = _FOOTER.size
+_COLD = 1  # the header's one flag
+_WORDS = re.compile(rf"\+|{WORD}(\+{WORD})*")
 _PACK_MAGIC = b"RSGMPACK"
 _FOOT_MAGIC = b"RSGMFOOT"
 FRAME_MAGIC = b"RSGc"
@@ -143,12 +147,13 @@ class PackBuilder:
     ``add`` returns the place for the encrypted bytes, so that the cipher writes straight into the pack.
     """
 
-    def __init__(self, vault: bytes, buffer: mmap.mmap) -> None:
+    def __init__(self, vault: bytes, buffer: mmap.mmap, placement: Placement = ANYWHERE) -> None:
         self._buffer = buffer
+        self.placement = placement
         self.view = memoryview(buffer)
         self._entries: list[tuple[bytes, int, int, int, int, int, int, int]] = []
         self.end = HEADER
-        _HEADER.pack_into(buffer, 0, _PACK_MAGIC, FORMAT, 0, vault)
+        _HEADER.pack_into(buffer, 0, _PACK_MAGIC, FORMAT, placement.cold * _COLD, vault, _residency(placement))
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -184,6 +189,23 @@ class PackBuilder:
     def release(self) -> mmap.mmap:
         """Give the memory back; the builder is of no use afterwards."""
         return self._buffer
+
+
+def placement_of(data: bytes | memoryview, vault: bytes) -> Placement:
+    """Where a pack that begins with ``data`` may lie; NOWHERE where it does not say so any more. It says that itself, so that
+    whoever copies packs needs no key; its name is the digest of that, too."""
+    if len(data) < HEADER:
+        return NOWHERE
+    magic, _version, flags, of, word = _HEADER.unpack_from(data)
+    residency = word.rstrip(b"\0").decode("ascii", "replace")
+    sound = (magic, of) == (_PACK_MAGIC, vault) and (not residency or _WORDS.fullmatch(residency))
+    return Placement(residency, bool(flags & _COLD)) if sound else NOWHERE
+
+
+def _residency(placement: Placement) -> bytes:
+    """Its word; several whose names do not fit may go nowhere either way."""
+    word = placement.residency.encode("ascii")
+    return word if len(word) <= 32 else NOWHERE.residency.encode("ascii")
 
 
 def new_buffer(size: int = PACK_SIZE) -> mmap.mmap:

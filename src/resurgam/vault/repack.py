@@ -11,10 +11,11 @@ from collections.abc import Iterator
 
 from blake3 import blake3
 
+from resurgam.model.placement import Placement
 from resurgam.stores.base import put_once
 from resurgam.vault.index import Entries, encode_segment
 from resurgam.vault.inventory import ids_of
-from resurgam.vault.pack import ALIGN, FRAME, PACK_SIZE, Frame, Kind, PackBuilder, new_buffer, parse_frame
+from resurgam.vault.pack import ALIGN, FRAME, PACK_SIZE, Frame, Kind, PackBuilder, new_buffer, parse_frame, placement_of
 from resurgam.vault.places import Segment
 from resurgam.vault.repository import Repository
 from resurgam.vault.signing import SigningKey, broken
@@ -29,7 +30,7 @@ class Repacker:
 
     def __init__(self, repository: Repository, signer: SigningKey) -> None:
         self._repository, self._signer = repository, signer
-        self._open: dict[tuple[str, bool], PackBuilder] = {}
+        self._open: dict[tuple[str, bool, Placement], PackBuilder] = {}
         self._finished: dict[str, list[tuple[str, Entries]]] = {}
         self.copied = 0
 
@@ -43,36 +44,38 @@ class Repacker:
         if blake3(data).hexdigest() != pack:
             raise broken(f"pack {pack[:16]}", "its bytes do not have the digest that it is named by")
         frames = list(_frames(pack, data, wanted))  # all of them are looked at before any is copied
+        placement = placement_of(data, self._repository.vault)
         for offset, kind in frames:
             frame = parse_frame(data[offset : offset + FRAME])
-            self.add(frame, kind, data[offset : offset + FRAME + frame.stored], trailer.origin)
+            self.add(frame, kind, data[offset : offset + FRAME + frame.stored], trailer.origin, placement)
 
-    def add(self, frame: Frame, kind: Kind, data: memoryview, origin: str) -> None:
-        """Copy one frame: ``data`` is all of it, with its header; ``origin`` is the key that signed for it."""
-        header, room = self._builder(origin, kind is not Kind.DATA, frame.stored).add(frame)
+    def add(self, frame: Frame, kind: Kind, data: memoryview, origin: str, placement: Placement) -> None:
+        """Copy one frame: ``data`` is all of it, with its header; ``origin`` is the key that signed for it. It stays with what
+        has its ``placement``: else a prune would let it leave its region."""
+        header, room = self._builder(origin, kind is not Kind.DATA, frame.stored, placement).add(frame)
         assert header == data[:FRAME], "a frame's header has one form"
         room[:] = data[FRAME:]
         self.copied += FRAME + frame.stored
 
     def close(self) -> None:
         """Everything that was copied is durable, and can be found, when this returns."""
-        for (origin, _), builder in sorted(self._open.items()):
+        for (origin, _, _), builder in sorted(self._open.items()):
             self._ship(origin, builder)
         self._open.clear()
         for origin, packs in sorted(self._finished.items()):
             self._repository.places.put_segment(encode_segment(packs), self._signer, origin)
         self._finished.clear()
 
-    def _builder(self, origin: str, meta: bool, stored: int) -> PackBuilder:
-        builder = self._open.get((origin, meta))
+    def _builder(self, origin: str, meta: bool, stored: int, placement: Placement) -> PackBuilder:
+        builder = self._open.get((origin, meta, placement))
         if builder is not None and not builder.has_room(stored):
             self._ship(origin, builder)
             builder = None
         if builder is None:
             needed = -(-(stored + _ROOM) // ALIGN) * ALIGN
             size = max(META_SIZE if meta else PACK_SIZE, needed)
-            builder = PackBuilder(self._repository.vault, new_buffer(size))
-            self._open[origin, meta] = builder
+            builder = PackBuilder(self._repository.vault, new_buffer(size), placement)
+            self._open[origin, meta, placement] = builder
         return builder
 
     def _ship(self, origin: str, builder: PackBuilder) -> None:

@@ -13,7 +13,8 @@ It also says in which domain answers of systems are kept (``evidence``), and whi
 said in one place, by one key. ``quorum`` says how many approvers an act needs (``vault.approvals``).
 
 A table that retires or removes a key, or asks for approvals, has format 2: a release that does not know these words would
-believe a stolen key, so it must refuse. Every other table stays at 1.
+believe a stolen key, so it must refuse. One that gives a domain a residency has 3: a release that does not know that word would
+store what must not leave a region among what may. Every other table stays at 1.
 """
 
 from __future__ import annotations
@@ -27,8 +28,9 @@ from resurgam.errors import IntegrityError, NotFound
 from resurgam.vault.keys import DEFAULT_DOMAIN
 from resurgam.vault.signing import Envelope, PublicKey, Role, SigningKey, broken
 
-FORMAT: Final = 2
-_FIRST: Final = 1  # what a table has that uses nothing of 2
+FORMAT: Final = 3
+_KEYS_END: Final = 2
+_FIRST: Final = 1  # what a table has that uses nothing of what came later
 
 
 class Disowned(IntegrityError):
@@ -78,7 +80,8 @@ class RoleTable(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     which answers go; tables of before it was named leave it out. ``shredded`` names the domains that are no more.
 
     ``quorum`` maps an act to how many approvers it needs, ``names`` a recipient to whose it is, and ``changed`` a domain to the
-    serial of the table that gave it the recipients it has, where that was not the one that made it.
+    serial of the table that gave it the recipients it has, where that was not the one that made it. ``residency`` maps a domain to
+    the region that its contents never leave; a domain keeps its residency for ever.
     """
 
     format: int
@@ -91,6 +94,7 @@ class RoleTable(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     quorum: dict[str, int] = {}
     names: dict[str, str] = {}
     changed: dict[str, int] = {}
+    residency: dict[str, str] = {}
 
     def keys(self, role: str) -> tuple[PublicKey, ...]:
         """The public keys of ``role`` that were not removed; none for a role that nobody holds."""
@@ -182,7 +186,7 @@ def next_table(table: RoleTable, **changes: Any) -> RoleTable:
     """``table`` with ``changes``, as the table with the next serial; its format is the lowest that says all of it."""
     new = msgspec.structs.replace(table, serial=table.serial + 1, **changes)
     says_more = new.quorum or not all(key.active for keys in new.roles.values() for key in keys)
-    return msgspec.structs.replace(new, format=FORMAT if says_more else _FIRST)
+    return msgspec.structs.replace(new, format=FORMAT if new.residency else _KEYS_END if says_more else _FIRST)
 
 
 def require_sound(table: RoleTable, what: str) -> None:

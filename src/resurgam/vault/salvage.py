@@ -18,14 +18,17 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 import msgspec
 
 from resurgam.errors import Denied, IntegrityError, NotFound
+from resurgam.model.placement import Placement
 from resurgam.vault.inventory import ids_of
-from resurgam.vault.pack import FRAME, Frame, Kind, scan
+from resurgam.vault.pack import FRAME, Frame, Kind, placement_of, scan
 from resurgam.vault.packreading import Opener
 from resurgam.vault.repack import Repacker
 from resurgam.vault.repository import Repository
 from resurgam.vault.signing import SigningKey
 
 NOBODY = "0" * 16  # in place of a key id
+
+_Sound = tuple[Frame, memoryview, str, Placement]  # a frame, all its bytes, who signed for it, and where it may lie
 
 
 class Salvage(msgspec.Struct, frozen=True, kw_only=True):
@@ -48,7 +51,7 @@ class Salvager:
 
     def look(self, pack: str, what: str, only: Collection[bytes] | None = None) -> Salvage:
         """What ``pack`` holds that is sound; of all chunks, or ``only`` of some."""
-        sizes = {frame.id: len(data) for frame, data, _ in self._sound(pack, only)}
+        sizes = {frame.id: len(data) for frame, data, *_ in self._sound(pack, only)}
         return Salvage(pack=pack, what=what, chunks=frozenset(sizes), bytes=sum(sizes.values()))
 
     def write(self, salvage: Iterable[Salvage], pruner: SigningKey) -> None:
@@ -61,24 +64,24 @@ class Salvager:
         done: set[tuple[bytes, str]] = set()
         for one in salvage:
             sound = list(self._sound(one.pack, None if one.what else one.chunks))
-            if one.what and {frame.id for frame, _, _ in sound} != one.chunks:
+            if one.what and {frame.id for frame, *_ in sound} != one.chunks:
                 raise _unsteady(one.pack)
-            for frame, data, origin in sound:
+            for frame, data, origin, placement in sound:
                 if (frame.id, origin) not in done:  # of each signer's: a writer builds on its own only
-                    repacker.add(frame, Kind(frame.kind), data, origin)
+                    repacker.add(frame, Kind(frame.kind), data, origin, placement)
                     done.add((frame.id, origin))
         repacker.close()
 
-    def _sound(self, pack: str, only: Collection[bytes] | None) -> Iterator[tuple[Frame, memoryview, str]]:
+    def _sound(self, pack: str, only: Collection[bytes] | None) -> Iterator[_Sound]:
         try:
             view = memoryview(self._repository.store.get(f"packs/{pack[:2]}/{pack}"))
         except NotFound:
             return
-        origins = self._origins(pack, len(view))
+        origins, placement = self._origins(pack, len(view)), placement_of(view, self._repository.vault)
         for offset, frame in scan(view):
             data = view[offset : offset + FRAME + frame.stored]
             if (only is None or frame.id in only) and frame.kind in tuple(Kind) and self._keep(frame, data):
-                yield frame, data, origins.get((offset, frame.id), NOBODY)
+                yield frame, data, origins.get((offset, frame.id), NOBODY), placement
 
     def _keep(self, frame: Frame, data: memoryview) -> bool:
         try:

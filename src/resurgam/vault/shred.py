@@ -27,6 +27,7 @@ import msgspec
 from resurgam.clock import Clock
 from resurgam.errors import NotFound, TargetRefused
 from resurgam.model.nearest import did_you_mean
+from resurgam.model.placement import WORD
 from resurgam.model.plan import Plan, Step
 from resurgam.vault.keyformat import READER, RECOVERY
 from resurgam.vault.keys import DEFAULT_DOMAIN, EVIDENCE_DOMAIN
@@ -96,9 +97,9 @@ def unfinished(repository: Repository, domain: str) -> bool:
     return bool(repository.shredded(domain)) and repository.keyring.has(f"{domain}.agekey")
 
 
-def add_domain(repository: Repository, domain: str, clock: Clock) -> str:
-    """Make a shred domain with an identity of its own, and return that file's path. ``evidence`` takes answers from then on, in
-    a vault that kept them in ``default``.
+def add_domain(repository: Repository, domain: str, clock: Clock, residency: str = "") -> str:
+    """Make a shred domain with an identity of its own, and return that file's path. With ``residency``, its contents never leave
+    that region. ``evidence`` takes answers from then on, in a vault that kept them in ``default``.
 
     Raises Denied without the root key, TargetRefused for a name that cannot be.
     """
@@ -109,10 +110,18 @@ def add_domain(repository: Repository, domain: str, clock: Clock) -> str:
             untouched="Nothing was changed.",
             next_step="Give another: lower-case letters, digits, - and _.",
         )
+    if residency and not re.fullmatch(WORD, residency):
+        raise TargetRefused(
+            f"{residency[:80]!r} is not the word of a region.",
+            untouched="Nothing was changed.",
+            next_step="Give at most 31 characters a-z, 0-9 and '-', beginning with a letter or digit, such as `eu`.",
+        )
     root = repository.keyring.signer(Role.ROOT)
     recipient = repository.keyring.make_identity(domain).recipient
     evidence = domain if (domain, roles.evidence) == (EVIDENCE_DOMAIN, DEFAULT_DOMAIN) else roles.evidence
-    table = next_table(roles, domains={**roles.domains, domain: (recipient,)}, evidence=evidence)
+    stays = {**roles.residency, domain: residency} if residency else roles.residency
+    domains = {**roles.domains, domain: (recipient,)}
+    table = next_table(roles, domains=domains, evidence=evidence, residency=stays)
     publish(repository, table, root, clock)
     return repository.keyring.path_of(domain)
 

@@ -1,9 +1,14 @@
 """The sink: bytes become chunks, chunks fill packs, full packs go to the store. The hot path of a capture.
 
-    hash --> known? --> encode (best of, verified) --> encrypt straight into the pack's memory --> store.put, another thread
+    hash --> known? --> encode (best of, verified) --> encrypt straight into the pack's memory --> store.put, other threads
 
 Several threads call ``put`` at once; each fills packs of its own, so they meet only at the index's lock. Nothing but
 hashing, compressing and encrypting happens per chunk, and all of that leaves the interpreter lock.
+
+``IN_FLIGHT`` packs are on their way at a time, so that a distant store's answers are not waited for one by one; that, and what the
+threads fill, is all the memory there is: where the store is slower than they are, they wait. The memory that came back last is
+used first, so with a store that keeps up the rest is never touched. Packs arrive in any order; ``flush`` returns when all are
+durable, and no segment names one before.
 """
 
 from __future__ import annotations
@@ -20,6 +25,7 @@ from typing import NamedTuple
 from blake3 import blake3
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+from resurgam.model.placement import ANYWHERE, Placement
 from resurgam.stores.base import Buffer
 from resurgam.vault.chunking import Dtype
 from resurgam.vault.codecs import Encoded, encode_pages, encode_verified
@@ -40,6 +46,7 @@ from resurgam.vault.pack import (
 )
 from resurgam.vault.snapshots import Extent
 
+IN_FLIGHT = 3  # packs that are being put at a time
 META_SIZE = 8 << 20  # pages lie in packs of their own, so that reading metadata touches no data
 assert META_SIZE != PACK_SIZE, "the pools of pack memory are told apart by it, and one that is too small waits for ever"
 _ROOM = 64 << 10  # more than all else in a pack of one chunk: headers, trailer, footer, alignment
@@ -67,8 +74,10 @@ class ChunkKeys:
 class DomainKeys(ChunkKeys):
     """What is needed to add chunks to one shred domain."""
 
-    def __init__(self, secret: IndexSecret, domain: str, session: Session) -> None:
+    def __init__(self, secret: IndexSecret, domain: str, session: Session, placement: Placement = ANYWHERE) -> None:
+        """``placement`` is where all that is stored with these keys may lie."""
         super().__init__(secret, domain)
+        self.placement = placement
         self.row_key = secret.row_digest_key(domain)
         self.cut_seed = secret.cut_seed(domain)
         self.session = session
@@ -100,12 +109,12 @@ class Sink:
         self._local = threading.local()
         self._lock = threading.Lock()
         self._open: list[PackBuilder] = []
-        self._free: dict[int, queue.SimpleQueue[mmap.mmap]] = {}
-        for size, count in ((PACK_SIZE, threads + 1), (META_SIZE, 2)):
-            self._free[size] = queue.SimpleQueue()
+        self._free: dict[int, queue.LifoQueue[mmap.mmap]] = {}
+        for size, count in ((PACK_SIZE, threads + IN_FLIGHT), (META_SIZE, 1 + IN_FLIGHT)):
+            self._free[size] = queue.LifoQueue()
             for _ in range(count):
                 self._free[size].put(new_buffer(size))
-        self._shipper = ThreadPoolExecutor(1, thread_name_prefix="ship")
+        self._shippers = ThreadPoolExecutor(IN_FLIGHT, thread_name_prefix="ship")
         self._shipping: list[Future[None]] = []
         self.finished: list[tuple[str, Entries]] = []
         self.stored = 0  # bytes of new chunks with their frames
@@ -159,7 +168,7 @@ class Sink:
 
     def close(self) -> None:
         """Stop the threads; what was not flushed is dropped."""
-        self._shipper.shutdown(wait=True, cancel_futures=True)
+        self._shippers.shutdown(wait=True, cancel_futures=True)
 
     def _store(self, keys: DomainKeys, kind: Kind, chunk: bytes, data: memoryview, dtype: Dtype) -> None:
         self._add(keys, kind, chunk, len(data), encode_verified(data, dtype))
@@ -172,22 +181,24 @@ class Sink:
         else:
             session, nonce, cipher = keys.session.id, keys.session.next_nonce(), keys.session.cipher
         frame = Frame(kind, codec, len(encoded) + TAG, length, chunk, session, nonce)
-        header, place = self._pack_with_room(kind is not Kind.DATA, frame.stored).add(frame)
+        header, place = self._pack_with_room(kind is not Kind.DATA, frame.stored, keys.placement).add(frame)
         cipher.encrypt_into(nonce, encoded, associated(self._vault, header), place)
         with self._lock:
             self.stored += FRAME + frame.stored
 
-    def _pack_with_room(self, meta: bool, stored: int) -> PackBuilder:
+    def _pack_with_room(self, meta: bool, stored: int, placement: Placement) -> PackBuilder:
+        """The thread's open pack. A pack has one placement, and a thread one open pack of each kind, so that memory is bounded
+        whatever the placements are: components come one after the other."""
         name = "meta" if meta else "data"
         builder: PackBuilder | None = getattr(self._local, name, None)
-        if builder is not None and not builder.has_room(stored):
+        if builder is not None and not (builder.placement == placement and builder.has_room(stored)):
             with self._lock:
                 self._open.remove(builder)
             self._ship(builder)
             builder = None
         if builder is None:
             self._raise_early()
-            builder = PackBuilder(self._vault, self._memory(META_SIZE if meta else PACK_SIZE, stored))
+            builder = PackBuilder(self._vault, self._memory(META_SIZE if meta else PACK_SIZE, stored), placement)
             setattr(self._local, name, builder)
             with self._lock:
                 self._open.append(builder)
@@ -200,7 +211,7 @@ class Sink:
 
     def _ship(self, builder: PackBuilder) -> None:
         with self._lock:
-            self._shipping.append(self._shipper.submit(self._ship_now, builder))
+            self._shipping.append(self._shippers.submit(self._ship_now, builder))
 
     def _ship_now(self, builder: PackBuilder) -> None:
         try:

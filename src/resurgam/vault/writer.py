@@ -19,8 +19,9 @@ from typing import TYPE_CHECKING, Self
 from resurgam import __version__
 from resurgam.clock import Clock
 from resurgam.drivers.base import Driver, Item, SkipsKnown
-from resurgam.errors import ResurgamError
+from resurgam.errors import ResurgamError, TargetRefused
 from resurgam.model.codec import to_json
+from resurgam.model.placement import ANYWHERE, Placement, of_all
 from resurgam.model.point import Finding, Particulars, PointBody, Position, Severity, Snapshot
 from resurgam.model.system import Component, System
 from resurgam.stores.base import AlreadyThere, put_once
@@ -35,6 +36,7 @@ from resurgam.vault.lineage import forgotten
 from resurgam.vault.pace import Pace
 from resurgam.vault.pack import Kind
 from resurgam.vault.records import RecordType, itself, timestamp
+from resurgam.vault.roles import RoleTable
 from resurgam.vault.rowmemory import RowMemory
 from resurgam.vault.signing import Role, SigningKey
 from resurgam.vault.sink import DomainKeys, Sink
@@ -57,7 +59,8 @@ class Writer:
         self._repository = repository
         self._signer = signer
         self._lease = lease
-        self._keys: dict[str, DomainKeys] = {}
+        self._keys: dict[tuple[str, Placement], DomainKeys] = {}
+        self.quoting = ANYWHERE  # where what quotes the system's contents may lie
         self._index = _own_index(repository, signer)
         self._sink = Sink(
             repository.vault,
@@ -73,8 +76,12 @@ class Writer:
         return self
 
     def document(self, value: object, domain: str = DEFAULT_DOMAIN) -> str:
-        """Store ``value`` as encrypted JSON; returns its chunk id in hex. Durable after ``flush``."""
-        return self._sink.put(self._domain(domain), Kind.DOCUMENT, to_json(value)).hex()
+        """Store ``value`` as encrypted JSON, where what quotes the system may lie; returns its chunk id in hex. Durable after
+        ``flush``."""
+        return self._document(value, domain, self.quoting)
+
+    def _document(self, value: object, domain: str, placement: Placement) -> str:
+        return self._sink.put(self._domain(domain, placement), Kind.DOCUMENT, to_json(value)).hex()
 
     def flush(self) -> None:
         """Everything stored so far is durable, and can be found, when this returns."""
@@ -95,12 +102,13 @@ class Writer:
         self._pool.shutdown(wait=True, cancel_futures=True)
         self._sink.close()
 
-    def _domain(self, domain: str) -> DomainKeys:
-        if domain not in self._keys:
+    def _domain(self, domain: str, placement: Placement) -> DomainKeys:
+        """The keys of a domain. Each placement has a session of its own, so that also its key may stay in one region."""
+        if (domain, placement) not in self._keys:
             session, wrapped = new_session(self._repository.vault, domain, self._repository.roles.recipients(domain))
             put_once(self._repository.store, session_object(session.id), wrapped)
-            self._keys[domain] = DomainKeys(self._repository.secret, domain, session)
-        return self._keys[domain]
+            self._keys[domain, placement] = DomainKeys(self._repository.secret, domain, session, placement)
+        return self._keys[domain, placement]
 
 
 class PointWriter(Writer):
@@ -116,6 +124,7 @@ class PointWriter(Writer):
         progress: Progress | None,
     ) -> None:
         repository.require_newest_roles(host)  # P12: before anything is wrapped to keys that may be disowned
+        require_residency(repository.roles, system)
         signer = repository.keyring.signer(Role.CAPTURE)
         started = timestamp(clock.now())
         _revoke_own(repository, host, signer, clock)
@@ -123,6 +132,7 @@ class PointWriter(Writer):
         host.begin(UnderWay(self.point, started, os.getpid()))
         super().__init__(repository, signer, reserve_point(repository, system.name, signer, clock, self.point))
         self._system, self._host, self._clock, self._paranoid = system, host, clock, paranoid
+        self.quoting = of_all(component.residency for component in system.components)
         self._progress = progress or (lambda _component, _bytes: None)
         limit = system.limits.read_mb_s
         self._pace = Pace(limit * 1e6 if limit else None)
@@ -147,7 +157,7 @@ class PointWriter(Writer):
         cache = FilesCache(f"{place}.files", vault, component.shred_domain)
         rows = RowMemory(f"{place}.rows", vault, believe=not self._paranoid)
         self._caches += (cache, rows)
-        keys = self._domain(component.shred_domain)
+        keys = self._domain(component.shred_domain, component.placement)
         before = self._sink.stored
         intake = Intake(
             self._sink,
@@ -178,6 +188,7 @@ class PointWriter(Writer):
             stored=self._sink.stored - before,
             asked=component.consistency,
             earned=at.earned.word,
+            residency=component.residency,
         )
 
     def seal(self, particulars: Particulars, snapshots: tuple[Snapshot, ...], tags: tuple[str, ...] = ()) -> Sealed:
@@ -187,7 +198,8 @@ class PointWriter(Writer):
         for finding in particulars.findings:
             counts[finding.severity.value] += 1
         rest, answers = particulars.parted()
-        document, evidence = self.document(rest), repository.roles.evidence
+        # What a restore needs goes wherever the point goes: no answers are in it, and no keys of rows.
+        document, evidence = self._document(rest, DEFAULT_DOMAIN, ANYWHERE), repository.roles.evidence
         answered = self.document(answers, evidence) if answers.any else ""
         self.flush()
         body = PointBody(
@@ -214,16 +226,17 @@ class PointWriter(Writer):
         try:
             # P1: the record is the last thing written.
             subject = itself(f"point/{self.point}", body)
-            repository.put_signed(f"points/{self.point}", RecordType.POINT, subject, body, self._signer, self._clock)
+            name = f"points/{self.point}"
+            data = repository.put_signed(name, RecordType.POINT, subject, body, self._signer, self._clock)
         except AlreadyThere as error:
             raise revoked(f"The lease of point {self.point}") from error
-        self._tell_of(body)
+        self._tell_of(body, data)
         return repository.sealed(self.point)
 
-    def _tell_of(self, body: PointBody) -> None:
+    def _tell_of(self, body: PointBody, data: bytes) -> None:
         """Announce the point and note it on this host. It exists (P1): what fails here is told, each step apart."""
         steps = (
-            lambda: self._repository.announce(RecordType.POINT, f"points/{body.id}", self._signer, self._clock),
+            lambda: self._repository.announce(RecordType.POINT, f"points/{body.id}", self._signer, self._clock, data),
             *(cache.commit for cache in self._caches),
             lambda: self._host.sealed(LastPoint(body.id, body.sealed)),
             self._host.end,
@@ -250,13 +263,15 @@ class EvidenceWriter(Writer):
         self, repository: Repository, point: str, types: Sequence[RecordType], role: Role, clock: Clock
     ) -> None:
         self._clock = clock
-        self._about = repository.sealed(point).record.subject
+        sealed = repository.sealed(point)
+        self._about = sealed.record.subject
         signer = repository.keyring.signer(role)
         lease = reserve_records(repository, point, types, signer, clock)
         self._free = dict(zip(types, lease.names, strict=True))
         try:
             require_promised(repository, point)
             super().__init__(repository, signer, lease)
+            self.quoting = of_all(snapshot.residency for snapshot in sealed.body.snapshots)
         except BaseException as error:
             self._give_up(error, repository, signer)
             raise
@@ -266,11 +281,11 @@ class EvidenceWriter(Writer):
         rests on must have been flushed (P1). Raises Busy where the lease was revoked meanwhile."""
         name, repository = self._free[type], self._repository
         try:
-            repository.put_signed(name, type, self._about, body, self._signer, self._clock)
+            data = repository.put_signed(name, type, self._about, body, self._signer, self._clock)
         except AlreadyThere as error:
             raise revoked(f"The lease of {name}") from error
         del self._free[type]
-        repository.announce(type, name, self._signer, self._clock)
+        repository.announce(type, name, self._signer, self._clock, data)
         return name
 
     def __exit__(
@@ -288,6 +303,21 @@ class EvidenceWriter(Writer):
             if error is None:
                 raise
             error.add_note(f"Its lease stays open: {open_still}")
+
+
+def require_residency(roles: RoleTable, system: System) -> None:
+    """Raises TargetRefused where a component's domain has another residency than the component: chunks that were stored in it
+    before may be anywhere, and chunks stored now may be taken for ones that may go anywhere."""
+    for component in system.components:
+        stays = roles.residency.get(component.shred_domain, "")
+        if component.residency != stays:
+            said = [f"residency {word}" if word else "no residency" for word in (component.residency, stays)]
+            raise TargetRefused(
+                f"{component.name} has {said[0]} in the manifest, and its shred domain {component.shred_domain} has {said[1]}.",
+                untouched="Nothing was read or written.",
+                next_step="A domain keeps its residency for ever: name another `shred_domain`, which "
+                "`resurgam vault add-domain NAME --residency REGION` makes, or correct `residency` in the manifest.",
+            )
 
 
 def _revoke_own(repository: Repository, host: HostState, signer: SigningKey, clock: Clock) -> None:
