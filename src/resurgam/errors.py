@@ -14,6 +14,7 @@
     ├── StoreFull               12   no space left: free some and run again; nothing that was sealed is touched
     ├── TargetRefused           13   the target is not empty, or is the live system
     ├── MissingExtra            14   an optional library is not installed
+    ├── Archived                16   it sleeps in a cold class: have it woken, and come back when it is there
     └── NotProven               20   no passing verdict for what was to be promoted
 
 Codes that are answers and not errors: 20 the verdict is *different*, 21 the verdict is *inconclusive*, 22 a point was
@@ -127,6 +128,12 @@ class MissingExtra(ResurgamError):
     """An optional library is not installed; the next step is the command that installs it."""
 
     exit_code = 14
+
+
+class Archived(ResurgamError):
+    """An object lies in a class that sleeps, and no copy of it is awake yet. ``transient`` once one was asked for."""
+
+    exit_code = 16
 
 
 class NotProven(ResurgamError):

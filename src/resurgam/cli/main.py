@@ -24,8 +24,8 @@ from resurgam.private import keep_memory
 EPILOG = (
     "Exit codes: 0 done; 2 wrong words; 3 wrong manifest; 4 not found, 5 ambiguous; 6 a key or permission is missing; "
     "7 no answer; 8 damaged bytes; 9 newer format; 10 busy; 11 a limit was reached; 12 no space; 13 target refused; "
-    "14 a library is missing; 20 different or not proven; 21 inconclusive; 22 sealed with findings; 23 not fresh; "
-    "130 interrupted. See docs/cli.md."
+    "14 a library is missing; 16 asleep in a cold class; 20 different or not proven; 21 inconclusive; "
+    "22 sealed with findings; 23 not fresh; 130 interrupted. See docs/cli.md."
 )
 
 # Each verb, or group of verbs, in the order of the help: the module where it is, and its name there.

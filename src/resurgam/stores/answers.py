@@ -6,6 +6,7 @@ are taken over, never the text: it holds addresses and headers, and no promise s
     404 NoSuchBucket               NotFound to a reader, Denied to a writer
     404                            NotFound
     409, 412                       AlreadyThere: whether it is one's own lost response is ``put_once``'s to find
+    403 InvalidObjectState         Archived: it sleeps in a cold class
     401, 403                       Denied, with words for keys that are unknown, wrong or expired
     507, a quota's codes           StoreFull
     408, 429, 5xx, no answer       Unreachable
@@ -36,6 +37,7 @@ from obstore.exceptions import (
 )
 
 from resurgam.errors import Denied, NotFound, ResurgamError, StoreFull, Unreachable
+from resurgam.stores.archive import asleep
 from resurgam.stores.base import AlreadyThere
 
 _STATUS = re.compile(r"status code: (\d{3})\b")
@@ -51,6 +53,7 @@ _KEYS = {  # codes of 403 that are about who asks, not about what is asked
 }
 _NO_KEYS = (NoCredentialsError, PartialCredentialsError, CredentialRetrievalError, ProfileNotFound)
 NO_BUCKET = "NoSuchBucket"
+_ASLEEP = "InvalidObjectState"
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +112,8 @@ def meant(answer: Answer, done: str, name: str, where: str, *, reading: bool) ->
         return kind(message, untouched=untouched, next_step="Correct the bucket's name, its region or the endpoint.")
     if answer.status == 404:
         return NotFound(message, untouched=untouched, next_step="Check that this is the vault that was meant.")
+    if answer.code == _ASLEEP:
+        return asleep(name, where)
     if answer.status in (409, 412):
         return AlreadyThere(
             message,

@@ -163,16 +163,16 @@ class ObjectStore:
 
     def list(self, prefix: str = "") -> Iterator[Entry]:
         """All objects whose names begin with ``prefix``, sorted by name; what has no object's name is left out."""
-        yield from sorted(entry for entry in self._listed(prefix) if _is_name(entry.name))
+        yield from sorted(entry for entry in self._listed(prefix) if is_name(entry.name))
 
     def strays(self) -> builtins.list[str]:
         """Names below the prefix that no object of a vault has."""
-        return sorted(entry.name for entry in self._listed("") if not _is_name(entry.name))
+        return sorted(entry.name for entry in self._listed("") if not is_name(entry.name))
 
     def _listed(self, prefix: str) -> Iterator[Entry]:
         """As the server has it. obstore lists whole folders, so the last part of ``prefix`` is compared here."""
         folder = prefix.rpartition("/")[0]
-        if folder and not _is_name(folder):
+        if folder and not is_name(folder):
             return
         with told("listed", prefix or "the vault", self._where):
             for page in obstore.list(self._bucket, prefix=folder or None, chunk_size=1000):
@@ -181,7 +181,8 @@ class ObjectStore:
                         yield Entry(meta["path"], meta["size"], meta["last_modified"].timestamp())
 
 
-def _is_name(name: str) -> bool:
+def is_name(name: str) -> bool:
+    """Whether ``name`` is one that an object of a vault can have."""
     try:
         checked_name(name)
     except IntegrityError:
