@@ -11,6 +11,7 @@ import typer
 from resurgam.cli import output
 from resurgam.cli.context import (
     DEFAULT_MANIFEST,
+    AsOfOption,
     Context,
     JsonOption,
     KeysOption,
@@ -47,6 +48,7 @@ def check(
     depth: Annotated[
         Depth | None, typer.Option(help="How packs are read; as deep as the keys here allow, unless given.")
     ] = None,
+    as_of: AsOfOption = None,
     json: JsonOption = False,
 ) -> int:
     """Check that everything that was promised is there. About bytes; `resurgam verify` is about behaviour.
@@ -70,7 +72,7 @@ def check(
 
         resurgam vault check --sample 5% --json
     """
-    context = Context(manifest, vault, keys)
+    context = Context(manifest, vault, keys, as_of=as_of)
     wish = Wish(
         everything=read,
         max_age=duration(max_age) if max_age else None,
@@ -81,7 +83,7 @@ def check(
     repository = Repository(
         context.store, context.keyring
     )  # the index from the vault itself, not from this host's memory
-    checking = Check(repository, wish, context.clock, remember=wish.reads)
+    checking = Check(repository, wish, context.clock, remember=wish.reads and as_of is None)
     with output.progress("check", checking.bytes_due, json) as advance:
         report = checking.run(advance)
     if json:

@@ -15,6 +15,7 @@ from resurgam.capture.manifest_form import DURATION, SECONDS
 from resurgam.clock import Clock, SystemClock
 from resurgam.errors import NotFound, UsageError
 from resurgam.model.system import System
+from resurgam.stores.asof import past
 from resurgam.stores.base import Store, Tidy
 from resurgam.stores.location import is_url
 from resurgam.stores.registry import open_store
@@ -33,6 +34,10 @@ KeysOption = Annotated[
     str | None,
     typer.Option("--keys", help="The keys folder, or a recovery key's file, in place of the manifest's vault.keys."),
 ]
+AsOfOption = Annotated[
+    str | None,
+    typer.Option("--as-of", help="See the vault as its bucket kept it at this time, or as `first` written."),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="One JSON value on standard output.")]
 PointArgument = Annotated[
     str, typer.Argument(help="The beginning of a point's id, `latest`, or a time such as 2026-11-21T04:00.")
@@ -49,6 +54,7 @@ class Context:
     vault: str | None = None
     keys: str | None = None
     clock: Clock = SystemClock()  # noqa: RUF009  it holds no state
+    as_of: str | None = None  # what is seen then is written nowhere, and no note of this host is read or made of it
 
     @cached_property
     def system(self) -> System:
@@ -72,6 +78,8 @@ class Context:
     def repository(self) -> Repository:
         """The open vault: of the manifest, or of ``--vault``."""
         keyring = self.keyring
+        if self.as_of is not None:
+            return Repository(self.store, keyring)
         return Repository(self.store, keyring, os.path.join(state_home(), keyring.vault.hex(), VAULT_NOTES))
 
     @property
@@ -91,7 +99,11 @@ class Context:
 
     @cached_property
     def store(self) -> Store:
-        """The vault's store. Raises NotFound, Denied, UsageError, MissingExtra."""
+        """The vault's store, or what it was. Raises NotFound, Denied, UsageError, MissingExtra."""
+        store = self._store()
+        return store if self.as_of is None else past(store, self.as_of, self.clock.now())
+
+    def _store(self) -> Store:
         if self.vault is not None:
             return open_store(self.vault, clock=self.clock)
         return open_store(self.system.vault.path, self.system.vault.lock, self.clock)

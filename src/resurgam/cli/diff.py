@@ -11,6 +11,7 @@ import typer
 from resurgam.cli import output
 from resurgam.cli.context import (
     DEFAULT_MANIFEST,
+    AsOfOption,
     Context,
     JsonOption,
     KeysOption,
@@ -39,6 +40,7 @@ def diff(
     manifest: ManifestOption = DEFAULT_MANIFEST,
     vault: VaultOption = None,
     keys: KeysOption = None,
+    as_of: AsOfOption = None,
     json: JsonOption = False,
 ) -> int:
     """Show what differs between two points.
@@ -57,7 +59,7 @@ def diff(
 
         resurgam diff 2026-11-20T00:00 latest --component documents --limit 5 --json
     """
-    context = Context(manifest, vault, keys)
+    context = Context(manifest, vault, keys, as_of=as_of)
     if not context.repository.keyring.can_read:
         _ = context.repository.keyring.identities  # says which key is missing
     points = context.point(a).body, context.point(b).body

@@ -13,6 +13,7 @@ from resurgam.cli import output
 from resurgam.cli.context import (
     DEFAULT_MANIFEST,
     LATEST,
+    AsOfOption,
     Context,
     JsonOption,
     KeysOption,
@@ -49,6 +50,7 @@ def open_(
     manifest: ManifestOption = DEFAULT_MANIFEST,
     vault: VaultOption = None,
     keys: KeysOption = None,
+    as_of: AsOfOption = None,
     json: JsonOption = False,
 ) -> int:
     """Restore a copy to look at.
@@ -65,7 +67,7 @@ def open_(
 
         resurgam open latest --discard
     """
-    context = Context(manifest, vault, keys)
+    context = Context(manifest, vault, keys, as_of=as_of)
     body = context.point(point).body
     names = tuple(component or ())
     if discard:
@@ -103,6 +105,7 @@ def export(
     manifest: ManifestOption = DEFAULT_MANIFEST,
     vault: VaultOption = None,
     keys: KeysOption = None,
+    as_of: AsOfOption = None,
     json: JsonOption = False,
 ) -> int:
     """Lay a point out as plain folders and files.
@@ -120,7 +123,7 @@ def export(
             untouched="Nothing was written.",
             next_step="Give --native: plain folders and files, each component as its own store keeps it.",
         )
-    context = Context(manifest, vault, keys)
+    context = Context(manifest, vault, keys, as_of=as_of)
     body = context.point(point).body
     particulars = context.repository.particulars(body)
     with output.progress(f"export {body.id}", sum(s.bytes for s in body.snapshots), json) as advance:

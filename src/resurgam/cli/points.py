@@ -11,6 +11,7 @@ from resurgam.cli import output
 from resurgam.cli.context import (
     DEFAULT_MANIFEST,
     LATEST,
+    AsOfOption,
     Context,
     JsonOption,
     KeysOption,
@@ -36,6 +37,7 @@ def points(
     ] = None,
     expired: Annotated[bool, typer.Option("--expired", help="Those that expired, of which records are left.")] = False,
     long: Annotated[bool, typer.Option("--long", help="Also all that each point is by now, with times.")] = False,
+    as_of: AsOfOption = None,
     json: JsonOption = False,
 ) -> int:
     """List the recovery points, oldest first.
@@ -50,7 +52,7 @@ def points(
 
         resurgam points --vault /mnt/vault --keys recovery.agekey --json
     """
-    context = Context(manifest, vault, keys)
+    context = Context(manifest, vault, keys, as_of=as_of)
     only = context.system_name
     listed = context.repository.points(only, expired=expired)
     found = [sealed for sealed in listed if set(tag or ()) <= {*sealed.body.tags}]
@@ -96,6 +98,7 @@ def show(
     manifest: ManifestOption = DEFAULT_MANIFEST,
     vault: VaultOption = None,
     keys: KeysOption = None,
+    as_of: AsOfOption = None,
     json: JsonOption = False,
 ) -> int:
     """Show one point.
@@ -110,7 +113,7 @@ def show(
 
         resurgam show 3fa9 --json
     """
-    context = Context(manifest, vault, keys)
+    context = Context(manifest, vault, keys, as_of=as_of)
     sealed = context.point(point, expired=True)
     over = context.repository.prunes().expired.get(sealed.body.id)
     details = None

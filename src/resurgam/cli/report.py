@@ -14,6 +14,7 @@ from resurgam.cli import output
 from resurgam.cli.context import (
     DEFAULT_MANIFEST,
     LATEST,
+    AsOfOption,
     Context,
     JsonOption,
     KeysOption,
@@ -50,6 +51,7 @@ def report(
     manifest: ManifestOption = DEFAULT_MANIFEST,
     vault: VaultOption = None,
     keys: KeysOption = None,
+    as_of: AsOfOption = None,
     json: JsonOption = False,
 ) -> int:
     """Show the newest verdict on a point with its evidence.
@@ -67,7 +69,7 @@ def report(
 
         resurgam report latest --hosted llm > probes/llm.jsonl
     """
-    context = Context(manifest, vault, keys)
+    context = Context(manifest, vault, keys, as_of=as_of)
     if hosted is not None:
         return _said(context, point, hosted, redact or html is not None or junit is not None)
     found = report_of(context.repository, context.point(point))

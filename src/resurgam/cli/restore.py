@@ -12,6 +12,7 @@ from resurgam.cli import output
 from resurgam.cli.context import (
     DEFAULT_MANIFEST,
     LATEST,
+    AsOfOption,
     Context,
     JsonOption,
     KeysOption,
@@ -49,6 +50,7 @@ def restore(
     manifest: ManifestOption = DEFAULT_MANIFEST,
     vault: VaultOption = None,
     keys: KeysOption = None,
+    as_of: AsOfOption = None,
     json: JsonOption = False,
 ) -> int:
     """Build copies of a point in a folder.
@@ -63,7 +65,7 @@ def restore(
 
         resurgam restore latest --into out --vault /mnt/vault --keys recovery.agekey
     """
-    context = Context(manifest, vault, keys)
+    context = Context(manifest, vault, keys, as_of=as_of)
     repository = context.repository
     body = context.point(point).body
     particulars = repository.particulars(body)

@@ -1,7 +1,8 @@
 """What a store can that locks objects and keeps versions, apart from who does it (``s3.py``).
 
-The two optional ports are found by ``isinstance``, as those of drivers are (ADR 12): ``Locks`` is what a vault needs, to say until
-when something is protected; ``Bucket`` is what is asked of a bucket when a vault is made on it (``promises.py``).
+The optional ports are found by ``isinstance``, as those of drivers are (ADR 12): ``Locks`` is what a vault needs, to say until
+when something is protected; ``Versioned`` is what it takes to look at what stood there before (``asof.py``); ``Bucket`` is what is
+asked of a bucket when a vault is made on it (``promises.py``).
 """
 
 from __future__ import annotations
@@ -46,6 +47,33 @@ class Locks(Protocol):
 
     def protect(self, name: str, until: datetime) -> None:
         """Lock ``name`` until then, or longer. Raises Denied where that would be a shorter time, NotFound, Unreachable."""
+        ...
+
+
+@runtime_checkable
+class Versioned(Store, Protocol):
+    """What a store can that keeps what is overwritten or deleted; found by ``isinstance``."""
+
+    @property
+    def facts(self) -> BucketFacts:
+        """Whether it does so, and can lock objects. Raises NotFound, Unreachable."""
+        ...
+
+    def history(self, prefix: str = "") -> dict[str, list[StoredVersion]]:
+        """All that each name with this prefix ever was and that is still there, oldest first; sorted by name. Raises Denied,
+        Unreachable."""
+        ...
+
+    def get_version(self, name: str, version: str, offset: int, length: int) -> bytes:
+        """So many bytes, at least one, that one version has from ``offset`` on. Raises NotFound, Denied, Unreachable."""
+        ...
+
+    def protected(self, name: str, version: str = "") -> Retention | None:
+        """How a version is locked; None where it is not. Raises NotFound, Denied, Unreachable."""
+        ...
+
+    def protect(self, name: str, until: datetime, version: str = "") -> None:
+        """Lock a version until then, or longer. Raises Denied where that would be a shorter time, NotFound, Unreachable."""
         ...
 
 

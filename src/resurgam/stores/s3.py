@@ -30,11 +30,10 @@ from resurgam.clock import Clock
 from resurgam.errors import Denied, NotFound
 from resurgam.model.system import LockMode, VaultLock
 from resurgam.stores.answers import answer_of, told
-from resurgam.stores.archive import STANDARD, Speed, Stored, stored
 from resurgam.stores.base import Buffer, Entry, checked_name
 from resurgam.stores.location import Location
 from resurgam.stores.lock import BucketFacts, Retention, StoredVersion
-from resurgam.stores.objects import CLIENT, RETRY, ObjectStore, is_name
+from resurgam.stores.objects import CLIENT, RETRY, ObjectStore
 
 if TYPE_CHECKING:
     from obstore.store import ClientConfig
@@ -82,28 +81,21 @@ class BucketStore(ObjectStore):
         if self.lock is None:
             super().put(name, data)
         else:
-            self._create(name, data, self._own_lock())
+            self.put_locked(name, data, Retention(self.lock.mode, self._end(self.lock.period)))
 
     def put_locked(self, name: str, data: Buffer | Iterable[Buffer], retention: Retention) -> None:
         """Create ``name`` durably, locked from its first moment on. Raises as the port says."""
-        self._create(name, data, self._locked_by(retention))
-
-    def put_as(self, name: str, data: Buffer, storage_class: str) -> None:
-        """See ``Archives``; under the lock too, where there is one."""
-        self._create(name, data, {"StorageClass": storage_class} | self._own_lock())
-
-    def _create(self, name: str, data: Buffer | Iterable[Buffer], how: dict[str, Any]) -> None:
-        key, whole = self._key(name), self._whole(name, data)
+        key = self._key(name)
+        whole = self._whole(name, data)
         with told("written", name, self._where, reading=False):
-            # P2: never over an existing object
-            self._client.put_object(Bucket=self._name, Key=key, Body=whole, IfNoneMatch="*", **how)
-
-    def _own_lock(self) -> dict[str, Any]:
-        return self._locked_by(Retention(self.lock.mode, self._end(self.lock.period))) if self.lock is not None else {}
-
-    @staticmethod
-    def _locked_by(retention: Retention) -> dict[str, Any]:
-        return {"ObjectLockMode": retention.mode.upper(), "ObjectLockRetainUntilDate": retention.until}
+            self._client.put_object(
+                Bucket=self._name,
+                Key=key,
+                Body=whole,
+                IfNoneMatch="*",  # P2: never over an existing object
+                ObjectLockMode=retention.mode.upper(),
+                ObjectLockRetainUntilDate=retention.until,
+            )
 
     def delete(self, name: str) -> None:
         """Remove ``name`` with its bytes, where versions are kept too. Raises Denied (it is locked), Unreachable."""
@@ -131,70 +123,60 @@ class BucketStore(ObjectStore):
         if not prefix or prefix.endswith("/"):
             yield from super()._listed(prefix)
             return
-        yield from (entry for entry, _ in self._classed(prefix))
-
-    def _classed(self, prefix: str) -> Iterator[tuple[Entry, str]]:
-        """What S3 itself lists, with the class of each."""
-        with told("listed", prefix or "the vault", self._where):
+        with told("listed", prefix, self._where):
             pages = self._client.get_paginator("list_objects_v2").paginate(
                 Bucket=self._name, Prefix=self._prefix + prefix
             )
             for page in pages:
                 for found in page.get("Contents", ()):
                     name = found["Key"].removeprefix(self._prefix)
-                    entry = Entry(name, found["Size"], found["LastModified"].timestamp())
-                    yield entry, found.get("StorageClass", STANDARD)
-
-    def classes(self, prefix: str = "") -> Iterator[tuple[Entry, str]]:
-        """See ``Archives``."""
-        yield from sorted(one for one in self._classed(prefix) if is_name(one[0].name))
-
-    def state(self, name: str) -> Stored:
-        """See ``Archives``."""
-        with told("looked at", name, self._where):
-            found = self._client.head_object(Bucket=self._name, Key=self._key(name))
-        return stored(found.get("StorageClass", STANDARD), found.get("Restore", ""))
-
-    def warm(self, name: str, days: int, speed: Speed) -> None:
-        """See ``Archives``."""
-        wanted = {"Days": days, "GlacierJobParameters": {"Tier": speed.capitalize()}}
-        with told("woken", name, self._where):
-            try:
-                self._client.restore_object(Bucket=self._name, Key=self._key(name), RestoreRequest=wanted)
-            except ClientError as error:
-                if answer_of(error).code != "RestoreAlreadyInProgress":
-                    raise
+                    yield Entry(name, found["Size"], found["LastModified"].timestamp())
 
     def versions(self, name: str) -> list[StoredVersion]:
         """All that ``name`` ever was and that is still there, oldest first. Raises Denied, Unreachable."""
-        key = self._key(name)
-        found: list[tuple[bool, StoredVersion]] = []
-        with told("listed", name, self._where):
-            for page in self._client.get_paginator("list_object_versions").paginate(Bucket=self._name, Prefix=key):
+        return self.history(checked_name(name)).get(name, [])
+
+    def history(self, prefix: str = "") -> dict[str, list[StoredVersion]]:
+        """The same of every name that begins with ``prefix``, sorted by name. Raises Denied, Unreachable."""
+        found: dict[str, list[tuple[bool, StoredVersion]]] = {}
+        with told("listed", prefix or "the vault", self._where):
+            pages = self._client.get_paginator("list_object_versions").paginate(
+                Bucket=self._name, Prefix=self._prefix + prefix
+            )
+            for page in pages:
                 for kind in ("Versions", "DeleteMarkers"):
                     for one in page.get(kind, ()):
-                        if one["Key"] == key:
-                            received, size = one["LastModified"].timestamp(), one.get("Size", 0)
-                            version = StoredVersion(one["VersionId"], received, size, kind == "DeleteMarkers")
-                            found.append((one["IsLatest"], version))
-        found.reverse()  # a listing has them newest first, and its times are whole seconds
-        return [version for _, version in sorted(found, key=lambda one: (one[0], one[1].received))]
+                        received, size = one["LastModified"].timestamp(), one.get("Size", 0)
+                        version = StoredVersion(one["VersionId"], received, size, kind == "DeleteMarkers")
+                        name = one["Key"].removeprefix(self._prefix)
+                        found.setdefault(name, []).append((one["IsLatest"], version))
+        return {name: _oldest_first(found[name]) for name in sorted(found)}
 
-    def protected(self, name: str) -> Retention | None:
-        """See ``Locks``."""
-        key = self._key(name)
+    def get_version(self, name: str, version: str, offset: int, length: int) -> bytes:
+        """So many bytes, at least one, that one version of ``name`` has from ``offset`` on. Raises NotFound, Denied,
+        Unreachable."""
+        bounds = f"bytes={offset}-{offset + length - 1}"
+        with told("read", name, self._where):
+            found = self._client.get_object(Bucket=self._name, Key=self._key(name), VersionId=version, Range=bounds)
+            whole: bytes = found["Body"].read()
+        return whole
+
+    def protected(self, name: str, version: str = "") -> Retention | None:
+        """See ``Locks``; of the newest version, or of the one that is named."""
+        at = {"Key": self._key(name)} | ({"VersionId": version} if version else {})
         with told("asked for its lock", name, self._where):
             try:
-                found = self._client.get_object_retention(Bucket=self._name, Key=key)["Retention"]
+                found = self._client.get_object_retention(Bucket=self._name, **at)["Retention"]
             except ClientError as error:
                 if answer_of(error).code in _NO_LOCK:
                     return None
                 raise
         return Retention(LockMode(found["Mode"].lower()), found["RetainUntilDate"]) if found else None
 
-    def protect(self, name: str, until: datetime) -> None:
-        """See ``Locks``. An object that is not locked yet gets the mode of this store's lock, or governance."""
-        there = self.protected(name)
+    def protect(self, name: str, until: datetime, version: str = "") -> None:
+        """See ``Locks``; of the newest version, or of the one that is named. An object that is not locked yet gets the mode of
+        this store's lock, or governance."""
+        there = self.protected(name, version)
         mode = there.mode if there else self.lock.mode if self.lock else LockMode.GOVERNANCE
         if there and until < there.until:
             raise Denied(
@@ -202,9 +184,10 @@ class BucketStore(ObjectStore):
                 untouched="Its lock is as it was.",
                 next_step="Give a later time.",
             )
+        at = {"Key": self._key(name)} | ({"VersionId": version} if version else {})
         with told("locked", name, self._where, reading=False):
             self._client.put_object_retention(
-                Bucket=self._name, Key=self._key(name), Retention={"Mode": mode.upper(), "RetainUntilDate": until}
+                Bucket=self._name, **at, Retention={"Mode": mode.upper(), "RetainUntilDate": until}
             )
 
     @cached_property
@@ -262,6 +245,12 @@ class BucketStore(ObjectStore):
             untouched="It is as it was.",
             next_step="Delete it when its lock has ended.",
         )
+
+
+def _oldest_first(listed: list[tuple[bool, StoredVersion]]) -> list[StoredVersion]:
+    """Versions of one name, each with whether it is the newest, in a listing's order: newest first, in whole seconds."""
+    listed.reverse()
+    return [version for _, version in sorted(listed, key=lambda one: (one[0], one[1].received))]
 
 
 def _options(address: str) -> ClientConfig:
