@@ -30,10 +30,11 @@ from resurgam.clock import Clock
 from resurgam.errors import Denied, NotFound
 from resurgam.model.system import LockMode, VaultLock
 from resurgam.stores.answers import answer_of, told
+from resurgam.stores.archive import STANDARD, Speed, Stored, stored
 from resurgam.stores.base import Buffer, Entry, checked_name
 from resurgam.stores.location import Location
 from resurgam.stores.lock import BucketFacts, Retention, StoredVersion
-from resurgam.stores.objects import CLIENT, RETRY, ObjectStore
+from resurgam.stores.objects import CLIENT, RETRY, ObjectStore, is_name
 
 if TYPE_CHECKING:
     from obstore.store import ClientConfig
@@ -81,21 +82,28 @@ class BucketStore(ObjectStore):
         if self.lock is None:
             super().put(name, data)
         else:
-            self.put_locked(name, data, Retention(self.lock.mode, self._end(self.lock.period)))
+            self._create(name, data, self._own_lock())
 
     def put_locked(self, name: str, data: Buffer | Iterable[Buffer], retention: Retention) -> None:
         """Create ``name`` durably, locked from its first moment on. Raises as the port says."""
-        key = self._key(name)
-        whole = self._whole(name, data)
+        self._create(name, data, self._locked_by(retention))
+
+    def put_as(self, name: str, data: Buffer, storage_class: str) -> None:
+        """See ``Archives``; under the lock too, where there is one."""
+        self._create(name, data, {"StorageClass": storage_class} | self._own_lock())
+
+    def _create(self, name: str, data: Buffer | Iterable[Buffer], how: dict[str, Any]) -> None:
+        key, whole = self._key(name), self._whole(name, data)
         with told("written", name, self._where, reading=False):
-            self._client.put_object(
-                Bucket=self._name,
-                Key=key,
-                Body=whole,
-                IfNoneMatch="*",  # P2: never over an existing object
-                ObjectLockMode=retention.mode.upper(),
-                ObjectLockRetainUntilDate=retention.until,
-            )
+            # P2: never over an existing object
+            self._client.put_object(Bucket=self._name, Key=key, Body=whole, IfNoneMatch="*", **how)
+
+    def _own_lock(self) -> dict[str, Any]:
+        return self._locked_by(Retention(self.lock.mode, self._end(self.lock.period))) if self.lock is not None else {}
+
+    @staticmethod
+    def _locked_by(retention: Retention) -> dict[str, Any]:
+        return {"ObjectLockMode": retention.mode.upper(), "ObjectLockRetainUntilDate": retention.until}
 
     def delete(self, name: str) -> None:
         """Remove ``name`` with its bytes, where versions are kept too. Raises Denied (it is locked), Unreachable."""
@@ -123,14 +131,39 @@ class BucketStore(ObjectStore):
         if not prefix or prefix.endswith("/"):
             yield from super()._listed(prefix)
             return
-        with told("listed", prefix, self._where):
+        yield from (entry for entry, _ in self._classed(prefix))
+
+    def _classed(self, prefix: str) -> Iterator[tuple[Entry, str]]:
+        """What S3 itself lists, with the class of each."""
+        with told("listed", prefix or "the vault", self._where):
             pages = self._client.get_paginator("list_objects_v2").paginate(
                 Bucket=self._name, Prefix=self._prefix + prefix
             )
             for page in pages:
                 for found in page.get("Contents", ()):
                     name = found["Key"].removeprefix(self._prefix)
-                    yield Entry(name, found["Size"], found["LastModified"].timestamp())
+                    entry = Entry(name, found["Size"], found["LastModified"].timestamp())
+                    yield entry, found.get("StorageClass", STANDARD)
+
+    def classes(self, prefix: str = "") -> Iterator[tuple[Entry, str]]:
+        """See ``Archives``."""
+        yield from sorted(one for one in self._classed(prefix) if is_name(one[0].name))
+
+    def state(self, name: str) -> Stored:
+        """See ``Archives``."""
+        with told("looked at", name, self._where):
+            found = self._client.head_object(Bucket=self._name, Key=self._key(name))
+        return stored(found.get("StorageClass", STANDARD), found.get("Restore", ""))
+
+    def warm(self, name: str, days: int, speed: Speed) -> None:
+        """See ``Archives``."""
+        wanted = {"Days": days, "GlacierJobParameters": {"Tier": speed.capitalize()}}
+        with told("woken", name, self._where):
+            try:
+                self._client.restore_object(Bucket=self._name, Key=self._key(name), RestoreRequest=wanted)
+            except ClientError as error:
+                if answer_of(error).code != "RestoreAlreadyInProgress":
+                    raise
 
     def versions(self, name: str) -> list[StoredVersion]:
         """All that ``name`` ever was and that is still there, oldest first. Raises Denied, Unreachable."""
