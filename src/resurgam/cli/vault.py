@@ -1,4 +1,4 @@
-"""vault init, check, stats, shred, add-domain; prune and leases are in ``cli.prune``."""
+"""vault init, check, stats, shred, add-domain; prune and leases are in ``cli.prune``, policy in ``cli.policy``."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ import typer
 from resurgam.cli import check as checking
 from resurgam.cli import keys as key_verbs
 from resurgam.cli import output, roles
+from resurgam.cli import policy as policies
 from resurgam.cli import prune as pruning
 from resurgam.cli import repair as repairing
+from resurgam.cli import serve as serving
 from resurgam.cli.context import DEFAULT_MANIFEST, Context, JsonOption, KeysOption, ManifestOption, VaultOption
 from resurgam.clock import Clock
 from resurgam.model.system import VaultLock
@@ -29,6 +31,9 @@ app.command("roles")(roles.roles)
 app.command("approve")(roles.approve)
 app.command("prune")(pruning.prune)
 app.command("leases")(pruning.leases)
+app.command("serve")(serving.serve)
+app.add_typer(serving.tokens, name="tokens")
+app.command("policy")(policies.policy)
 
 
 @app.command("init")
@@ -56,8 +61,8 @@ def init(
     context = Context(manifest, vault, keys)
     path, folder = vault or context.system.vault.path, keys or context.system.vault.keys
     lock = context.system.vault.lock if vault is None else None
-    promises = _examined(path, lock, context.clock, json)
-    store = create_store(path, lock, context.clock)
+    promises = _examined(path, folder, lock, context.clock, json)
+    store = create_store(path, lock, context.clock, keys=folder)
     repository, new = Repository.create(store, os.path.abspath(folder), name or label(path), context.clock)
     if json:
         output.as_json({"vault": repository.identity, "path": path, "keys": new.files, "promises": promises})
@@ -71,12 +76,12 @@ def init(
     return 0
 
 
-def _examined(path: str, lock: VaultLock | None, clock: Clock, json: bool) -> tuple[Promise, ...]:
+def _examined(path: str, keys: str, lock: VaultLock | None, clock: Clock, json: bool) -> tuple[Promise, ...]:
     """What the bucket promises, told to people; nothing of a folder, nor where there is a vault already. Raises Denied where it
     does not promise what a vault needs."""
     if not isinstance(parse(path), Location):
         return ()
-    store = create_store(path, clock=clock)
+    store = create_store(path, clock=clock, keys=keys)
     if not is_empty(store):
         return ()
     promises = examine(store, lock, clock)

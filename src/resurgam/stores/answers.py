@@ -7,7 +7,7 @@ are taken over, never the text: it holds addresses and headers, and no promise s
     404                            NotFound
     409, 412                       AlreadyThere: whether it is one's own lost response is ``put_once``'s to find
     403 InvalidObjectState         Archived: it sleeps in a cold class
-    401, 403                       Denied, with words for keys that are unknown, wrong or expired
+    401, 403                       Denied: keys that are unknown, wrong or expired, or the right that is missing
     507, a quota's codes           StoreFull
     408, 429, 5xx, no answer       Unreachable
     any other                      Denied: the server understood, and will not
@@ -39,6 +39,8 @@ from obstore.exceptions import (
 from resurgam.errors import Denied, NotFound, ResurgamError, StoreFull, Unreachable
 from resurgam.stores.archive import asleep
 from resurgam.stores.base import AlreadyThere
+from resurgam.stores.location import Location, parse
+from resurgam.stores.statements import LOCK, missing
 
 _STATUS = re.compile(r"status code: (\d{3})\b")
 _CODE = re.compile(r"<Code>(\w{1,64})</Code>")
@@ -123,10 +125,23 @@ def meant(answer: Answer, done: str, name: str, where: str, *, reading: bool) ->
     if answer.status == 507 or answer.code in _FULL:
         return StoreFull(message, untouched=untouched, next_step="Raise the quota of the bucket and run again.")
     if answer.status in (401, 403):
-        step = "Check the credentials in the environment, and what they are allowed in this bucket."
-        return Denied(message, untouched=untouched, next_step=step)
+        return Denied(message, untouched=untouched, next_step=_step(answer, done, name, where))
     if not answer.status or answer.status in (408, 429) or answer.status >= 500:
         step = "Check the network and the service's state, then run the same command again."
         return Unreachable(message, untouched=untouched, next_step=step)
     step = "The server does not accept such a request; docs/stores.md says what a store must be able to do."
     return Denied(message, untouched=untouched, next_step=step)
+
+
+def _step(answer: Answer, done: str, name: str, where: str) -> str:
+    """What to do where a request was forbidden: see to the keys, or have the right granted that is missing (P12)."""
+    place = parse(where.partition(" at ")[0]) if where.startswith("s3://") else where
+    about_keys = answer.code in _KEYS or answer.status == 401
+    grant = missing(place, done, name) if isinstance(place, Location) and not about_keys else ""
+    if not grant:
+        return "Check the credentials in the environment, and what they are allowed in this bucket."
+    locks = f" (and {LOCK[0]}, where objects are locked)" if done == "written" else ""
+    return (
+        f"If whoever runs this is to do that, grant {grant}{locks}. "
+        "`resurgam vault policy --s3` prints what each role may do."
+    )

@@ -25,6 +25,7 @@ from resurgam.vault.signing import Role
 
 READER: Final = "reader"
 REPLICATOR: Final = "replicator"
+PACKS: Final = "packs/"
 ROLES: Final = (*(role.value for role in Role), READER, REPLICATOR)
 
 
@@ -74,7 +75,7 @@ RIGHTS: Final[dict[str, Rights]] = {
     "roles/": _rights(),
     "keys/index": _rights(hidden_from=(Role.CAPTURE,)),
     "keys/session-": _rights(Role.CAPTURE, Role.VERIFIER),
-    "packs/": _rights(
+    PACKS: _rights(
         Role.CAPTURE,
         Role.VERIFIER,
         Role.PRUNER,
