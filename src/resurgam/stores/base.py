@@ -83,6 +83,24 @@ class Tidy(Protocol):
         ...
 
 
+@runtime_checkable
+class Several(Protocol):
+    """What a store can that reads several copies of the same objects (``stores.together``); found by ``isinstance``."""
+
+    def each_copy(self, name: str, offset: int = 0, length: int | None = None) -> Iterator[bytes]:
+        """What each copy has of ``name``, as ``get``; see :func:`of_each_copy`."""
+        ...
+
+
+def of_each_copy(store: Store, name: str, offset: int = 0, length: int | None = None) -> Iterator[bytes]:
+    """The bytes of ``name`` as ``get``, of each copy that has it where ``store`` reads several, the preferred one first. Whoever
+    asks for the next one says by that that the one before was no good. Raises NotFound where none has it."""
+    if isinstance(store, Several):
+        yield from store.each_copy(name, offset, length)
+    else:
+        yield store.get(name, offset, length)
+
+
 def put_once(store: Store, name: str, data: Buffer) -> None:
     """Create ``name``, and be sure of it: after a lost response the object is read back, and success is what was found there.
 

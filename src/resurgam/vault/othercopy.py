@@ -67,7 +67,7 @@ def door(store: Store, other: Store, keyring: Keyring) -> Iterator[tuple[str, by
     trust = keyring.trust
     ours, theirs = _identity_in(store), _identity_in(other)
     named = ours is not None and (ours.vault, ours.root) == (trust.vault, trust.root)
-    if ours is not None and not named and not _is_ours(store, keyring):
+    if ours is not None and not named and not is_ours(store, keyring):
         raise Denied(
             f"{store.describe()} is the vault {ours.name} ({ours.vault}); the keys are those of {trust.name} ({trust.vault}).",
             untouched="Nothing was read or written.",
@@ -109,7 +109,7 @@ def _table_in(store: Store, name: str, keyring: Keyring) -> RoleTable | None:
         return None
 
 
-def _is_ours(store: Store, keyring: Keyring) -> bool:
+def is_ours(store: Store, keyring: Keyring) -> bool:
     """Whether a role table of the vault that the keys are for lies here: then an identity that names another one is damaged."""
     return any(_table_in(store, entry.name, keyring) is not None for entry in store.list(ROLES))
 

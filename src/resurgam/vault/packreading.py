@@ -20,6 +20,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from numpy.typing import NDArray
 
 from resurgam.errors import Denied, IntegrityError, NewerFormat
+from resurgam.stores.base import Several
 from resurgam.vault.checked import Depth
 from resurgam.vault.codecs import decode
 from resurgam.vault.index import Entries
@@ -102,7 +103,17 @@ class PackReader:
             done += got
             if progress is not None:
                 progress(got)
-        return room[:done], digest.hexdigest() == pack
+        if digest.hexdigest() == pack:
+            return room[:done], True
+        return self._of_another_copy(pack) or (room[:done], False)
+
+    def _of_another_copy(self, pack: str) -> tuple[memoryview, bool] | None:
+        """The pack as another copy has it whole, where several are read together."""
+        store = self._repository.store
+        if not isinstance(store, Several):
+            return None
+        sound = (data for data in store.each_copy(f"packs/{pack[:2]}/{pack}") if blake3(data).hexdigest() == pack)
+        return next(((memoryview(data), True) for data in sound), None)
 
     def _ours(self, pack: str) -> NDArray[np.int64]:
         """Rows of ``needs.entries`` that lie in ``pack``."""

@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from resurgam.drivers.base import Blob, Item, Rows, write_fully
 from resurgam.errors import IntegrityError, NotFound
-from resurgam.stores.base import Store
+from resurgam.stores.base import Several, Store, of_each_copy
 from resurgam.vault.codecs import decode
 from resurgam.vault.index import Place
 from resurgam.vault.pack import FRAME, NO_SESSION, Kind, decrypt, parse_frame
@@ -83,6 +83,7 @@ class ChunkReader:
         self._lock = threading.Lock()
         self._cache: OrderedDict[bytes, bytes] = OrderedDict()
         self._memory = _Memory()
+        self.several = isinstance(store, Several)
 
     def get(self, chunk: bytes, kind: Kind) -> bytes:
         """The bytes of ``chunk``, kept for a while since neighbours will want them too."""
@@ -119,7 +120,23 @@ class ChunkReader:
         return self.fetch(chunk, kind)
 
     def _fetch_at(self, place: Place, chunk: bytes, kind: Kind) -> bytes | bytearray | memoryview:
-        frame_bytes = self._read(place, chunk)
+        try:
+            return self._opened(self._read(place, chunk), place, chunk, kind)
+        except IntegrityError:
+            if self.several:  # what is spoilt or gone in one copy of the pack, another one may have
+                with suppress(NotFound):
+                    for frame in self._of_each_copy(place):
+                        with suppress(IntegrityError):
+                            return self._opened(frame, place, chunk, kind)
+            raise
+
+    def _of_each_copy(self, place: Place) -> Iterator[memoryview]:
+        name, length = f"packs/{place.pack[:2]}/{place.pack}", FRAME + place.stored
+        return map(memoryview, of_each_copy(self._store, name, place.offset, length))
+
+    def _opened(
+        self, frame_bytes: memoryview, place: Place, chunk: bytes, kind: Kind
+    ) -> bytes | bytearray | memoryview:
         frame = parse_frame(frame_bytes)
         if frame.id != chunk or frame.kind != kind or frame.stored != place.stored:
             raise _lost(chunk, f"another one lies in its place in pack {place.pack[:16]}")
@@ -190,7 +207,8 @@ class VaultSource:
                 list(_batches(placed)),
                 partial(self._write_all, descriptor),
                 meanwhile=partial(os.fdatasync, descriptor),
-                processes=self._entry.size >= SHARED_FROM,
+                # Which copies answer, and what came from which, is known to one process.
+                processes=self._entry.size >= SHARED_FROM and not self._reader.several,
             )
 
     def settled(self) -> bool:

@@ -17,7 +17,7 @@ from contextlib import suppress
 from typing import TypeVar
 
 from resurgam.errors import Denied, IntegrityError, NotFound
-from resurgam.stores.base import Store
+from resurgam.stores.base import Store, of_each_copy
 from resurgam.vault.keys import INDEX_OBJECT
 
 T = TypeVar("T")
@@ -70,10 +70,10 @@ def wraps_of_index(store: Store) -> set[str]:
 
 def _blobs(store: Store, name: str) -> Iterator[bytes]:
     with suppress(NotFound):
-        yield store.get(name)
+        yield from of_each_copy(store, name)
     later = [entry.name for entry in store.list(f"{name}-") if _is_wrap(entry.name, name)]
     for other in sorted(later, reverse=True):
-        yield store.get(other)
+        yield from of_each_copy(store, other)
 
 
 def _is_wrap(found: str, name: str) -> bool:

@@ -1,0 +1,108 @@
+"""Copies of one vault, opened together: which they may be, and how a whole object is known to be what its name says.
+
+    vault.json   it names the vault and the root key that the keys here are for
+    role table   the pinned root key has signed it
+    record       a key of a role that may write it has, also one that counts no more, and it is about what its name says
+    pack         the digest of its name
+    segment      the same
+
+Wrapped keys are tried by whoever opens them, frames of packs by whoever decrypts them, each in one copy after the other. Anything
+else is taken from the first copy that has it. Nothing is believed more for lying in two copies: who reads judges as ever.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from functools import cached_property
+
+from blake3 import blake3
+
+from resurgam.clock import Clock
+from resurgam.errors import Denied, IntegrityError, NewerFormat, NotFound, Unreachable
+from resurgam.model.codec import from_json
+from resurgam.stores.base import Entry, Store
+from resurgam.stores.together import Together
+from resurgam.vault.identity import IDENTITY, VaultIdentity
+from resurgam.vault.keyring import Keyring
+from resurgam.vault.othercopy import RECORDS, ROLES, is_ours, verified_record
+from resurgam.vault.records import latest_roles, read_roles
+from resurgam.vault.roles import Disowned, RoleTable
+from resurgam.vault.signing import broken
+
+_PACK = re.compile(r"packs/[0-9a-f]{2}/([0-9a-f]{64})")
+_SEGMENT = re.compile(r"index/([0-9a-f]{32})")
+
+
+def open_together(stores: Sequence[Store], keyring: Keyring, clock: Clock) -> Together:
+    """``stores`` as one, the preferred one first. One that does not answer now may later. Raises Denied where one of them holds
+    another vault, Unreachable where none answers."""
+    copies = Together(stores, clock)
+    copies.sound = Judge(copies, keyring).sound
+    silent: list[Unreachable] = []
+    for copy in copies.copies:
+        try:
+            copy.ask(lambda store: _require_ours(store, keyring))
+        except Unreachable as error:
+            silent.append(error)
+    if len(silent) == len(stores):
+        raise silent[0]
+    return copies
+
+
+class Judge:
+    """Knows sound objects of the vault that ``keyring`` is for. Role tables are read once, from ``store``."""
+
+    def __init__(self, store: Store, keyring: Keyring) -> None:
+        self._store, self._keyring = store, keyring
+
+    def sound(self, name: str, data: bytes) -> bool:
+        """Whether ``data`` is what belongs under ``name``, as far as can be known here."""
+        if match := _PACK.fullmatch(name) or _SEGMENT.fullmatch(name):
+            return blake3(data).hexdigest().startswith(match[1])
+        try:
+            self._verify(name, data)
+        except (Disowned, NewerFormat):
+            return True  # as it was written: what that is worth is the reader's to say
+        except IntegrityError:
+            return False
+        return True
+
+    def _verify(self, name: str, data: bytes) -> None:
+        keyring = self._keyring
+        if name == IDENTITY:
+            if not _is_named(data, keyring):
+                raise broken(name, "it does not name this vault")
+        elif name.startswith(ROLES):
+            read_roles(data, keyring.vault, keyring.trust.root, name=name)
+        elif name.startswith(tuple(RECORDS)) and self._roles is not None:
+            # Received first of all: whether a retired key still counts is the reader's to say, who knows when it was.
+            verified_record(Entry(name, len(data), 0.0), data, self._roles, keyring.vault)
+
+    @cached_property
+    def _roles(self) -> RoleTable | None:
+        tables = [(entry.name, self._store.get(entry.name)) for entry in self._store.list(ROLES)]
+        try:
+            return latest_roles(tables, self._keyring.vault, self._keyring.trust.root).table
+        except IntegrityError:
+            return None  # whoever opens the vault is told that
+
+
+def _is_named(data: bytes, keyring: Keyring) -> bool:
+    """Whether ``data`` is an identity of the vault that the keys are for. Raises IntegrityError."""
+    found = from_json(data, VaultIdentity, what=IDENTITY)
+    return (found.vault, found.root) == (keyring.trust.vault, keyring.trust.root)
+
+
+def _require_ours(store: Store, keyring: Keyring) -> None:
+    """Raises Denied where another vault lies in ``store``; an identity that is damaged or lost there says nothing."""
+    try:
+        named = _is_named(store.get(IDENTITY), keyring)
+    except (NotFound, IntegrityError):
+        return
+    if not named and not is_ours(store, keyring):
+        raise Denied(
+            f"{store.describe()} holds another vault than {keyring.trust.name} ({keyring.trust.vault}), which the keys are for.",
+            untouched="Nothing was read or written.",
+            next_step="Name copies of one vault only.",
+        )
