@@ -68,7 +68,7 @@ def test_announcing_reads_few_entries_and_lists_none(length: int) -> None:
     counted = CrashStore(store)
     log = Log(counted, VAULT)
     assert announce(log) == length + 1
-    assert counted.calls <= 2 * length.bit_length() + 5
+    assert counted.calls <= 3 * length.bit_length() + 6
     before = counted.calls
     assert announce(log) == length + 2
     assert counted.calls - before == 3  # the object, the free place, the entry

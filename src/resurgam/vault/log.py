@@ -18,6 +18,7 @@ from blake3 import blake3
 
 from resurgam.clock import Clock
 from resurgam.errors import IntegrityError, NotFound
+from resurgam.stores.abreast import each
 from resurgam.stores.base import AlreadyThere, Entry, Store, put_once
 from resurgam.vault.records import Record, RecordType, itself, make_record, read_record
 from resurgam.vault.roles import RoleTable
@@ -25,6 +26,8 @@ from resurgam.vault.signing import SigningKey
 
 PREFIX = "log/"
 DIGITS = 10
+_LEAPS = 24  # names that are asked for at a time where the end is not known: 1, 2, 4, ... further on
+_PARTS = 8  # of what lies between an entry and a free name
 
 
 class Announcement(msgspec.Struct, frozen=True, kw_only=True):
@@ -44,10 +47,11 @@ class Log:
         self._store, self._vault = store, vault
         self._last, self._digest = 0, ""  # the last entry that is known to be there
 
-    def append(self, type: RecordType, name: str, signer: SigningKey, clock: Clock) -> int:
-        """Announce the object ``name``, which is there; returns the entry's number. A create-only put at the next free number:
-        whoever loses the race takes the one after. O(log n) small reads at first, then none but for what others append."""
-        digest = blake3(self._store.get(name)).hexdigest()
+    def append(self, type: RecordType, name: str, signer: SigningKey, clock: Clock, data: bytes = b"") -> int:
+        """Announce the object ``name``, which is there; ``data`` are its bytes where the caller has just put them. Returns the
+        entry's number. A create-only put at the next free number: whoever loses the race takes the one after. O(log n) small
+        reads at first, then none but for what others append."""
+        digest = blake3(data or self._store.get(name)).hexdigest()
         self._go_to(self._end(self._last))
         while True:
             body = Announcement(type=type, object=name, digest=digest, previous=self._digest)
@@ -67,17 +71,27 @@ class Log:
             self._last = last
 
     def _end(self, known: int) -> int:
-        """The number of an entry that has none behind it, ``known`` or later: by leaps that double, then by halves. Numbers are
-        given one after the other, so it is the last one, unless somebody has removed entries; then ``previous`` tells."""
-        leap = 1
-        while self._holds(known + leap):
-            known += leap
-            leap *= 2
-        free = known + leap
+        """The number of an entry that has none behind it, ``known`` or later: by leaps that double, then by parts, those of each
+        step side by side. Numbers are given one after the other, so it is the last one, unless somebody has removed entries;
+        then ``previous`` tells."""
+        if not self._holds(known + 1):  # mostly nobody else has written
+            return known
+        free = None
+        while free is None:
+            known, free = self._between(known, [known + (1 << leap) for leap in range(_LEAPS)])
         while free - known > 1:
-            middle = (known + free) // 2
-            known, free = (middle, free) if self._holds(middle) else (known, middle)
+            parts = {known + (free - known) * part // _PARTS for part in range(1, _PARTS)} - {known}
+            known, nearer = self._between(known, sorted(parts))
+            free = nearer or free
         return known
+
+    def _between(self, known: int, asked: list[int]) -> tuple[int, int | None]:
+        """The last of ``asked`` that is there before one that is not, or ``known``; and the one that is not."""
+        for number, there in zip(asked, each(self._store, self._holds, asked), strict=False):
+            if not there:
+                return known, number
+            known = number
+        return known, None
 
     def _holds(self, number: int) -> bool:
         try:

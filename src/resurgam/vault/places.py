@@ -24,7 +24,7 @@ and whether their packs do, is asked of the vault each time.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from itertools import compress
 from typing import NamedTuple
@@ -34,6 +34,7 @@ from blake3 import blake3
 from numpy.typing import NDArray
 
 from resurgam.errors import IntegrityError, NotFound
+from resurgam.stores.abreast import each, read_each
 from resurgam.stores.base import Entry, Several, Store, of_each_copy, put_once
 from resurgam.vault.index import Entries, Index, decode_segment, ends_of
 from resurgam.vault.indexcache import Addition, Base, IndexCache, Source
@@ -105,23 +106,23 @@ class Places:
         put_once(self._store, name, data)
         return name
 
-    def segments(self, origin: str | None = None, besides: Collection[str] = ()) -> Iterator[Segment]:
+    def segments(
+        self, origin: str | None = None, besides: Collection[str] = (), listed: Iterable[Entry] | None = None
+    ) -> Iterator[Segment]:
         """All segments ``besides`` those names that can be believed, or those of chunks that the key ``origin`` has signed for.
 
         A damaged one, or one of a key that the role table has disowned, is left out: packs are then found by their trailers, and
         whatever cannot be found at all is named when it is needed. One that vanishes between listing and reading was merged by a
-        prune: what took its place is found by listing again.
+        prune: what took its place is found by listing again. ``listed`` is ``index/`` as the caller has listed it just now.
         """
         seen = set(besides)
         vanished: set[str] = set()
         while True:
             missed = set()
-            for entry in self._store.list("index/"):
-                if entry.name in seen:
-                    continue
-                try:
-                    data = self._store.get(entry.name)
-                except NotFound:
+            entries = listed if listed is not None else self._store.list("index/")
+            wanted, listed = [entry for entry in entries if entry.name not in seen], None
+            for entry, data in zip(wanted, read_each(self._store, [entry.name for entry in wanted]), strict=True):
+                if data is None:
                     missed.add(entry.name)
                     continue
                 seen.add(entry.name)
@@ -183,10 +184,10 @@ class Places:
         sizes = {entry.name.rpartition("/")[2]: entry.size for entry in self._store.list("packs/")}
         prunes = self._prunes()  # after the packs: what a sweep took meanwhile is known to be gone
         swept = prunes.gone if origin is None else prunes.going
-        index, named = Index(), {name for found in segments for name in found.packs}
-        own = {key.key_id for key in self._roles.line(origin) if not key.removed} if origin is not None else None
         if origin is None and isinstance(self._store, Several):
             swept = swept - sizes.keys()  # a copy that lags holds them still: a last resort, and what its name says
+        index, named = Index(), {name for found in segments for name in found.packs}
+        own = {key.key_id for key in self._roles.line(origin) if not key.removed} if origin is not None else None
         if base is not None:
             packs, standing = base.names(), base.of_packs(stand)
             ours = standing & base.of_packs([own is None or source.origin in own for source in base.sources])
@@ -196,8 +197,11 @@ class Places:
             index = Index(base.table(room))
         segments = [found for found in segments if own is None or found.origin in own]
         index.add((found.packs, self._there(found, sizes, swept)) for found in segments)
-        unnamed = ((name, size) for name, size in sizes.items() if name not in named and name not in swept)
-        orphans = [found for pack in unnamed if (found := self.trailer(*pack)) and (own is None or found.origin in own)]
+        unnamed = [(name, size) for name, size in sizes.items() if name not in named and name not in swept]
+        trailers = [
+            found for found in each(self._store, lambda pack: self.trailer(*pack), unnamed) if found is not None
+        ]
+        orphans = [found for found in trailers if own is None or found.origin in own]
         index.add((found.packs, found.entries) for found in orphans)
         return index, [(found.name, found.entries) for found in orphans if not found.moved]
 
@@ -212,12 +216,13 @@ class Places:
         if self._worth_it(base, stand, [entry.size for name, entry in listed.items() if name not in covered]):
             others: list[Segment] = []
             try:
-                self._base = base = self._cache.rebuilt(base, stand, self._additions(covered, others))
+                additions = self._additions(covered, others, listed.values())
+                self._base = base = self._cache.rebuilt(base, stand, additions)
             except OSError:
                 pass  # no room, or no folder: what was to be remembered is read each time (P3)
             else:
                 return base, [True] * len(base.sources), others
-        return base, stand, list(self.segments(besides=covered))
+        return base, stand, list(self.segments(besides=covered, listed=listed.values()))
 
     def _stands(self, source: Source, listed: Mapping[str, Entry]) -> bool:
         """Whether a segment is still there, and still believed: a key that was removed takes with it what it signed, one that was
@@ -243,9 +248,11 @@ class Places:
         new = sum(others) // ENTRY.itemsize
         return new > max(_FEW, known // 8) or len(others) > _FEW_SEGMENTS or fell > max(_FEW, known // 4)
 
-    def _additions(self, covered: Collection[str], others: list[Segment]) -> Iterator[Addition]:
+    def _additions(
+        self, covered: Collection[str], others: list[Segment], listed: Iterable[Entry]
+    ) -> Iterator[Addition]:
         """All segments but the ``covered``, to be remembered; those not named by a digest go to ``others``."""
-        for found in self.segments(besides=covered):
+        for found in self.segments(besides=covered, listed=listed):
             if not _NAME.fullmatch(found.name):
                 others.append(found)
                 continue

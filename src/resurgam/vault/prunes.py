@@ -24,6 +24,7 @@ import msgspec
 
 from resurgam.errors import IntegrityError
 from resurgam.model.codec import versioned
+from resurgam.stores.abreast import each
 from resurgam.stores.base import Entry, Store
 from resurgam.vault.records import Record, RecordType, Subject, read_record
 from resurgam.vault.roles import RoleTable
@@ -172,13 +173,15 @@ class PruneReader:
             if len(folder) == 8 and folder.isdecimal():
                 folders.setdefault(int(folder), {})[what] = entry
         found = []
-        for number, objects in sorted(folders.items()):
-            prune = self._ended.get(number) or self._prune(number, objects, roles)
+        for number, prune in each(self._store, lambda one: self._known_or_read(*one, roles), sorted(folders.items())):
             if prune is not None:
                 found.append(prune)
                 if prune.ended and not prune.broken:
                     self._ended[number] = prune
         return Prunes(tuple(found), _last(found, folders))
+
+    def _known_or_read(self, number: int, objects: dict[str, Entry], roles: RoleTable) -> tuple[int, Prune | None]:
+        return number, self._ended.get(number) or self._prune(number, objects, roles)
 
     def _prune(self, number: int, objects: dict[str, Entry], roles: RoleTable) -> Prune | None:
         try:

@@ -12,6 +12,7 @@ from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from copy import copy
 from functools import partial
 from operator import itemgetter
 from typing import Any, Protocol
@@ -20,7 +21,9 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from resurgam.drivers.base import Blob, Item, Rows, write_fully
 from resurgam.errors import IntegrityError, NotFound
+from resurgam.stores.abreast import is_far, timed
 from resurgam.stores.base import Several, Store, of_each_copy
+from resurgam.vault.ahead import Ahead
 from resurgam.vault.codecs import decode
 from resurgam.vault.index import Place
 from resurgam.vault.pack import FRAME, NO_SESSION, Kind, decrypt, parse_frame
@@ -80,10 +83,29 @@ class ChunkReader:
     ) -> None:
         self._vault, self._store, self._index, self._keys = vault, store, index, keys
         self._open_session, self._moved = open_session, moved
+        self.several = isinstance(store, Several)
         self._lock = threading.Lock()
         self._cache: OrderedDict[bytes, bytes] = OrderedDict()
         self._memory = _Memory()
-        self.several = isinstance(store, Several)
+        self._ahead: Ahead | None = None
+
+    @contextmanager
+    def ahead(self, of: Callable[[], Iterator[Entry]]) -> Iterator[tuple[ChunkReader, Iterator[Entry]]]:
+        """A reader that fetches beforehand what the entries ``of`` a snapshot need, for as long as somebody goes through them; and
+        those entries. With a store that answers at once there is nothing to be gained, and all is as it was."""
+        if not is_far(self._store):
+            yield self, of()
+            return
+        ahead = Ahead(self._store, of, self._chunks_of, self._index.find, self._open_session)
+        reader = copy(self)
+        reader._ahead = ahead
+        try:
+            yield reader, ahead.entries()
+        finally:
+            ahead.close()
+
+    def _chunks_of(self, entry: Entry) -> Iterator[bytes]:
+        return (chunk for chunk, _, _ in extents_of(entry, self.get))
 
     def get(self, chunk: bytes, kind: Kind) -> bytes:
         """The bytes of ``chunk``, kept for a while since neighbours will want them too."""
@@ -157,17 +179,20 @@ class ChunkReader:
     def _read(self, place: Place, chunk: bytes) -> memoryview:
         """The frame at ``place``; and what follows it, where this thread is reading a pack from chunk to chunk."""
         memory, length = self._memory, FRAME + place.stored
+        if self._ahead is not None:
+            with _in_pack(place, chunk):
+                fetched = self._ahead.take(place)
+            if fetched is not None:
+                return fetched
         near = memory.pack == place.pack and memory.start <= place.offset <= memory.end
         if not near or place.offset + length > memory.end:
             wanted = max(length, AHEAD) if near else length
             memory.pack = ""
             if len(memory.block) < wanted:
                 memory.block = memoryview(bytearray(wanted))
-            try:
+            with _in_pack(place, chunk), timed(self._store):
                 name = f"packs/{place.pack[:2]}/{place.pack}"
                 done = self._store.read_into(name, place.offset, memory.block[:wanted])
-            except NotFound as error:
-                raise _lost(chunk, f"pack {place.pack[:16]} is missing") from error
             if done < length:
                 raise _lost(chunk, f"pack {place.pack[:16]} is cut off")
             memory.pack, memory.start, memory.end = place.pack, place.offset, place.offset + done
@@ -290,7 +315,9 @@ class SnapshotReader:
 
     def items(self) -> Iterator[Item]:
         """What a driver writes back. Tables that are views come with no rows: their image holds them."""
-        yield from map(self.blob, self.entries())
+        with self._reader.ahead(self.entries) as (reader, found):
+            for entry in found:
+                yield Blob(entry.path, entry.size, VaultSource(reader, entry), entry.meta)
         for table in self.root.tables:
             yield Rows(table.name, tuple(table.columns), tuple(table.key), (), table.view_of)
 
@@ -313,6 +340,15 @@ def _batches(placed: list[Placed]) -> Iterator[list[Placed]]:
 def _any_byte(data: memoryview) -> bool:
     """Whether any byte is not zero; the first ones nearly always tell."""
     return any(data[:16]) or data.tobytes().count(0) != len(data)
+
+
+@contextmanager
+def _in_pack(place: Place, chunk: bytes) -> Iterator[None]:
+    """A pack that has gone is the loss of ``chunk``."""
+    try:
+        yield
+    except NotFound as error:
+        raise _lost(chunk, f"pack {place.pack[:16]} is missing") from error
 
 
 def _lost(chunk: bytes, why: str) -> IntegrityError:

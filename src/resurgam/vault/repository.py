@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import secrets
 import threading
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from functools import cached_property, partial
 from typing import TypeVar
@@ -29,6 +29,7 @@ from resurgam.errors import Denied, IntegrityError, NotFound, TargetRefused
 from resurgam.model.codec import from_json, to_json, versioned
 from resurgam.model.point import Answers, Particulars, PointBody
 from resurgam.model.system import System
+from resurgam.stores.abreast import each, timed
 from resurgam.stores.base import AlreadyThere, Entry, Store, put_once
 from resurgam.stores.promises import is_empty
 from resurgam.vault.age import Identity
@@ -75,7 +76,8 @@ class Repository:
         self.store = store
         self._notes, self._doubt = notes, False
         self.keyring = keyring
-        self.identity = identity_of(store)
+        with timed(store):
+            self.identity = identity_of(store)
         trust = keyring.trust
         if (trust.vault, trust.root) != (self.identity.vault, self.identity.root):
             raise Denied(
@@ -206,20 +208,23 @@ class Repository:
         """Sign and store what became known of ``point``, and announce it; returns the record's name (P2)."""
         name = f"records/{point}/{type}-{secrets.token_hex(8)}"
         subject = self.sealed(point).record.subject
-        self.put_signed(name, type, subject, body, self.keyring.signer(role), clock)
-        self.announce(type, name, self.keyring.signer(role), clock)
+        data = self.put_signed(name, type, subject, body, self.keyring.signer(role), clock)
+        self.announce(type, name, self.keyring.signer(role), clock, data)
         return name
 
     def put_signed(
         self, name: str, type: RecordType, subject: Subject, body: object, signer: SigningKey, clock: Clock
-    ) -> None:
-        """Sign and store one record under ``name``. Raises AlreadyThere, and Denied for a key that nobody would believe."""
+    ) -> bytes:
+        """Sign and store one record under ``name``; returns its bytes. Raises AlreadyThere, and Denied for a key that nobody would
+        believe."""
         self.require_believed(signer)
-        put_once(self.store, name, make_record(type, subject, body, signer, vault=self.vault, made=clock.now()))
+        data = make_record(type, subject, body, signer, vault=self.vault, made=clock.now())
+        put_once(self.store, name, data)
+        return data
 
-    def announce(self, type: RecordType, name: str, signer: SigningKey, clock: Clock) -> None:
-        """Say in the log that ``name`` was written."""
-        self._log.append(type, name, signer, clock)
+    def announce(self, type: RecordType, name: str, signer: SigningKey, clock: Clock, data: bytes = b"") -> None:
+        """Say in the log that ``name`` was written; ``data`` are its bytes where the caller has just put them."""
+        self._log.append(type, name, signer, clock, data)
 
     def record(self, entry: Entry, expect: Collection[RecordType] | None = None, *, about: str | None = None) -> Record:
         """The record that was listed as ``entry``, when it can be believed by what it is and by when the store received it. Raises
@@ -235,19 +240,14 @@ class Repository:
         not hide the rest. What bears a name that no writer gives is passed over."""
         found, entries = [], [one for one in self.store.list("points/") if POINT_NAME.fullmatch(one.name)]
         over = self.prunes().expired  # after the listing: what expires meanwhile is not promised any more
-        for entry in entries:
-            if (entry.name.removeprefix("points/") in over) is not expired:
-                continue
-            try:
-                sealed = self.sealed_as(entry)
-            except Disowned as error:
-                self.disowned |= {error.message: None}
-                continue
-            except IntegrityError as error:
-                if error.message not in self.refused_points:
-                    self.refused_points.append(error.message)
-                continue
-            if sealed is not None and system in (None, sealed.body.system):
+        asked = [entry for entry in entries if (entry.name.removeprefix("points/") in over) is expired]
+        for sealed in each(self.store, _or_refusal(self.sealed_as), asked):
+            if isinstance(sealed, Disowned):
+                self.disowned |= {sealed.message: None}
+            elif isinstance(sealed, IntegrityError):
+                if sealed.message not in self.refused_points:
+                    self.refused_points.append(sealed.message)
+            elif sealed is not None and system in (None, sealed.body.system):
                 found.append(sealed)
         return in_order(found)
 
@@ -277,12 +277,14 @@ class Repository:
 
     def records_of(self, sealed: Sealed) -> list[Record]:
         """As ``records``, of a point that was read already."""
-        found = []
-        for entry in self.store.list(f"records/{sealed.body.id}/"):
-            try:
-                found.append(self.about(sealed, entry))
-            except Disowned as error:
-                self.disowned |= {error.message: None}
+        found, entries = [], self.store.list(f"records/{sealed.body.id}/")
+        for record in each(self.store, _or_refusal(partial(self.about, sealed)), entries):
+            if isinstance(record, Disowned):
+                self.disowned |= {record.message: None}
+            elif isinstance(record, IntegrityError):
+                raise record
+            else:
+                found.append(record)
         return sorted((r for r in found if r.type is not RecordType.REVOCATION), key=lambda record: record.made)
 
     def references(self, system: str) -> list[Record]:
@@ -367,7 +369,8 @@ class Repository:
             self.believe(self._newest_roles().table)
 
     def _newest_roles(self) -> Roles:
-        tables = ((entry.name, self.store.get(entry.name)) for entry in self.store.list("roles/"))
+        names = [entry.name for entry in self.store.list("roles/")]
+        tables = zip(names, each(self.store, self.store.get, names), strict=True)
         return latest_roles(tables, self.vault, self.keyring.trust.root)
 
     def snapshot(self, body: PointBody, component: str) -> SnapshotReader:
@@ -426,3 +429,15 @@ class Repository:
         if body.id != point:
             raise broken(entry.name, f"it is the record of point {body.id[:32]}")
         return Sealed(body, record, entry.received)
+
+
+def _or_refusal(work: Callable[[Entry], T]) -> Callable[[Entry], T | IntegrityError]:
+    """``work`` that gives back why an object is not believed: what one of many is like does not stop the others."""
+
+    def tried(entry: Entry) -> T | IntegrityError:
+        try:
+            return work(entry)
+        except IntegrityError as error:
+            return error
+
+    return tried

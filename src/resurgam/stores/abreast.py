@@ -1,0 +1,82 @@
+"""Several requests abreast, where they take long.
+
+A folder answers in tens of microseconds, and handing a request to a thread costs as much; a bucket answers in tens of milliseconds,
+and a hundred requests one after the other are seconds of waiting. No store is asked which of the two it is: requests are timed, and
+a store is *far* whose quickest answer took longer than ``QUICK``. The quickest, since any disk is slow once in a while, and no
+distant store is ever quick.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from itertools import islice
+from typing import TypeVar
+from weakref import WeakKeyDictionary
+
+from resurgam.errors import NotFound
+from resurgam.stores.base import Store
+
+QUICK = 0.0005  # seconds; a request that takes longer is worth a thread
+TOGETHER = 16  # requests under way at a time
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+_quickest: WeakKeyDictionary[Store, float] = WeakKeyDictionary()  # seconds, of the answers of each store
+
+
+@contextmanager
+def timed(store: Store) -> Iterator[None]:
+    """Note how long ``store`` took for the one request that is made within."""
+    began = time.monotonic()
+    yield
+    _quickest[store] = min(time.monotonic() - began, _quickest.get(store, float("inf")))
+
+
+def is_far(store: Store) -> bool:
+    """Whether every answer that ``store`` has given took long; False where it was not asked yet."""
+    return _quickest.get(store, 0.0) > QUICK
+
+
+def each(store: Store, work: Callable[[T], R], parts: Iterable[T]) -> Iterator[R]:
+    """``work`` of each of ``parts``, which makes a request or a few to ``store``, in their order: one after the other as they are
+    asked for; or, where the store is far, ``TOGETHER`` at a time. What one raises is raised when its turn comes."""
+    waiting = iter(parts)
+    if not is_far(store):
+        for part in waiting:
+            with timed(store):
+                done = work(part)
+            yield done
+            if is_far(store):
+                break
+    yield from _abreast(work, waiting)
+
+
+def read_each(store: Store, names: Iterable[str]) -> Iterator[bytes | None]:
+    """The bytes of each object, in the order of ``names``; None for one that is not there. Raises Denied, Unreachable."""
+
+    def read(name: str) -> bytes | None:
+        try:
+            return store.get(name)
+        except NotFound:
+            return None
+
+    return each(store, read, names)
+
+
+def _abreast(work: Callable[[T], R], parts: Iterator[T]) -> Iterator[R]:
+    if not (first := [*islice(parts, TOGETHER)]):
+        return
+    with ThreadPoolExecutor(len(first), thread_name_prefix="abreast") as pool:
+        going: deque[Future[R]] = deque(pool.submit(work, part) for part in first)
+        try:
+            while going:
+                done = going.popleft().result()
+                going.extend(pool.submit(work, part) for part in islice(parts, 1))
+                yield done
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)

@@ -1,0 +1,235 @@
+"""Reading ahead: what a restore will need next is fetched while it works on what it has.
+
+Chunks are small and requests to a distant store are slow, so nobody who reads chunk by chunk ever restores at the speed of the
+line. What comes next is known, though: the entries of a snapshot in their order, and of each its chunks.
+
+    entries --> their chunks, LOOK bytes of them at a time --> where they lie --> neighbours together --> ranges, read side by side
+
+A pack's neighbours become one range of up to ``RANGE`` bytes, with what lies between them where that is less than ``GAP``: reading
+it costs less than another request. Two threads have filled two packs by turns, so chunks that follow each other lie in turns in
+both; therefore many are looked at before anything is asked for.
+
+No more than ``WINDOW`` bytes are held, on their way or not used yet. Whoever needs a chunk takes it out (:meth:`Ahead.take`); what
+was not foreseen is simply not here, and is read as if there were no reading ahead. So nothing rests on this but speed: a range that
+fails fails its own reader, and bytes are believed no sooner than any others.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+from resurgam.errors import ResurgamError
+from resurgam.stores.base import Store
+from resurgam.vault.index import Place
+from resurgam.vault.pack import FRAME, NO_SESSION, parse_frame
+from resurgam.vault.snapshots import Entry
+
+RANGE = 4 << 20  # bytes of one request at most, but for a chunk that is larger
+GAP = 128 << 10  # bytes that are read for nothing rather than asked around
+LOOK = 16 << 20  # bytes of chunks that are put together into ranges at a time
+WINDOW = 64 << 20  # bytes held at most
+READS = 16  # requests under way
+_ENTRIES = 4096  # entries that wait for their reader
+_RECENT = 512  # chunks that are not asked for again so soon: their readers keep them
+
+Key = tuple[str, int]  # pack, offset
+
+
+@dataclass(slots=True)
+class Range:
+    """``length`` bytes of ``pack`` from ``start``, and the frames in them that are wanted, by their offsets."""
+
+    pack: str
+    start: int
+    length: int
+    wanted: list[int]
+
+
+@dataclass(slots=True)
+class _Held:
+    """A range on its way or here; ``at`` counts the bytes that were asked for before it, ``left`` the frames not taken yet."""
+
+    range: Range
+    at: int
+    data: Future[bytes]
+    left: set[int] = field(default_factory=set)
+
+
+class _End:
+    """What comes after the last entry: nothing, or what stopped the reading ahead."""
+
+    def __init__(self, error: Exception | None = None) -> None:
+        self.error = error
+
+
+class Ahead:
+    """Reads ahead of whoever goes through :meth:`entries`; within its ``with`` only. Safe from several threads."""
+
+    def __init__(
+        self,
+        store: Store,
+        entries: Callable[[], Iterator[Entry]],
+        chunks: Callable[[Entry], Iterable[bytes]],
+        find: Callable[[bytes], Place | None],
+        warm: Callable[[bytes], object],
+    ) -> None:
+        """``entries`` in order, the ``chunks`` of one, where to ``find`` a chunk; ``warm`` gets the key of a session ready."""
+        self._store, self._source, self._chunks, self._find, self._warm = store, entries, chunks, find, warm
+        self._changed = threading.Condition()
+        self._held: OrderedDict[int, _Held] = OrderedDict()
+        self._where: dict[Key, _Held] = {}
+        self._bytes = self._asked = 0
+        self._stopping = False
+        self._sessions: set[bytes] = set()
+        self._entries: queue.Queue[Entry | _End] = queue.Queue(_ENTRIES)
+        self._pool = ThreadPoolExecutor(READS, thread_name_prefix="ahead")
+        self._thread = threading.Thread(target=self._run, name="look-ahead", daemon=True)
+        self._thread.start()
+
+    def entries(self) -> Iterator[Entry]:
+        """All entries, each when what comes first of it is on its way. Raises what reading them raised."""
+        while not isinstance(entry := self._entries.get(), _End):
+            yield entry
+        if entry.error is not None:
+            raise entry.error
+
+    def take(self, place: Place) -> memoryview | None:
+        """The frame at ``place``, waited for where it is on its way; None where it was not foreseen, or was taken already.
+        Raises what the store raised."""
+        with self._changed:
+            held = self._where.pop((place.pack, place.offset), None)
+            if held is None:
+                return None
+            held.left.discard(place.offset)
+            if not held.left:
+                self._let_go(held)
+            self._forget_before(held.at - WINDOW // 2)
+        start = place.offset - held.range.start
+        return memoryview(held.data.result())[start : start + FRAME + place.stored]
+
+    def close(self) -> None:
+        """Stop, and hold nothing; repeatable."""
+        with self._changed:
+            self._stopping = True
+            self._changed.notify_all()
+        with suppress(queue.Empty):
+            while True:  # so that who waits for room in the queue goes on, and stops
+                self._entries.get_nowait()
+        self._thread.join()
+        self._pool.shutdown(wait=True, cancel_futures=True)
+        self._held.clear()
+        self._where.clear()
+
+    # In the thread that looks ahead ---------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        try:
+            for entries, places in self._looks():
+                for wanted in ranges_of(places):
+                    self._ask(wanted)
+                for entry in entries:
+                    self._hand_over(entry)
+                if self._stopping:
+                    return
+        except Exception as error:  # noqa: BLE001 - raised by ``entries``, in its turn
+            self._hand_over(_End(error))
+        else:
+            self._hand_over(_End())
+
+    def _looks(self) -> Iterator[tuple[list[Entry], list[Place]]]:
+        """Entries that begin, and where chunks of theirs and of those before lie: LOOK bytes, and the rest."""
+        begun: list[Entry] = []
+        places: list[Place] = []
+        size, recent = 0, OrderedDict[bytes, None]()
+        for entry in self._source():
+            begun.append(entry)
+            for chunk in self._chunks(entry):
+                if chunk in recent or (place := self._find(chunk)) is None:
+                    continue
+                recent[chunk] = None
+                if len(recent) > _RECENT:
+                    recent.popitem(last=False)
+                places.append(place)
+                size += place.stored
+                if size >= LOOK:
+                    yield begun, places
+                    begun, places, size = [], [], 0
+            if len(begun) >= _ENTRIES // 4:
+                yield begun, places
+                begun, places, size = [], [], 0
+        yield begun, places
+
+    def _hand_over(self, entry: Entry | _End) -> None:
+        while not self._stopping:
+            with suppress(queue.Full):
+                self._entries.put(entry, timeout=1.0)
+                return
+
+    def _ask(self, wanted: Range) -> None:
+        """Send a request when there is room for its answer."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._stopping or not self._held or self._bytes + wanted.length <= WINDOW)
+            if self._stopping:
+                return
+            held = _Held(wanted, self._asked, self._pool.submit(self._read, wanted), set(wanted.wanted))
+            self._held[id(held)] = held
+            self._where |= {(wanted.pack, offset): held for offset in wanted.wanted}
+            self._bytes += wanted.length
+            self._asked += wanted.length
+
+    def _let_go(self, held: _Held) -> None:
+        if self._held.pop(id(held), None) is not None:
+            self._bytes -= held.range.length
+            self._changed.notify_all()
+
+    def _forget_before(self, at: int) -> None:
+        """What readers have passed by they will not come back for."""
+        for held in [one for one in self._held.values() if one.at < at]:
+            for offset in held.left:
+                self._where.pop((held.range.pack, offset), None)
+            self._let_go(held)
+
+    # In the threads that read ---------------------------------------------------------------------------------------
+
+    def _read(self, wanted: Range) -> bytes:
+        data = self._store.get(f"packs/{wanted.pack[:2]}/{wanted.pack}", wanted.start, wanted.length)
+        for offset in wanted.wanted:
+            header = memoryview(data)[offset - wanted.start :][:FRAME]
+            with suppress(ResurgamError):  # whoever reads the chunk meets it again, and says so
+                self._get_ready(parse_frame(header).session)
+        return data
+
+    def _get_ready(self, session: bytes) -> None:
+        with self._changed:
+            if session == NO_SESSION or session in self._sessions:
+                return
+            self._sessions.add(session)
+        self._warm(session)
+
+
+def ranges_of(places: Iterable[Place]) -> list[Range]:
+    """The ranges in which chunks lie, in the order in which the first of each is needed."""
+    packs: dict[str, list[tuple[int, int, int]]] = {}
+    for turn, place in enumerate(places):
+        packs.setdefault(place.pack, []).append((place.offset, FRAME + place.stored, turn))
+    found: list[tuple[int, Range]] = []
+    for pack, frames in packs.items():
+        last: Range | None = None
+        first = 0
+        for offset, length, turn in sorted(frames):
+            end = offset + length
+            if last is not None and offset - (last.start + last.length) <= GAP and end - last.start <= RANGE:
+                last.length, first = max(last.length, end - last.start), min(first, turn)
+                if last.wanted[-1] != offset:
+                    last.wanted.append(offset)
+                found[-1] = (first, last)
+                continue
+            last, first = Range(pack, offset, length, [offset]), turn
+            found.append((first, last))
+    return [wanted for _, wanted in sorted(found, key=lambda one: one[0])]
