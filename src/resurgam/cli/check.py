@@ -16,23 +16,26 @@ from resurgam.cli.context import (
     JsonOption,
     KeysOption,
     ManifestOption,
-    VaultOption,
+    VaultsOption,
     duration,
 )
 from resurgam.errors import IntegrityError, UsageError
 from resurgam.model.codec import to_plain
+from resurgam.stores.together import Together
 from resurgam.vault.check import Check, Damage, Report
 from resurgam.vault.checked import Coverage, Depth
 from resurgam.vault.checkorder import Wish
+from resurgam.vault.copies import CopyState, survey
 from resurgam.vault.repository import Repository
 from resurgam.vault.retention_words import counted
 
+_NAMED = 5  # objects of one copy
 _SHOWN = 50  # lines of damage, of points that it affects
 
 
 def check(
     manifest: ManifestOption = DEFAULT_MANIFEST,
-    vault: VaultOption = None,
+    vault: VaultsOption = None,
     keys: KeysOption = None,
     read: Annotated[bool, typer.Option("--read", "--full", help="Read every pack, not only what is where.")] = False,
     max_age: Annotated[
@@ -59,7 +62,8 @@ def check(
     decrypted and compared with its id.
 
     What was read is remembered in the vault, signed by a verifier's, pruner's or auditor's key, so that checks with little time
-    read everything in turn. Exit code 8 when something is damaged; it is named, with the points that it affects, and
+    read everything in turn. Given several copies it checks what they hold together, says what each of them has not, and remembers
+    nothing. Exit code 8 when something is damaged; it is named, with the points that it affects, and
     `resurgam vault repair` says what can be done.
 
     Examples:
@@ -71,6 +75,8 @@ def check(
         resurgam vault check --max-age 30d --max-duration 30m
 
         resurgam vault check --sample 5% --json
+
+        resurgam vault check --read --vault /mnt/vault --vault "s3://replica/handbook?region=eu-north-1"
     """
     context = Context(manifest, vault, keys, as_of=as_of)
     wish = Wish(
@@ -83,18 +89,38 @@ def check(
     repository = Repository(
         context.store, context.keyring
     )  # the index from the vault itself, not from this host's memory
-    checking = Check(repository, wish, context.clock, remember=wish.reads and as_of is None)
+    several = repository.store if isinstance(repository.store, Together) else None
+    remembers = wish.reads and as_of is None and several is None  # a record says nothing of which copy was read
+    checking = Check(repository, wish, context.clock, remember=remembers)
     with output.progress("check", checking.bytes_due, json) as advance:
         report = checking.run(advance)
+    copies = survey(several, read=read) if several is not None else ()
     if json:
         plain: dict[str, object] = to_plain(report)
-        output.as_json(plain | {"ok": report.ok, "share": report.coverage.share})
+        told = {"copies": to_plain(copies)} if copies else {}
+        output.as_json(plain | {"ok": report.ok, "share": report.coverage.share} | told)
     else:
         _show(report, wish)
+        _show_copies(copies)
         for stray in context.strays:
             output.line(f"  not ours: {stray}; nothing of a vault has such a name")
         output.line("  no damage found" if report.ok else "  `resurgam vault repair` says what can be done")
     return 0 if report.ok else IntegrityError.exit_code
+
+
+def _show_copies(copies: Sequence[CopyState]) -> None:
+    """What each of several copies has not, or has otherwise: together they may be whole all the same."""
+    for copy in copies:
+        if copy.silent:
+            output.line(f"  {copy.copy} does not answer: {copy.silent}", style="bold red")
+            continue
+        output.line(
+            f"  {copy.copy}: {counted(copy.objects, 'object')}, {len(copy.missing)} missing, {len(copy.damaged)} damaged"
+        )
+        for what, names in (("missing", copy.missing), ("damaged", copy.damaged)):
+            more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+            if names:
+                output.line(f"    {what}: {', '.join(names[:_NAMED])}{more}", style="yellow")
 
 
 def told_coverage(found: Coverage) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Annotated
@@ -12,8 +13,9 @@ import typer
 
 from resurgam.capture.manifest import load_manifest
 from resurgam.capture.manifest_form import DURATION, SECONDS
+from resurgam.cli import copies
 from resurgam.clock import Clock, SystemClock
-from resurgam.errors import NotFound, UsageError
+from resurgam.errors import NotFound, Unreachable, UsageError
 from resurgam.model.system import System
 from resurgam.stores.asof import past
 from resurgam.stores.base import Store, Tidy
@@ -29,6 +31,13 @@ ManifestOption = Annotated[
 ]
 VaultOption = Annotated[
     str | None, typer.Option("--vault", help="The vault's folder or URL, where there is no manifest any more.")
+]
+VaultsOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--vault",
+        help="The vault's folder or URL, not the manifest's; given again, copies that are read together, the preferred first.",
+    ),
 ]
 KeysOption = Annotated[
     str | None,
@@ -51,7 +60,7 @@ class Context:
     """Everything is opened when it is first asked for."""
 
     manifest: str = DEFAULT_MANIFEST
-    vault: str | None = None
+    vault: str | Sequence[str] | None = None
     keys: str | None = None
     clock: Clock = SystemClock()  # noqa: RUF009  it holds no state
     as_of: str | None = None  # what is seen then is written nowhere, and no note of this host is read or made of it
@@ -65,7 +74,7 @@ class Context:
     def keyring(self) -> Keyring:
         """The keys: of the manifest, or of ``--keys`` where the manifest is lost too (P3)."""
         keys = self.keys
-        if self.vault is not None and keys is None and not os.path.exists(self.manifest):
+        if self.vaults and keys is None and not os.path.exists(self.manifest):
             raise UsageError(
                 "--vault needs --keys where there is no manifest.",
                 untouched="Nothing was read.",
@@ -76,7 +85,14 @@ class Context:
 
     @cached_property
     def repository(self) -> Repository:
-        """The open vault: of the manifest, or of ``--vault``."""
+        """The open vault: of the manifest, or of ``--vault``. Where it does not answer or is not there, the error names the copies
+        that this host knows of."""
+        try:
+            return self._opened()
+        except (NotFound, Unreachable) as error:
+            raise copies.elsewhere(error, () if self.vaults else self._replicas()) from error
+
+    def _opened(self) -> Repository:
         keyring = self.keyring
         if self.as_of is not None:
             return Repository(self.store, keyring)
@@ -104,9 +120,26 @@ class Context:
         return store if self.as_of is None else past(store, self.as_of, self.clock.now())
 
     def _store(self) -> Store:
-        if self.vault is not None:
-            return open_store(self.vault, clock=self.clock)
+        if len(self.vaults) > 1:
+            return copies.opened(self.vaults, self._store_at, self.keyring, self.clock)
+        if self.vaults:
+            return self._store_at(self.vaults[0])
         return open_store(self.system.vault.path, self.system.vault.lock, self.clock)
+
+    def _store_at(self, place: str) -> Store:
+        return open_store(place, clock=self.clock)
+
+    @property
+    def vaults(self) -> tuple[str, ...]:
+        """What ``--vault`` names: copies of one vault, the preferred one first."""
+        return (self.vault,) if isinstance(self.vault, str) else tuple(self.vault or ())
+
+    def remember_replicas(self, places: Sequence[str]) -> None:
+        """Note where copies of the vault are, for when the vault itself cannot say."""
+        self.vault_host.remember_replicas(places)
+
+    def _replicas(self) -> tuple[str, ...]:
+        return HostState(self.keyring.vault.hex(), VAULT_NOTES).replicas()
 
     @property
     def strays(self) -> list[str]:
@@ -117,7 +150,7 @@ class Context:
     @property
     def named(self) -> list[str]:
         """The folders that ``--vault`` and ``--keys`` name."""
-        return [path for path in (self.vault, self.keys) if path and not is_url(path)]
+        return [path for path in (*self.vaults, self.keys) if path and not is_url(path)]
 
     def point(self, words: str, *, expired: bool = False) -> Sealed:
         """The point that ``words`` mean, or also one that ``expired``, by the beginning of its id."""

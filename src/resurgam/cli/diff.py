@@ -17,7 +17,7 @@ from resurgam.cli.context import (
     KeysOption,
     ManifestOption,
     PointArgument,
-    VaultOption,
+    VaultsOption,
 )
 from resurgam.drivers.registry import driver_for
 from resurgam.model.codec import to_plain
@@ -38,7 +38,7 @@ def diff(
     ] = False,
     limit: Annotated[int, typer.Option(help="At most this many per table or component; 0 for all.", min=0)] = 50,
     manifest: ManifestOption = DEFAULT_MANIFEST,
-    vault: VaultOption = None,
+    vault: VaultsOption = None,
     keys: KeysOption = None,
     as_of: AsOfOption = None,
     json: JsonOption = False,

@@ -19,7 +19,7 @@ from resurgam.cli.context import (
     KeysOption,
     ManifestOption,
     PointArgument,
-    VaultOption,
+    VaultsOption,
     duration,
 )
 from resurgam.drivers.registry import driver_for
@@ -48,7 +48,7 @@ def open_(
     discard: Annotated[bool, typer.Option("--discard", help="Remove the copies again.")] = False,
     timeout: Annotated[str, typer.Option("--timeout", help="The longest that the command may take.")] = "1h",
     manifest: ManifestOption = DEFAULT_MANIFEST,
-    vault: VaultOption = None,
+    vault: VaultsOption = None,
     keys: KeysOption = None,
     as_of: AsOfOption = None,
     json: JsonOption = False,
@@ -103,7 +103,7 @@ def export(
     point: PointArgument = LATEST,
     native: Annotated[bool, typer.Option("--native", help="Each component as its own store keeps it.")] = False,
     manifest: ManifestOption = DEFAULT_MANIFEST,
-    vault: VaultOption = None,
+    vault: VaultsOption = None,
     keys: KeysOption = None,
     as_of: AsOfOption = None,
     json: JsonOption = False,

@@ -136,9 +136,17 @@ def main(arguments: list[str] | None = None) -> int:
     words = sys.argv[1:] if arguments is None else arguments
     if arguments is None:
         keep_memory()  # before any key is loaded
+    try:
+        return _run(words, arguments is None)
+    finally:
+        output.end()
+
+
+def _run(words: Sequence[str], once: bool) -> int:
+    """``once``: this process does nothing else."""
     json = "--json" in words
     try:
-        with _loading() if arguments is None else nullcontext():
+        with _loading() if once else nullcontext():
             app = command_line(words)
         code = app(words, standalone_mode=False)
     except _WRONG_WORDS as wrong:

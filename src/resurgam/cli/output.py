@@ -46,6 +46,20 @@ def watched() -> bool:
     return sys.stderr.isatty()
 
 
+_ENDING: list[Callable[[], None]] = []
+
+
+def at_end(tell: Callable[[], None]) -> None:
+    """Have ``tell`` called when the command has ended, well or not: what it says is about all of it."""
+    _ENDING.append(tell)
+
+
+def end() -> None:
+    """The command has ended."""
+    while _ENDING:
+        _ENDING.pop(0)()
+
+
 def table(columns: Sequence[str], rows: Sequence[Sequence[object]], right: Sequence[str] = ()) -> None:
     """Rows under headings, nothing cut off: in a pipe a table is as wide as it must be. ``right`` names columns of numbers."""
     from rich.cells import cell_len

@@ -17,7 +17,7 @@ from resurgam.cli.context import (
     KeysOption,
     ManifestOption,
     PointArgument,
-    VaultOption,
+    VaultsOption,
 )
 from resurgam.model.codec import to_plain
 from resurgam.model.point import Finding, PointBody, Severity
@@ -30,7 +30,7 @@ from resurgam.vault.retention_words import at
 
 def points(
     manifest: ManifestOption = DEFAULT_MANIFEST,
-    vault: VaultOption = None,
+    vault: VaultsOption = None,
     keys: KeysOption = None,
     tag: Annotated[
         list[str] | None, typer.Option("--tag", help="Only points with this tag; given again, with each of them.")
@@ -96,7 +96,7 @@ def points(
 def show(
     point: PointArgument = LATEST,
     manifest: ManifestOption = DEFAULT_MANIFEST,
-    vault: VaultOption = None,
+    vault: VaultsOption = None,
     keys: KeysOption = None,
     as_of: AsOfOption = None,
     json: JsonOption = False,

@@ -20,7 +20,7 @@ from resurgam.cli.context import (
     KeysOption,
     ManifestOption,
     PointArgument,
-    VaultOption,
+    VaultsOption,
 )
 from resurgam.errors import Denied, NotFound, ResurgamError, StoreFull, UsageError
 from resurgam.proof.report import redacted
@@ -49,7 +49,7 @@ def report(
         typer.Option("--hosted", help="In its place print what was said to this hosted model through the proxy."),
     ] = None,
     manifest: ManifestOption = DEFAULT_MANIFEST,
-    vault: VaultOption = None,
+    vault: VaultsOption = None,
     keys: KeysOption = None,
     as_of: AsOfOption = None,
     json: JsonOption = False,

@@ -18,7 +18,7 @@ from resurgam.cli.context import (
     KeysOption,
     ManifestOption,
     PointArgument,
-    VaultOption,
+    VaultsOption,
 )
 from resurgam.drivers.base import Facts
 from resurgam.drivers.registry import driver_for
@@ -48,7 +48,7 @@ def restore(
     component: Annotated[list[str] | None, typer.Option(help="Only this component; may be given again.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and do nothing.")] = False,
     manifest: ManifestOption = DEFAULT_MANIFEST,
-    vault: VaultOption = None,
+    vault: VaultsOption = None,
     keys: KeysOption = None,
     as_of: AsOfOption = None,
     json: JsonOption = False,

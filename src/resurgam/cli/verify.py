@@ -14,7 +14,7 @@ from resurgam.cli.context import (
     JsonOption,
     KeysOption,
     ManifestOption,
-    VaultOption,
+    VaultsOption,
     duration,
 )
 from resurgam.cli.report import HtmlOption, JunitOption, write
@@ -58,7 +58,7 @@ def verify(
     html: HtmlOption = None,
     junit: JunitOption = None,
     manifest: ManifestOption = DEFAULT_MANIFEST,
-    vault: VaultOption = None,
+    vault: VaultsOption = None,
     keys: KeysOption = None,
     json: JsonOption = False,
 ) -> int:

@@ -13,8 +13,9 @@ else is taken from the first copy that has it. Nothing is believed more for lyin
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
+from typing import NamedTuple
 
 from blake3 import blake3
 
@@ -22,7 +23,7 @@ from resurgam.clock import Clock
 from resurgam.errors import Denied, IntegrityError, NewerFormat, NotFound, Unreachable
 from resurgam.model.codec import from_json
 from resurgam.stores.base import Entry, Store
-from resurgam.stores.together import Together
+from resurgam.stores.together import Copy, Together
 from resurgam.vault.identity import IDENTITY, VaultIdentity
 from resurgam.vault.keyring import Keyring
 from resurgam.vault.othercopy import RECORDS, ROLES, is_ours, verified_record
@@ -48,6 +49,43 @@ def open_together(stores: Sequence[Store], keyring: Keyring, clock: Clock) -> To
     if len(silent) == len(stores):
         raise silent[0]
     return copies
+
+
+class CopyState(NamedTuple):
+    """How one copy stands beside the others: how many ``objects`` it lists, the names of those that only others have, and of those
+    that are not what their name says, or, where they were not read, not as large as in another copy."""
+
+    copy: str
+    objects: int
+    missing: tuple[str, ...]
+    damaged: tuple[str, ...]
+    silent: str = ""
+
+
+def survey(together: Together, *, read: bool) -> tuple[CopyState, ...]:
+    """How each copy stands; with ``read`` every object of every copy is read."""
+    union = {entry.name: entry.size for entry in together.list()}
+    return tuple(_state(together, copy, union, read) for copy in together.copies)
+
+
+def _state(together: Together, copy: Copy, union: Mapping[str, int], read: bool) -> CopyState:
+    where = copy.store.describe()
+    try:
+        there = {entry.name: entry.size for entry in copy.ask(lambda store: list(store.list()))}
+        damaged = [
+            name for name, size in there.items() if size != union[name] or (read and not _sound(together, copy, name))
+        ]
+    except (Unreachable, Denied) as error:
+        return CopyState(where, 0, (), (), error.message)
+    missing = sorted(union.keys() - there.keys())
+    return CopyState(where, len(there), tuple(missing), tuple(damaged))
+
+
+def _sound(together: Together, copy: Copy, name: str) -> bool:
+    try:
+        return together.sound(name, copy.ask(lambda store: store.get(name)))
+    except (NotFound, IntegrityError):
+        return False
 
 
 class Judge:

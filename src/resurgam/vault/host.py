@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import BinaryIO
 
@@ -48,6 +48,12 @@ class Seen(msgspec.Struct, frozen=True):
     """The highest serial of its kind that this host has seen in the vault."""
 
     serial: int
+
+
+class Copies(msgspec.Struct, frozen=True):
+    """Where copies of the vault are: folders and URLs."""
+
+    places: tuple[str, ...]
 
 
 class HostState:
@@ -125,6 +131,19 @@ class HostState:
     def newest_policy(self, serial: int) -> int:
         """The same of retention policies."""
         return self._highest("policies-seen.json", serial)
+
+    def replicas(self) -> tuple[str, ...]:
+        """Where this host has seen copies of the vault last."""
+        try:
+            with open(self.path("replicas.json"), "rb") as file:
+                return from_json(file.read(), Copies, what="the note on replicas").places
+        except (FileNotFoundError, IntegrityError):
+            return ()
+
+    def remember_replicas(self, places: Sequence[str]) -> None:
+        """Note them: when the vault does not answer, it cannot say where its copies are."""
+        if tuple(places) != self.replicas():
+            self._note("replicas.json", to_json(Copies(tuple(places))))
 
     def _highest(self, name: str, serial: int) -> int:
         try:
