@@ -101,7 +101,7 @@ def of_each_copy(store: Store, name: str, offset: int = 0, length: int | None = 
         yield store.get(name, offset, length)
 
 
-def put_once(store: Store, name: str, data: Buffer) -> None:
+def put_once(store: Store, name: str, data: Buffer, *, by_digest: bool = False) -> None:
     """Create ``name``, and be sure of it: after a lost response the object is read back, and success is what was found there.
 
     Raises AlreadyThere where another's object stands, Unreachable where it is not known, StoreFull, Denied. Every object of a
@@ -111,15 +111,20 @@ def put_once(store: Store, name: str, data: Buffer) -> None:
     try:
         store.put(name, data)
     except (AlreadyThere, Unreachable):
-        if not _holds(store, name, data):
+        if not _holds(store, name, data, by_digest):
             raise
 
 
-def _holds(store: Store, name: str, data: Buffer) -> bool:
+def _holds(store: Store, name: str, data: Buffer, by_digest: bool) -> bool:
     try:
         return store.get(name) == data
     except (NotFound, Unreachable):
         return False  # a put that is still on its way may land later: that is not known to be success
+    except Denied:
+        if not by_digest:
+            raise
+    size = memoryview(data).nbytes
+    return any((entry.name, entry.size) == (name, size) for entry in store.list(name))
 
 
 def require_listed(store: Store, name: str) -> None:

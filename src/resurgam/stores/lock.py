@@ -94,6 +94,10 @@ class Bucket(Store, Locks, Protocol):
         """All that ``name`` ever was and that is still there, oldest first. Raises Denied, Unreachable."""
         ...
 
+    def may_create(self, like: str) -> bool:
+        """Whether these credentials may create objects beside ``like``, which is there; nothing is written. Raises Unreachable."""
+        ...
+
     def refuses_wrong_checksum(self, name: str) -> bool:
         """Whether a put of ``name`` with a wrong checksum fails. Raises Denied, Unreachable."""
         ...

@@ -29,7 +29,7 @@ from obstore.store import S3Store
 from resurgam.clock import Clock
 from resurgam.errors import Denied, NotFound
 from resurgam.model.system import LockMode, VaultLock
-from resurgam.stores.answers import answer_of, told
+from resurgam.stores.answers import Answer, answer_of, meant, told
 from resurgam.stores.archive import STANDARD, Speed, Stored, stored
 from resurgam.stores.base import Buffer, Entry, checked_name
 from resurgam.stores.location import Location
@@ -120,11 +120,27 @@ class BucketStore(ObjectStore):
     def _version(self, name: str) -> str | None:
         """The version that is read under ``name``: empty where the bucket keeps none, None where nothing is there."""
         try:
-            with told("deleted", name, self._where, reading=False):
+            with told("looked at", name, self._where):
                 found = self._client.head_object(Bucket=self._name, Key=self._key(name)).get("VersionId")
         except NotFound:
             return None
+        except Denied:
+            if self._stands(name):
+                raise
+            return None
         return "" if found in (None, "null") else found
+
+    def _first(self, name: str, offset: int, length: int) -> tuple[bytes, int]:
+        """As there; but who may list below a prefix only is answered 403 by AWS also for what is not there: a listing tells."""
+        try:
+            return super()._first(name, offset, length)
+        except Denied:
+            if self._stands(name):
+                raise
+        raise meant(Answer(404, "NoSuchKey"), "read", name, self._where, reading=True)
+
+    def _stands(self, name: str) -> bool:
+        return any(entry.name == name for entry in self._listed(name))
 
     def _listed(self, prefix: str) -> Iterator[Entry]:
         """As there; but S3 itself compares any prefix, so that asking for one name lists no folder."""
@@ -258,6 +274,26 @@ class BucketStore(ObjectStore):
                     raise
                 return True
         return False
+
+    def may_create(self, like: str) -> bool:
+        """See ``Bucket``. Asked by a put that must fail, for its checksum and for ``like``, which is there: no byte changes. Under
+        the lock that this store puts, since that takes a right of its own."""
+        with told("written", like, self._where, reading=False):
+            try:
+                self._client.put_object(
+                    Bucket=self._name, Key=self._key(like), Body=b"", IfNoneMatch="*", ChecksumSHA256="A" * 43 + "=",
+                    **self._own_lock(),
+                )  # fmt: skip
+            except ClientError as error:
+                status = answer_of(error).status
+                if status not in (400, 403, 409, 412):
+                    raise
+                return status != 403
+        raise Denied(
+            f"{self._where} replaced {like}, although it was told to create only, and that the checksum is another.",
+            untouched="No other object was touched.",
+            next_step="Bring it back with `resurgam vault repair --from COPY`, and move the vault to another server.",
+        )
 
     def _key(self, name: str) -> str:
         return self._prefix + checked_name(name)

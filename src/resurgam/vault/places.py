@@ -33,7 +33,7 @@ import numpy as np
 from blake3 import blake3
 from numpy.typing import NDArray
 
-from resurgam.errors import IntegrityError, NotFound
+from resurgam.errors import Archived, Denied, IntegrityError, NotFound
 from resurgam.stores.abreast import each, read_each
 from resurgam.stores.base import Entry, Several, Store, of_each_copy, put_once
 from resurgam.vault.index import Entries, Index, decode_segment, ends_of
@@ -85,6 +85,7 @@ class Places:
         self._store, self._secret, self._prunes, self._cache = store, secret, prunes, cache
         self._base = cache.open() if cache is not None and not doubt else None
         self.refused: list[str] = []  # segments that could not be believed, and why
+        self.asleep: set[str] = set()  # packs that must be woken before they can be asked what lies in them
         self._keys = {key.key_id: key for role in _WRITERS for key in roles.keys(role)}
         self._movers = {key.key_id: key for key in roles.keys(Role.PRUNER)}
         self._removed = {key.key_id: key for keys in roles.roles.values() for key in keys if key.removed}
@@ -149,12 +150,17 @@ class Places:
             yield Segment(name, found, signer, packs, entries)
 
     def trailer(self, pack: str, size: int) -> Segment | None:
-        """What a pack of ``size`` bytes says itself of what lies in it; None where it is damaged, gone, or not to be believed."""
+        """What a pack of ``size`` bytes says itself of what lies in it; None where it is damaged, gone, or not to be
+        believed, and where it is ``asleep``."""
         name = f"packs/{pack[:2]}/{pack}"
-        with suppress(NotFound):
+        try:
             for tail in of_each_copy(self._store, name, max(0, size - FOOTER)):
                 with suppress(IntegrityError, ValueError, StopIteration):
                     return self._trailer(name, pack, *trailer_place(tail, pack))
+        except NotFound:
+            return None
+        except Archived:
+            self.asleep.add(pack)
         return None
 
     def _trailer(self, name: str, pack: str, start: int, length: int) -> Segment:
@@ -198,12 +204,19 @@ class Places:
         segments = [found for found in segments if own is None or found.origin in own]
         index.add((found.packs, self._there(found, sizes, swept)) for found in segments)
         unnamed = [(name, size) for name, size in sizes.items() if name not in named and name not in swept]
-        trailers = [
-            found for found in each(self._store, lambda pack: self.trailer(*pack), unnamed) if found is not None
-        ]
-        orphans = [found for found in trailers if own is None or found.origin in own]
+        orphans = [found for found in self._unnamed(unnamed, origin) if own is None or found.origin in own]
         index.add((found.packs, found.entries) for found in orphans)
         return index, [(found.name, found.entries) for found in orphans if not found.moved]
+
+    def _unnamed(self, packs: Sequence[tuple[str, int]], origin: str | None) -> list[Segment]:
+        """What packs say that no segment names, each with its size. The credentials of a writer need not read packs (P9): it stores
+        anew what an interrupted session of its own had stored, and readers and pruners find the rest."""
+        try:
+            return [found for found in each(self._store, lambda pack: self.trailer(*pack), packs) if found is not None]
+        except Denied:
+            if origin is None:
+                raise
+            return []
 
     def _gathered(self) -> tuple[Base | None, list[bool], list[Segment]]:
         """What this host remembers of segments, which of those still stand, and all others, read anew."""
