@@ -63,6 +63,7 @@ from resurgam.probes.predict import LOADERS
 from resurgam.probes.replay import ALLOWED, HOSTED_MODES
 from resurgam.probes.replay import check as check_hosted
 from resurgam.probes.retrieval import MODES
+from resurgam.stores.archive import COLD as COLDER
 
 FORMAT = 1
 
@@ -78,7 +79,7 @@ COMPONENT = Record("a component", {
     "driver": Field(Choice("a kind of driver", among="drivers"), "The kind of store it is.", required=True),
     "location": Field(Path("a location", or_url=True), "Where it is: a path, relative to this file.", required=True),
     "owner": Field(Text(), "Who answers for it; shown in reports."),
-    "tier": Field(_name, "How much it matters, in the owner's word; `standard` unless said."),
+    "tier": Field(_name, "How much it matters, in the owner's word; `standard` unless said. `cold` asks for `vault.cold`."),
     "derived_from": Field(_components, "The components it is computed from. Restored after them. No cycles."),
     "reads": Field(_components, "The components whose state it reads as it works."),
     "writes": Field(_components, "The components that it writes to."),
@@ -192,6 +193,8 @@ SYSTEM = Record("the manifest", {
                           required=True),
             "for": Field(Duration(), "How long each object stays locked after it was written.", required=True),
         }), "Objects are locked as they are written; for S3 buckets made with object lock."),
+        "cold": Field(Choice("a colder class", COLDER),
+                      "The storage class of the contents of components with `tier: cold`; for S3 buckets. See docs/cost.md."),
     }), "Where recovery points are kept.", required=True),
     "components": Field(Named("components", COMPONENT, filled=True), "The parts of the system, by name.", required=True),
     "invariants": Field(Named("invariants", INVARIANT), "What must hold across components at every cut."),

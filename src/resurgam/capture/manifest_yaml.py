@@ -103,9 +103,13 @@ class Node:
 
 @dataclass(slots=True)
 class Problems:
-    """What is wrong with one file, gathered; ``file`` is named as the caller named it."""
+    """What is wrong with one file, gathered; ``file`` is named as the caller named it, ``what`` it should be, how that ``begins``,
+    and the ``page`` that explains it."""
 
     file: str
+    what: str = "a system manifest"
+    begins: str = "resurgam: 1"
+    page: str = "docs/manifest.md"
     found: dict[tuple[Place, str], None] = field(default_factory=dict)
     unreadable: set[Place] = field(default_factory=set)
 
@@ -130,7 +134,7 @@ class Problems:
             "\n".join(lines),
             untouched="No component was looked at and nothing was changed.",  # P12
             next_step=f"Correct {self.file} at the places named and run the same command again; "
-            "every field is explained in docs/manifest.md.",
+            f"every field is explained in {self.page}.",
         )
 
 
@@ -154,11 +158,13 @@ def read_tree(data: bytes, problems: Problems) -> Node:
         problems.add(_place_of(text, error.position), "not YAML: a control character; remove it.")
     else:
         if root is None:
-            problems.add(Place(1, 1), "the file is empty. Expected a system manifest, beginning with 'resurgam: 1'.")
+            problems.add(
+                Place(1, 1), f"the file is empty. Expected {problems.what}, beginning with '{problems.begins}'."
+            )
         else:
             tree = _Tree(problems).node(root, _place(root.start_mark), ())
             if not isinstance(tree.value, dict):
-                problems.add(tree.at, f"expected a mapping beginning with 'resurgam: 1', found {tree.kind()}.")
+                problems.add(tree.at, f"expected a mapping beginning with '{problems.begins}', found {tree.kind()}.")
             else:
                 return tree
     problems.raise_if_any()
@@ -251,7 +257,7 @@ def _walk(key: str, node: Node) -> Iterator[tuple[str, Node]]:
 def _text(data: bytes, problems: Problems) -> str:
     if len(data) > MAX_BYTES:
         problems.add(
-            Place(1, 1), f"more than {MAX_BYTES >> 10} KiB. Expected a system manifest; move long lists to files."
+            Place(1, 1), f"more than {MAX_BYTES >> 10} KiB. Expected {problems.what}; move long lists to files."
         )
         problems.raise_if_any()
     try:

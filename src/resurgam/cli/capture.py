@@ -14,11 +14,15 @@ import yaml
 from resurgam.capture.preflight import ComponentReport, Report, Trouble
 from resurgam.capture.preflight import preflight as run_preflight
 from resurgam.capture.run import capture as run_capture
-from resurgam.cli import output
+from resurgam.cli import cost as costs
+from resurgam.cli import output, protection
 from resurgam.cli.context import DEFAULT_MANIFEST, Context, JsonOption, KeysOption, ManifestOption
+from resurgam.cli.cost import CHANGE, ChangeOption, CostOption, DrillsOption, EveryOption
 from resurgam.cli.points import cut as show_cut
 from resurgam.drivers.registry import driver_for
 from resurgam.errors import EXIT_FINDINGS, Denied, StoreFull, TargetRefused
+from resurgam.model.codec import to_plain
+from resurgam.model.codec import to_plain
 from resurgam.model.point import Observation, Severity
 from resurgam.model.system import System
 from resurgam.probes.answers import printable
@@ -82,26 +86,41 @@ def _write_new(path: str, text: str) -> None:
         ) from error
 
 
-def preflight(manifest: ManifestOption = DEFAULT_MANIFEST, json: JsonOption = False) -> int:
+def preflight(
+    manifest: ManifestOption = DEFAULT_MANIFEST,
+    cost: CostOption = None,
+    every: EveryOption = None,
+    drills: DrillsOption = None,
+    change: ChangeOption = CHANGE,
+    json: JsonOption = False,
+) -> int:
     """Say what a capture would need and cost.
 
     Changes nothing.
 
     What is reachable, which permission is missing and the command that grants it, bytes and time expected, locks and load
-    on the source. Exit code 0 when a capture can run, 6 when something is missing.
+    on the source. With --cost also what a month of captures, drills and storage costs by a price list of your own (docs/cost.md).
+    Exit code 0 when a capture can run, 6 when something is missing.
 
     Examples:
 
         resurgam preflight
 
         resurgam preflight --json
+
+        resurgam preflight --cost prices.yaml --every 1h --change 2%
     """
     context = Context(manifest)
+    prices = costs.prices_of(cost) if cost is not None else None
     report = run_preflight(context.system, driver_for, isolation=available)
+    estimate = costs.of_a_system(context, report, prices, every, drills, change) if prices is not None else None
     if json:
-        output.as_json(report)
+        found: dict[str, object] = to_plain(report)
+        output.as_json(found | ({"cost": estimate} if estimate is not None else {}))
     else:
         _show_preflight(report)
+        if estimate is not None and prices is not None:
+            costs.show(estimate, prices.note)
     return 0 if report.ok else Denied.exit_code
 
 
@@ -145,8 +164,10 @@ def capture(
     body = sealed.body
     for probe, why in unanswered.items():  # of a point that exists: where none does, the error says what matters
         output.warning(f"probe {probe} could not be answered by the live system: {printable(why)}")
+    guarded = protection.of_point(context, body.id) if system.vault.lock is not None else None
     if json:
-        output.as_json(body)
+        plain: dict[str, object] = to_plain(body)
+        output.as_json(plain | {"protected": to_plain(guarded)})
     else:
         stored = sum(s.stored for s in body.snapshots)
         total = sum(s.bytes for s in body.snapshots)
@@ -154,6 +175,9 @@ def capture(
         parts = f"{len(body.snapshots)} component{'' if len(body.snapshots) == 1 else 's'}"
         output.line(f"  {parts} of {output.size(total)}, {output.size(stored)} new in the vault")
         show_cut(body)
+        if guarded is not None and system.vault.lock is not None:
+            output.line(f"  {protection.told(guarded)}")
+            protection.advise(guarded, context.clock.now().timestamp(), system.vault.lock.period)
         if body.host_can_read:
             answers = f"{context.repository.roles.evidence}.agekey"
             also = f", {answers}" if answers != f"{DEFAULT_DOMAIN}.agekey" else ""

@@ -9,7 +9,7 @@ import typer
 
 from resurgam.cli import check as checking
 from resurgam.cli import keys as key_verbs
-from resurgam.cli import output, roles
+from resurgam.cli import output, roles, stats
 from resurgam.cli import policy as policies
 from resurgam.cli import prune as pruning
 from resurgam.cli import repair as repairing
@@ -23,7 +23,6 @@ from resurgam.stores.registry import create_store
 from resurgam.vault import shred as shredding
 from resurgam.vault.approvals import plan_digest
 from resurgam.vault.repository import Repository
-from resurgam.vault.retention_words import counted
 
 app = typer.Typer(no_args_is_help=True, help="Make a vault, check its bytes, see its size.", rich_markup_mode=None)
 app.add_typer(key_verbs.app, name="keys")
@@ -95,47 +94,7 @@ def _examined(path: str, keys: str, lock: VaultLock | None, clock: Clock, json: 
 
 app.command("check")(checking.check)
 app.command("repair")(repairing.repair)
-
-
-@app.command("stats")
-def stats(
-    manifest: ManifestOption = DEFAULT_MANIFEST,
-    vault: VaultOption = None,
-    keys: KeysOption = None,
-    json: JsonOption = False,
-) -> int:
-    """Show how much the vault holds, and what deduplication and compression save.
-
-    Examples:
-
-        resurgam vault stats
-    """
-    context = Context(manifest, vault, keys)
-    repository = context.repository
-    chunks, raw, stored = repository.index.totals()
-    points = repository.points()
-    logical = sum(s.bytes for sealed in points for s in sealed.body.snapshots)
-    objects = list(repository.store.list())
-    on_disk = sum(entry.size for entry in objects)
-    found = {
-        "points": len(points),
-        "logical_bytes": logical,
-        "chunks": chunks,
-        "unique_bytes": raw,
-        "chunk_bytes": stored,
-        "objects": len(objects),
-        "vault_bytes": on_disk,
-    }
-    if json:
-        output.as_json(found)
-        return 0
-    output.line(f"{repository.identity.name} in {repository.store.describe()}", style="bold")
-    output.line(f"  {counted(len(points), 'point')} of {output.size(logical)} together")
-    output.line(f"  {output.size(raw)} of them unique, in {counted(chunks, 'chunk')}")
-    output.line(f"  {output.size(on_disk)} in the vault, in {counted(len(objects), 'object')}")
-    if on_disk:
-        output.line(f"  {logical / on_disk:.1f} bytes of systems per byte of vault")
-    return 0
+app.command("stats")(stats.stats)
 
 
 @app.command("shred")

@@ -265,11 +265,12 @@ class VaultLock(msgspec.Struct, frozen=True, kw_only=True):
 
 class VaultPlace(msgspec.Struct, frozen=True, kw_only=True):
     """Where the vault and this host's keys are, never the keys themselves: ``path`` is a path or the URL of a bucket, ``keys`` a
-    path."""
+    path. ``cold`` is the storage class, in the store's own word, of contents of the tier ``cold``; empty for that of all else."""
 
     path: str
     keys: str
     lock: VaultLock | None = None
+    cold: str = ""
 
     @property
     def folders(self) -> tuple[str, ...]:

@@ -18,8 +18,8 @@ from email.utils import parsedate_to_datetime
 from enum import StrEnum
 from typing import NamedTuple, Protocol, runtime_checkable
 
-from resurgam.errors import Archived
-from resurgam.stores.base import Buffer, Entry, Store
+from resurgam.errors import Archived, Denied, Unreachable
+from resurgam.stores.base import AlreadyThere, Buffer, Entry, Store, put_once
 
 STANDARD = "STANDARD"  # the class of what no class is said of
 SLEEPING = ("GLACIER", "DEEP_ARCHIVE")
@@ -63,7 +63,7 @@ class Stored(NamedTuple):
 
 
 @runtime_checkable
-class Archives(Protocol):
+class Archives(Store, Protocol):
     """What a store can that keeps objects in classes; found by ``isinstance``."""
 
     def put_as(self, name: str, data: Buffer, storage_class: str) -> None:
@@ -90,6 +90,28 @@ def classes_of(store: Store, prefix: str = "") -> Iterator[tuple[Entry, str]]:
         yield from store.classes(prefix)
     else:
         yield from ((entry, STANDARD) for entry in store.list(prefix))
+
+
+def put_cold(store: Store, name: str, data: Buffer, storage_class: str) -> None:
+    """As ``base.put_once`` of a pack, into a class where one is named. After a lost response nothing that sleeps can be read back;
+    but a pack is named by the digest of bytes that nobody else had before, so an object of that name and size is one's own.
+
+    Raises Denied where the store has no classes.
+    """
+    if not storage_class:
+        put_once(store, name, data, by_digest=True)
+    elif isinstance(store, Archives):
+        try:
+            store.put_as(name, data, storage_class)
+        except (AlreadyThere, Unreachable):
+            if not any((entry.name, entry.size) == (name, len(data)) for entry in store.list(name)):
+                raise
+    else:
+        raise Denied(
+            f"{store.describe()} has no storage classes, and vault.cold asks for {storage_class}.",
+            untouched=f"{name} was not written.",
+            next_step="Take vault.cold out of the manifest, or put the vault into a bucket that speaks S3.",
+        )
 
 
 def stored(storage_class: str, copied: str) -> Stored:

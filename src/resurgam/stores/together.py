@@ -7,8 +7,10 @@ since it lags or lost it; one is *spoilt*; one does not *answer*. So reading is 
     each_copy        from one after the other, for whoever finds above this floor that bytes are no good: frames of a pack
     list             all names that any copy lists, each once: the largest size, since what is cut off is shorter, and the earliest
                      time, since a copy receives later than its original
-    put              to the first copy that takes it, and only where no copy holds the name
+    put              to the first copy that is written to and takes it, and only where no copy holds the name
     delete           is refused: what goes is decided with one copy in sight (P10)
+
+What lies under one of the prefixes ``own`` belongs to its copy, as its name does, and is seen in none.
 
 ``sound`` says of whole objects whether they are what their name says (``vault.copies``); one that is not is asked of the next copy.
 
@@ -41,7 +43,7 @@ from operator import attrgetter
 from typing import NamedTuple, TypeVar
 
 from resurgam.clock import Clock
-from resurgam.errors import Denied, IntegrityError, NotFound, ResurgamError, StoreFull, Unreachable
+from resurgam.errors import Archived, Denied, IntegrityError, NotFound, ResurgamError, StoreFull, Unreachable
 from resurgam.stores.base import AlreadyThere, Buffer, Entry, Store, checked_name
 
 T = TypeVar("T")
@@ -51,7 +53,7 @@ Sound = Callable[
 
 PAUSE = 60.0  # seconds for which a copy that did not answer is left alone at first
 LONGEST = 900.0
-_ANOTHER = (NotFound, Unreachable, Denied, IntegrityError)  # after which the next copy is asked
+_ANOTHER = (NotFound, Unreachable, Denied, IntegrityError, Archived)  # after which the next copy is asked
 
 
 class Told(NamedTuple):
@@ -71,6 +73,7 @@ class Copy:
 
     def __init__(self, store: Store, clock: Clock) -> None:
         self.store = store
+        self.writes = True  # whether it may be written to
         self.silent = ""  # why it does not answer
         self.came: set[str] = set()
         self.lacking: set[str] = set()
@@ -114,9 +117,16 @@ class Copy:
 class Together:
     """See the module's docstring. Safe from several threads; ``copies`` are in the order in which they are preferred."""
 
-    def __init__(self, stores: Sequence[Store], clock: Clock, sound: Sound = lambda _name, _data: True) -> None:
+    def __init__(
+        self, stores: Sequence[Store], clock: Clock, sound: Sound = lambda _name, _data: True, own: tuple[str, ...] = ()
+    ) -> None:
         self.copies = tuple(Copy(store, clock) for store in stores)
-        self.sound = sound
+        self.sound, self._own = sound, own
+
+    def require_written(self) -> None:
+        """Raises Denied where no copy may be written to: told before work that ends in a record."""
+        if not any(copy.writes for copy in self.copies):
+            raise _no_primary("A record", self.describe())
 
     @property
     def told(self) -> tuple[Told, ...]:
@@ -146,7 +156,7 @@ class Together:
         refusals: list[ResurgamError] = []
         for copy in self.copies:
             try:
-                listings.append(copy.ask(lambda store: list(store.list(prefix))))
+                listings.append(copy.ask(lambda store: _shared(store.list(prefix), self._own)))
                 listed.append(copy)
             except (NotFound, Unreachable, Denied) as error:
                 refusals.append(error)
@@ -170,6 +180,8 @@ class Together:
             )
         refusals: list[ResurgamError] = []
         for copy in self.copies:
+            if not copy.writes:
+                continue
             try:
                 copy.ask(lambda store: store.put(name, whole))
             except (Unreachable, Denied, StoreFull) as error:
@@ -177,7 +189,7 @@ class Together:
                 continue
             copy.put.add(name)
             return
-        raise refusals[0]
+        raise refusals[0] if refusals else _no_primary(name, self.describe())
 
     def delete(self, name: str) -> None:
         """See Store. Always raises Denied."""
@@ -194,7 +206,12 @@ class Together:
     def _answers(self, name: str, read: Callable[[Store], T]) -> Iterator[T]:
         """What each copy answers, in turn; who asks for the next has no use for the one before. Raises NotFound where the copies
         that answer do not have it, and what was refused where none answers."""
-        checked_name(name)
+        if checked_name(name).startswith(self._own):
+            raise NotFound(
+                f"{name} belongs to one copy, and several are read together.",
+                untouched="Nothing was changed.",
+                next_step="Name that copy alone.",
+            )
         lacking: list[Copy] = []
         refusals: list[ResurgamError] = []
         found = False
@@ -227,9 +244,21 @@ class Together:
         return None
 
 
+def _shared(entries: Iterable[Entry], own: tuple[str, ...]) -> list[Entry]:
+    return [entry for entry in entries if not entry.name.startswith(own)]
+
+
 def _one(same: list[Entry]) -> Entry:
     """What several copies list under one name."""
     return Entry(same[0].name, max(entry.size for entry in same), min(entry.received for entry in same))
+
+
+def _no_primary(name: str, where: str) -> Denied:
+    return Denied(
+        f"{name} cannot be written: of {where}, none is the place where the vault is written to.",
+        untouched="Nothing was written.",
+        next_step="Give --unrecorded to judge without a record, or make one of them the primary: `resurgam replicate promote`.",
+    )
 
 
 def _nowhere(name: str, refusals: list[ResurgamError]) -> ResurgamError:

@@ -38,7 +38,8 @@ class PackEntry(NamedTuple):
 
 
 class Copies:
-    """The chunks of one line, each once, sorted by id; ``needed`` marks them."""
+    """The chunks of one line, sorted by id; ``needed`` marks them. Each is there once, unless a copy of it lies in a pack that
+    sleeps: nobody can tell then which one is true, so all of them stay."""
 
     def __init__(self, packs: list[str], entries: Entries) -> None:
         self._packs, self.entries = packs, entries
@@ -59,6 +60,12 @@ class Copies:
             left = left[rows[left] < len(self._ids)]
             left = left[self._prefixes[rows[left]] == prefixes_of(ids[left])]
         return found
+
+    def spread(self) -> None:
+        """Mark all copies of what is marked."""
+        same = np.flatnonzero((self._ids[1:] == self._ids[:-1]).all(axis=1)) + 1
+        for row in same.tolist():  # few: none where no pack sleeps
+            self.needed[row] |= self.needed[row - 1]
 
     def place(self, chunk: bytes) -> Place | None:
         """Where ``chunk`` lies, or None."""
@@ -95,6 +102,8 @@ class Inventory:
 
     def needed(self) -> NDArray[np.uint64]:
         """The bytes of the frames that are marked, by pack."""
+        for line in self.lines.values():
+            line.spread()
         return self.by_pack(
             part[marked]
             for line in self.lines.values()
@@ -110,6 +119,8 @@ class Inventory:
 
     def wanted(self, packs: Collection[str]) -> dict[str, Entries]:
         """What is marked in each of ``packs``, in the order of its frames."""
+        for line in self.lines.values():
+            line.spread()
         chosen = np.zeros(len(self.packs), np.bool_)
         chosen[[self._ordinals[pack] for pack in packs if pack in self._ordinals]] = True
         found = np.concatenate(
@@ -163,8 +174,10 @@ class Inventory:
         ends = np.append(starts[1:], len(claims))
         several = ends - starts > 1
         for start, end in zip(starts[several].tolist(), ends[several].tolist(), strict=True):
+            ranks = {row: self._rank(line, claims[row : row + 1]) for row in range(start, end)}
+            asleep = [row for row in ranks if self.packs[int(claims["pack"][row])] in self._places.asleep]
             keep[start] = False
-            keep[min(range(start, end), key=lambda row: self._rank(line, claims[row : row + 1]))] = True
+            keep[[*asleep, min(ranks, key=ranks.__getitem__)]] = True
         return claims[keep]
 
     def _rank(self, line: str, claim: Entries) -> tuple[bool, bool, float, str, int]:

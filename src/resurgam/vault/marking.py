@@ -23,6 +23,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from numpy.typing import NDArray
 
 from resurgam.errors import IntegrityError
+from resurgam.stores.archive import COLD, classes_of
 from resurgam.vault.index import Place
 from resurgam.vault.inventory import Copies, Ids, Inventory, PackEntry
 from resurgam.vault.needs import as_ids, documents_in, documents_of, read_list
@@ -40,12 +41,13 @@ _DOCUMENTED = (RecordType.VERDICT, RecordType.BASELINE, RecordType.REFERENCE)
 
 @dataclass
 class Survey:
-    """What is needed, and where: ``points`` are the promised ones. ``trouble`` tells by object what may be needed and is not
-    known."""
+    """What is needed, and where: ``points`` are the promised ones. Packs that are ``cold`` lie in a class
+    that is slow or dear to read. ``trouble`` tells by object what may be needed and is not known."""
 
     points: list[Sealed]
     inventory: Inventory
     sizes: dict[str, int]
+    cold: frozenset[str] = frozenset()
     trouble: dict[str, str] = field(default_factory=dict)
 
     def require_sound(self, accept: Collection[str] = ()) -> None:
@@ -81,14 +83,14 @@ def _survey(repository: Repository, without: Collection[str]) -> Survey:
     records = list(_records(repository, {sealed.body.id: sealed for sealed in points}, trouble))
     for system in sorted({sealed.body.system for sealed in points}):
         records += _newest_reference(repository, system, trouble)
-    there = _packs(repository)
+    there, cold = _packs(repository)
     inventory = Inventory(repository.places, there, lambda key: line_of(repository, key))
     marker = _Marker(repository, inventory, trouble)
     for sealed in points:
         marker.point(sealed)
     for record in records:
         marker.record(record)
-    return Survey(points, inventory, {name: entry.size for name, entry in there.items()}, trouble)
+    return Survey(points, inventory, {name: entry.size for name, entry in there.items()}, cold, trouble)
 
 
 def line_of(repository: Repository, key_id: str) -> str:
@@ -97,14 +99,15 @@ def line_of(repository: Repository, key_id: str) -> str:
     return line[-1].key_id if line else key_id
 
 
-def _packs(repository: Repository) -> dict[str, PackEntry]:
-    """The packs that are there, and that no sweep is removing."""
+def _packs(repository: Repository) -> tuple[dict[str, PackEntry], frozenset[str]]:
+    """The packs that are there, and that no sweep is removing; and which of them lie in a cold class."""
     listed = [
-        PackEntry(entry.name.rpartition("/")[2], entry.size, entry.received)
-        for entry in repository.store.list("packs/")
+        (PackEntry(entry.name.rpartition("/")[2], entry.size, entry.received), storage_class in COLD)
+        for entry, storage_class in classes_of(repository.store, "packs/")
     ]
     gone = repository.prunes().gone
-    return {pack.name: pack for pack in listed if pack.name not in gone}
+    cold = frozenset(pack.name for pack, is_cold in listed if is_cold)
+    return {pack.name: pack for pack, _ in listed if pack.name not in gone}, cold
 
 
 def _records(repository: Repository, about: Mapping[str, Sealed], trouble: dict[str, str]) -> Iterator[Record]:

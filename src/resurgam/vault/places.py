@@ -33,7 +33,7 @@ import numpy as np
 from blake3 import blake3
 from numpy.typing import NDArray
 
-from resurgam.errors import Archived, Denied, IntegrityError, NotFound
+from resurgam.errors import Archived, IntegrityError, NotFound
 from resurgam.stores.abreast import each, read_each
 from resurgam.stores.base import Entry, Several, Store, of_each_copy, put_once
 from resurgam.vault.index import Entries, Index, decode_segment, ends_of
@@ -204,19 +204,12 @@ class Places:
         segments = [found for found in segments if own is None or found.origin in own]
         index.add((found.packs, self._there(found, sizes, swept)) for found in segments)
         unnamed = [(name, size) for name, size in sizes.items() if name not in named and name not in swept]
-        orphans = [found for found in self._unnamed(unnamed, origin) if own is None or found.origin in own]
+        trailers = [
+            found for found in each(self._store, lambda pack: self.trailer(*pack), unnamed) if found is not None
+        ]
+        orphans = [found for found in trailers if own is None or found.origin in own]
         index.add((found.packs, found.entries) for found in orphans)
         return index, [(found.name, found.entries) for found in orphans if not found.moved]
-
-    def _unnamed(self, packs: Sequence[tuple[str, int]], origin: str | None) -> list[Segment]:
-        """What packs say that no segment names, each with its size. The credentials of a writer need not read packs (P9): it stores
-        anew what an interrupted session of its own had stored, and readers and pruners find the rest."""
-        try:
-            return [found for found in each(self._store, lambda pack: self.trailer(*pack), packs) if found is not None]
-        except Denied:
-            if origin is None:
-                raise
-            return []
 
     def _gathered(self) -> tuple[Base | None, list[bool], list[Segment]]:
         """What this host remembers of segments, which of those still stand, and all others, read anew."""

@@ -2,6 +2,7 @@
 
 A pack of which nothing is needed goes. One of which a part is needed costs as much to write anew as is needed of it, and gives back
 the rest: so those with the largest unneeded share go first, until what stays unneeded is little enough, or enough was copied.
+A pack in a cold class goes whole or stays whole.
 """
 
 from __future__ import annotations
@@ -16,12 +17,14 @@ MAX_REPACK = 2 * 10**9
 
 
 class PackUse(NamedTuple):
-    """One pack: its ``size`` as an object, the bytes of all frames ``held`` in it, and of those that are ``needed``."""
+    """One pack: its ``size`` as an object, the bytes of all frames ``held`` in it, and of those that are ``needed``. A ``cold`` one
+    is never written anew: it would have to be woken, read at a price, and paid for until its minimum of days all the same."""
 
     name: str
     size: int
     held: int
     needed: int
+    cold: bool = False
 
     @property
     def unused(self) -> int:
@@ -50,7 +53,7 @@ def choose(packs: Iterable[PackUse], economics: Economics) -> Choice:
     """What to do about ``packs``; in time linear in their number but for the sorting."""
     known = list(packs)
     partly = sorted(
-        (pack for pack in known if pack.needed and pack.unused),
+        (pack for pack in known if pack.needed and pack.unused and not pack.cold),
         key=lambda pack: (-pack.unused / pack.held, pack.name),
     )
     needed = sum(pack.needed for pack in known)

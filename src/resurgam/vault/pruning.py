@@ -102,7 +102,10 @@ def uses(found: Survey) -> list[PackUse]:
     """What is used of each pack that somebody who is believed vouches for."""
     inventory = found.inventory
     held, needed = inventory.held.tolist(), inventory.needed().tolist()
-    return [PackUse(name, found.sizes[name], held[at], needed[at]) for at, name in enumerate(inventory.packs)]
+    return [
+        PackUse(name, found.sizes[name], held[at], needed[at], name in found.cold)
+        for at, name in enumerate(inventory.packs)
+    ]
 
 
 def propose(repository: Repository, plan: PrunePlan, clock: Clock) -> Prune:

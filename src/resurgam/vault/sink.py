@@ -92,13 +92,13 @@ class CodedPiece(NamedTuple):
 
 
 class Sink:
-    """Stores chunks through ``put_pack(name, bytes)``; ``seal_trailer`` seals and signs what lies in a pack."""
+    """Stores chunks through ``put_pack(name, bytes, placement)``; ``seal_trailer`` seals and signs what lies in a pack."""
 
     def __init__(
         self,
         vault: bytes,
         index: Index,
-        put_pack: Callable[[str, memoryview], None],
+        put_pack: Callable[[str, memoryview, Placement], None],
         seal_trailer: Callable[[bytes], bytes],
         threads: int,
     ) -> None:
@@ -189,6 +189,8 @@ class Sink:
     def _pack_with_room(self, meta: bool, stored: int, placement: Placement) -> PackBuilder:
         """The thread's open pack. A pack has one placement, and a thread one open pack of each kind, so that memory is bounded
         whatever the placements are: components come one after the other."""
+        if meta:  # pages are read by whoever looks what is where; only contents may lie where reading is slow
+            placement = placement._replace(cold=False)
         name = "meta" if meta else "data"
         builder: PackBuilder | None = getattr(self._local, name, None)
         if builder is not None and not (builder.placement == placement and builder.has_room(stored)):
@@ -217,7 +219,7 @@ class Sink:
         try:
             entries = builder.entries()
             name, data = builder.finish(self._seal_trailer(entries.tobytes()))
-            self._put_pack(name, data)
+            self._put_pack(name, data, builder.placement)
             self._index.add_pack(name, entries)
             self.finished.append((name, entries))
         finally:

@@ -24,6 +24,7 @@ from resurgam.model.codec import to_json
 from resurgam.model.placement import ANYWHERE, Placement, of_all
 from resurgam.model.point import Finding, Particulars, PointBody, Position, Severity, Snapshot
 from resurgam.model.system import Component, System
+from resurgam.stores.archive import put_cold
 from resurgam.stores.base import AlreadyThere, put_once
 from resurgam.vault.buffers import Buffers
 from resurgam.vault.filescache import FilesCache, Known
@@ -61,11 +62,12 @@ class Writer:
         self._lease = lease
         self._keys: dict[tuple[str, Placement], DomainKeys] = {}
         self.quoting = ANYWHERE  # where what quotes the system's contents may lie
+        self.cold = ""  # the storage class of contents that are placed cold; empty for that of all else
         self._index = _own_index(repository, signer)
         self._sink = Sink(
             repository.vault,
             self._index,
-            lambda name, data: put_once(repository.store, f"packs/{name[:2]}/{name}", data),
+            self._put_pack,
             lambda entries: repository.places.seal("trailer", entries, signer),
             THREADS,
         )
@@ -74,6 +76,10 @@ class Writer:
 
     def __enter__(self) -> Self:
         return self
+
+    def _put_pack(self, name: str, data: memoryview, placement: Placement) -> None:
+        store = self._repository.store
+        put_cold(store, f"packs/{name[:2]}/{name}", data, self.cold if placement.cold else "")
 
     def document(self, value: object, domain: str = DEFAULT_DOMAIN) -> str:
         """Store ``value`` as encrypted JSON, where what quotes the system may lie; returns its chunk id in hex. Durable after
@@ -133,6 +139,7 @@ class PointWriter(Writer):
         super().__init__(repository, signer, reserve_point(repository, system.name, signer, clock, self.point))
         self._system, self._host, self._clock, self._paranoid = system, host, clock, paranoid
         self.quoting = of_all(component.residency for component in system.components)
+        self.cold = system.vault.cold
         self._progress = progress or (lambda _component, _bytes: None)
         limit = system.limits.read_mb_s
         self._pace = Pace(limit * 1e6 if limit else None)
