@@ -22,7 +22,6 @@ from resurgam.cli.points import cut as show_cut
 from resurgam.drivers.registry import driver_for
 from resurgam.errors import EXIT_FINDINGS, Denied, StoreFull, TargetRefused
 from resurgam.model.codec import to_plain
-from resurgam.model.codec import to_plain
 from resurgam.model.point import Observation, Severity
 from resurgam.model.system import System
 from resurgam.probes.answers import printable

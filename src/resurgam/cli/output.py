@@ -106,15 +106,26 @@ def error_as_json(
 
 
 @contextmanager
-def progress(what: str, total: int | None, json: bool) -> Iterator[Callable[[int], None] | None]:
-    """A bar over bytes, on a terminal; None where nobody watches."""
+def progress(
+    what: str, total: int | None, json: bool, *, objects: bool = False
+) -> Iterator[Callable[[int], None] | None]:
+    """A bar over bytes, or ``objects``, on a terminal; None where nobody watches."""
     if json or not watched():
         yield None
         return
     from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+    from rich.progress import (
+        BarColumn,
+        DownloadColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+        TransferSpeedColumn,
+    )
 
-    columns: list[Any] = [TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn()]
+    amount: list[Any] = [MofNCompleteColumn()] if objects else [DownloadColumn(), TransferSpeedColumn()]
+    columns: list[Any] = [TextColumn("{task.description}"), BarColumn(), *amount]
     with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(what, total=total)
         yield lambda size: bar.update(task, advance=size)

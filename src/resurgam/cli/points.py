@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from resurgam.cli import output
+from resurgam.cli import output, protection
 from resurgam.cli.context import (
     DEFAULT_MANIFEST,
     LATEST,
@@ -24,6 +24,7 @@ from resurgam.model.point import Finding, PointBody, Severity
 from resurgam.vault import naming
 from resurgam.vault.lives import lives, words
 from resurgam.vault.policies import store_time
+from resurgam.vault.protection import Protected
 from resurgam.vault.repository import Sealed
 from resurgam.vault.retention_words import at
 
@@ -57,12 +58,15 @@ def points(
     listed = context.repository.points(only, expired=expired)
     found = [sealed for sealed in listed if set(tag or ()) <= {*sealed.body.tags}]
     if json:
-        output.as_json([summary(context, sealed) for sealed in found])
+        guarded = protection.of_all(context) if long and not expired else None
+        output.as_json([summary(context, sealed, (guarded or {}).get(sealed.body.id)) for sealed in found])
         return 0
     tagged = any(sealed.body.tags for sealed in found)
     columns = ["point", "sealed (UTC)", "size", "new", "verdict", "findings", *(["tags"] if tagged else [])]
     columns += ["states"] if long else []
     now = store_time(context.repository.store) if long else None
+    guarded = protection.of_all(context) if long and not expired else None
+    columns += ["protected until (UTC)"] if guarded is not None else []
     rows = []
     for sealed in found:
         body, state = sealed.body, context.repository.state(sealed)
@@ -76,6 +80,7 @@ def points(
                 _counts(body.findings),
                 *([" ".join(body.tags)] if tagged else []),
                 *([words(lives(context.repository, sealed, now=now))] if long else []),
+                *([protection.when(guarded.get(body.id))] if guarded is not None else []),
                 *([body.system] if only is None else []),
             ]
         )
@@ -116,11 +121,12 @@ def show(
     context = Context(manifest, vault, keys, as_of=as_of)
     sealed = context.point(point, expired=True)
     over = context.repository.prunes().expired.get(sealed.body.id)
+    guarded = protection.of_point(context, sealed.body.id) if over is None else None
     details = None
     if context.repository.keyring.can_read and over is None:
         details = context.repository.particulars(sealed.body)
     if json:
-        output.as_json(summary(context, sealed) | {"particulars": to_plain(details)})
+        output.as_json(summary(context, sealed, guarded) | {"particulars": to_plain(details)})
         return 0
     body, state = sealed.body, context.repository.state(sealed)
     output.line(f"point {body.id} of {body.system}", style="bold")
@@ -134,6 +140,8 @@ def show(
     output.line(f"  verdict: {state.word}")
     now = store_time(context.repository.store)
     output.line(f"  states: {words(lives(context.repository, sealed, now=now, checks=True))}")
+    if guarded is not None:
+        output.line(f"  {protection.told(guarded)}")
     for hold in state.holds:
         until = f" until {at(hold.until)}" if hold.until is not None else ""
         output.line(f"  hold {hold.id} by {hold.owner}: {hold.reason}{until}")
@@ -167,9 +175,11 @@ def _closed(context: Context, body: PointBody) -> str:
     return f"{what} were shredded on {when[:10]}" if when else f"{what} open with {body.evidence}.agekey"
 
 
-def summary(context: Context, sealed: Sealed) -> dict[str, object]:
-    """A point as JSON: its record's body, its state, all that it is, and when the vault received it."""
+def summary(context: Context, sealed: Sealed, guarded: Protected | None = None) -> dict[str, object]:
+    """A point as JSON: its record's body, its state, all that it is, when the vault received it, and until when it is
+    ``guarded`` by locks, where that was looked at."""
     plain: dict[str, object] = to_plain(sealed.body)
+    plain["protected"] = to_plain(guarded)
     plain["states"] = to_plain(lives(context.repository, sealed))
     return plain | {"state": to_plain(context.repository.state(sealed)), "received": sealed.received}
 

@@ -10,9 +10,10 @@ from typing import Annotated
 import msgspec
 import typer
 
-from resurgam.cli import output
+from resurgam.cli import output, protection
 from resurgam.cli.check import told_coverage
 from resurgam.cli.context import DEFAULT_MANIFEST, Context, JsonOption, KeysOption, ManifestOption, duration
+from resurgam.cli.protection import Guard
 from resurgam.errors import EXIT_STALE, IntegrityError
 from resurgam.model.point import Severity
 from resurgam.restore.intent import pending, undoable
@@ -61,10 +62,12 @@ class Standing(msgspec.Struct, frozen=True, kw_only=True):
     damaged: tuple[str, ...]
     checked: Coverage
     prune: str = ""  # the one that is open, and how far it is
+    protection: Guard | None = None  # None where the manifest asks for no locks
 
 
-def standing(context: Context, max_age: float | None) -> Standing:
-    """How the system stands. Freshness is measured against ``max_age``, else against the manifest's RPO."""
+def standing(context: Context, max_age: float | None, lock_warning: float | None = None) -> Standing:
+    """How the system stands. Freshness is measured against ``max_age``, else against the manifest's RPO; protection ends soon when
+    less than ``lock_warning`` seconds of it are left, else a quarter of the period."""
     system, repository, host = context.system, context.repository, context.host
     now = context.clock.now()
     points = repository.points(system.name)
@@ -98,6 +101,7 @@ def standing(context: Context, max_age: float | None) -> Standing:
         damaged=(*_rolled_back(context), *repository.refused_points, *repository.refused_records),
         checked=coverage_of(repository, now.timestamp()),
         prune=_prune(repository),
+        protection=protection.guard(context, [sealed.body.id for sealed in points], lock_warning),
     )
 
 
@@ -112,6 +116,9 @@ def status(
     manifest: ManifestOption = DEFAULT_MANIFEST,
     keys: KeysOption = None,
     max_age: Annotated[str | None, typer.Option(help="Fail when the newest point is older, such as 2h.")] = None,
+    lock_warning: Annotated[
+        str | None, typer.Option(help="Fail when a point's locks end within this time; else a quarter of their period.")
+    ] = None,
     metrics: Annotated[str | None, typer.Option(help="Write this file for Prometheus' textfile collector.")] = None,
     json: JsonOption = False,
 ) -> int:
@@ -119,7 +126,8 @@ def status(
 
     How old the newest point and the newest proven point are, and what was interrupted.
 
-    Exit code 23 when the newest point is older than --max-age, or else than the manifest's rpo.
+    Exit code 23 when the newest point is older than --max-age, or else than the manifest's rpo; and, where the vault locks objects,
+    when the locks on what a point needs end soon, or cannot be seen.
 
     Examples:
 
@@ -127,14 +135,19 @@ def status(
 
         resurgam status --max-age 2h --metrics /var/lib/node_exporter/resurgam.prom
     """
-    found = standing(Context(manifest, keys=keys), duration(max_age) if max_age else None)
+    found = standing(
+        Context(manifest, keys=keys),
+        duration(max_age) if max_age else None,
+        duration(lock_warning) if lock_warning else None,
+    )
     if metrics:
         write_atomically(os.path.abspath(metrics), _metrics(found).encode())
     if json:
         output.as_json(found)
     else:
         _show(found)
-    return 0 if found.fresh else EXIT_STALE
+    lasting = found.protection is None or found.protection.lasts
+    return 0 if found.fresh and lasting else EXIT_STALE
 
 
 def _rolled_back(context: Context) -> Iterator[str]:
@@ -179,6 +192,9 @@ def _show(found: Standing) -> None:
     output.line(f"  vault read     {told_coverage(found.checked)}")
     for why in found.damaged:
         output.line(f"  damaged        {why} Run `resurgam vault check`.", style="bold red")
+    if found.protection is not None:
+        style = None if found.protection.lasts else "bold red"
+        output.line(f"  protected      {protection.told_guard(found.protection)}", style=style)
     output.line(f"  capture        {found.capture}")
     if found.prune:
         output.line(f"  unfinished     {found.prune}; run `resurgam vault prune`")
@@ -218,6 +234,11 @@ def _metrics(found: Standing) -> str:
     rows.append(("resurgam_vault_read_share", "Bytes read by a check within 30 days.", found.checked.share))
     if found.checked.oldest is not None:
         rows.append(("resurgam_vault_read_oldest_seconds", "When all was read last.", found.checked.oldest))
+    if found.protection is not None:
+        lapsing = float(not found.protection.lasts)
+        rows.append(("resurgam_protection_lapsing", "1 when locks on what a point needs end soon.", lapsing))
+        if found.protection.left is not None:
+            rows.append(("resurgam_protected_seconds", "Until the first of them ends.", found.protection.left))
     rows.append(("resurgam_unfinished_promotions", "Promotions that broke off.", float(len(found.promotions))))
     label = found.system.replace("\\", "\\\\").replace('"', '\\"').replace("\n", " ")
     return "".join(

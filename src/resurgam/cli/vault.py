@@ -12,6 +12,7 @@ from resurgam.cli import keys as key_verbs
 from resurgam.cli import output, roles, stats
 from resurgam.cli import policy as policies
 from resurgam.cli import prune as pruning
+from resurgam.cli import renew as renewing
 from resurgam.cli import repair as repairing
 from resurgam.cli import serve as serving
 from resurgam.cli.context import DEFAULT_MANIFEST, Context, JsonOption, KeysOption, ManifestOption, VaultOption
@@ -30,6 +31,7 @@ app.command("roles")(roles.roles)
 app.command("approve")(roles.approve)
 app.command("prune")(pruning.prune)
 app.command("leases")(pruning.leases)
+app.command("renew")(renewing.renew)
 app.command("serve")(serving.serve)
 app.add_typer(serving.tokens, name="tokens")
 app.command("policy")(policies.policy)

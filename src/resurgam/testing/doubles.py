@@ -13,12 +13,15 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable, Iterator, Sequence
+from datetime import datetime, timedelta
 from enum import StrEnum
 from random import Random
 
 from resurgam.clock import Clock
 from resurgam.errors import Denied, Unreachable
+from resurgam.model.system import LockMode
 from resurgam.stores.base import AlreadyThere, Buffer, Entry, Store
+from resurgam.stores.lock import Retention
 from resurgam.testing.faults import Wrapped, as_bytes
 
 
@@ -141,28 +144,53 @@ class LostResponseStore(Wrapped):
 
 
 class LockingStore(Wrapped):
-    """No object can be deleted for ``seconds`` of ``clock`` after it was put, as under S3's object lock in compliance mode."""
+    """No object can be deleted for ``seconds`` of ``clock`` after it was put, as under S3's object lock; locks can be made longer.
+    ``asked`` and ``lengthened`` tell of what, by name."""
 
-    def __init__(self, inner: Store, clock: Clock, seconds: float) -> None:
+    def __init__(self, inner: Store, clock: Clock, seconds: float, mode: LockMode = LockMode.COMPLIANCE) -> None:
         super().__init__(inner)
-        self._clock, self._seconds = clock, seconds
-        self._until: dict[str, float] = {}
+        self._clock, self._seconds, self._mode = clock, seconds, mode
+        self._until: dict[str, datetime] = {}
         self.refused: list[str] = []
+        self.asked: list[str] = []
+        self.lengthened: list[str] = []
 
     def put(self, name: str, data: Buffer | Iterable[Buffer]) -> None:
         """As the inner one, and locked from now on."""
         self.inner.put(name, data)
-        self._until[name] = self._clock.monotonic() + self._seconds
+        self._until[name] = self._clock.now() + timedelta(seconds=self._seconds)
 
     def delete(self, name: str) -> None:
         """As the inner one, once the lock has ended. Raises Denied before."""
-        if self._clock.monotonic() < self._until.get(name, 0.0):
+        left = self._until.get(name, self._clock.now()) - self._clock.now()
+        if left > timedelta():
             self.refused.append(name)
             raise Denied(
-                f"{name} is locked in {self.describe()} for another "
-                f"{self._until[name] - self._clock.monotonic():.0f} seconds.",
+                f"{name} is locked in {self.describe()} for another {left.total_seconds():.0f} seconds.",
                 untouched="It is as it was.",
                 next_step="Delete it when its lock has ended.",
             )
         self.inner.delete(name)
+        self._until.pop(name, None)
+
+    def protected(self, name: str) -> Retention | None:
+        """See ``stores.lock.Locks``; a lock that has ended is told of too, as S3 does."""
+        self.asked.append(name)
+        self.inner.get(name, 0, 1)
+        return Retention(self._mode, self._until[name]) if name in self._until else None
+
+    def protect(self, name: str, until: datetime) -> None:
+        """See ``stores.lock.Locks``."""
+        there = self.protected(name)
+        if there is not None and until < there.until:
+            raise Denied(
+                f"{name} is locked until {there.until:%Y-%m-%d %H:%M} in {self.describe()}.",
+                untouched="Its lock is as it was.",
+                next_step="Give a later time.",
+            )
+        self._until[name] = until
+        self.lengthened.append(name)
+
+    def unlock(self, name: str) -> None:
+        """As if ``name`` had been put without a lock."""
         self._until.pop(name, None)

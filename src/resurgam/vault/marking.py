@@ -10,6 +10,9 @@ others, and every copy found is kept; what is in none is trouble. So is whatever
 nothing else does: a prune refuses while there is trouble that nobody accepted by name (P12).
 
 A record is searched for whatever looks like a chunk id, so that what a newer release makes it name stays too.
+
+Where it is asked for, the way is noted too: which packs a page or a point names itself, and which pages lie below it. From that
+follows what *one* point needs, without walking again (``vault.protection``).
 """
 
 from __future__ import annotations
@@ -17,6 +20,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -39,16 +43,29 @@ _SHOWN = 5
 _DOCUMENTED = (RecordType.VERDICT, RecordType.BASELINE, RecordType.REFERENCE)
 
 
+Node = str | tuple[str, bytes]  # a point by its id, or a page by its line and chunk id
+
+
+@dataclass
+class Step:
+    """What one page or point names itself: ordinals of ``packs``, each array without repetition, and the pages ``below`` it."""
+
+    packs: list[NDArray[np.uint32]] = field(default_factory=list)
+    below: list[Node] = field(default_factory=list)
+
+
 @dataclass
 class Survey:
     """What is needed, and where: ``points`` are the promised ones. Packs that are ``cold`` lie in a class
-    that is slow or dear to read. ``trouble`` tells by object what may be needed and is not known."""
+    that is slow or dear to read. ``trouble`` tells by object what may be needed and is not known. ``way`` is empty
+    unless it was asked for."""
 
     points: list[Sealed]
     inventory: Inventory
     sizes: dict[str, int]
     cold: frozenset[str] = frozenset()
     trouble: dict[str, str] = field(default_factory=dict)
+    way: dict[Node, Step] = field(default_factory=dict)
 
     def require_sound(self, accept: Collection[str] = ()) -> None:
         """Raises IntegrityError where there is trouble that ``accept`` does not name."""
@@ -65,32 +82,37 @@ class Survey:
         )
 
 
-def survey(repository: Repository, without: Collection[str] = ()) -> Survey:
-    """Mark what every promised point needs, but those ``without``, which are about to expire. Raises Denied without the index key,
-    NewerFormat, Unreachable."""
+def survey(
+    repository: Repository, without: Collection[str] = (), *, only: str | None = None, way: bool = False
+) -> Survey:
+    """Mark what every promised point needs, but those ``without``, which are about to expire; or what the one point ``only`` needs.
+    With ``way`` note how. Raises Denied without the index key, NewerFormat, Unreachable."""
     while True:
         before = repository.prunes()
-        found = _survey(repository, without)
+        found = _survey(repository, without, only, way)
         if not found.trouble or repository.prunes().all == before.all:
             return found
         # another pruner swept meanwhile: what is missing lies elsewhere by now
 
 
-def _survey(repository: Repository, without: Collection[str]) -> Survey:
-    points = [sealed for sealed in repository.points() if sealed.body.id not in without]
+def _survey(repository: Repository, without: Collection[str], only: str | None, way: bool) -> Survey:
+    promised = repository.points() if only is None else [repository.sealed(only)]
+    points = [sealed for sealed in promised if sealed.body.id not in without]
     trouble = {why.split()[0]: why for why in repository.refused_points}  # an error of a record begins with its name
     trouble = {name: why for name, why in trouble.items() if name.removeprefix("points/") not in without}
-    records = list(_records(repository, {sealed.body.id: sealed for sealed in points}, trouble))
+    prefix = "records/" if only is None else f"records/{only}/"
+    records = list(_records(repository, prefix, {sealed.body.id: sealed for sealed in points}, trouble))
     for system in sorted({sealed.body.system for sealed in points}):
         records += _newest_reference(repository, system, trouble)
     there, cold = _packs(repository)
     inventory = Inventory(repository.places, there, lambda key: line_of(repository, key))
-    marker = _Marker(repository, inventory, trouble)
+    steps: dict[Node, Step] = {}
+    marker = _Marker(repository, inventory, trouble, steps if way else None)
     for sealed in points:
         marker.point(sealed)
     for record in records:
         marker.record(record)
-    return Survey(points, inventory, {name: entry.size for name, entry in there.items()}, cold, trouble)
+    return Survey(points, inventory, {name: entry.size for name, entry in there.items()}, cold, trouble, steps)
 
 
 def line_of(repository: Repository, key_id: str) -> str:
@@ -110,9 +132,11 @@ def _packs(repository: Repository) -> tuple[dict[str, PackEntry], frozenset[str]
     return {pack.name: pack for pack, _ in listed if pack.name not in gone}, cold
 
 
-def _records(repository: Repository, about: Mapping[str, Sealed], trouble: dict[str, str]) -> Iterator[Record]:
+def _records(
+    repository: Repository, prefix: str, about: Mapping[str, Sealed], trouble: dict[str, str]
+) -> Iterator[Record]:
     """What became known of each point in ``about``; what cannot be believed is ``trouble``."""
-    for entry in repository.store.list("records/"):
+    for entry in repository.store.list(prefix):
         sealed = about.get(entry.name.split("/")[1])
         if sealed is None:
             continue
@@ -149,64 +173,84 @@ class _Finder:
 
 
 class _Marker:
-    """Marks what points and records need."""
+    """Marks what points and records need, and notes the ``way`` where that is wanted."""
 
-    def __init__(self, repository: Repository, inventory: Inventory, trouble: dict[str, str]) -> None:
-        self._repository, self._inventory, self._trouble = repository, inventory, trouble
+    def __init__(
+        self, repository: Repository, inventory: Inventory, trouble: dict[str, str], way: dict[Node, Step] | None
+    ) -> None:
+        self._repository, self._inventory, self._trouble, self._way = repository, inventory, trouble, way
         self._readers: dict[tuple[str, str], ChunkReader] = {}
         self._walked: dict[tuple[str, bytes], str] = {}  # a page of a line's lists, and what is wrong at or below it
 
     def point(self, sealed: Sealed) -> None:
         """Mark what the point itself needs."""
-        owner, line = f"points/{sealed.body.id}", line_of(self._repository, sealed.record.signer)
+        point, line = sealed.body.id, line_of(self._repository, sealed.record.signer)
+        tell = partial(self._tell, f"points/{point}")
         for _, chunk in documents_of(sealed):
-            self._tell(owner, self._mark(line, as_ids(chunk)))
+            tell(self._mark(point, line, as_ids(chunk)))
         for snapshot in sealed.body.snapshots:
-            self._tell(owner, self._walk(line, snapshot.domain, bytes.fromhex(snapshot.chunks), -1))
-        self._guess(line, sealed.record)
+            root = bytes.fromhex(snapshot.chunks)
+            tell(self._walk(line, snapshot.domain, root, -1))
+            self._step(point).below.append((line, root))
+        self._guess(point, line, sealed.record)
 
     def record(self, record: Record) -> None:
         """Mark the documents that a record rests on. An approver's rests on what a verifier stored."""
         line = line_of(self._repository, record.signer) if record.by is Role.VERIFIER else ""
+        point = record.subject.name.removeprefix("point/")
         if record.type in _DOCUMENTED:
             for _, chunk in documents_in(record):
-                self._tell(record.subject.name.replace("point/", "points/"), self._mark(line, as_ids(chunk)))
-        self._guess(line, record)
+                self._tell(f"points/{point}", self._mark(point, line, as_ids(chunk)))
+        self._guess(point, line, record)
 
     def _tell(self, owner: str, why: str) -> None:
         if why:
             self._trouble.setdefault(owner, why)
 
-    def _guess(self, line: str, record: Record) -> None:
+    def _guess(self, point: str, line: str, record: Record) -> None:
         """Mark whatever else the body may mean by a chunk id; most are none, and nothing is wrong with that."""
         for found in _CHUNK.findall(record.body):
-            self._mark(line, as_ids(bytes.fromhex(found.decode())))
+            self._mark(point, line, as_ids(bytes.fromhex(found.decode())))
 
-    def _mark(self, line: str, ids: Ids) -> str:
-        """Mark ``ids``; returns what is wrong: which of them no pack is known to hold."""
+    def _mark(self, node: Node, line: str, ids: Ids) -> str:
+        """Mark ``ids``, which ``node`` names; returns what is wrong: which of them no pack is known to hold."""
         own = self._inventory.copies(line)
-        missing = ids[~_marked(own, ids)]
+        missing = ids[~self._marked(node, own, ids)]
         if not len(missing):
             return ""
         found = np.zeros(len(missing), np.bool_)
         for copies in self._inventory.lines.values():
-            found |= _marked(copies, missing)
+            found |= self._marked(node, copies, missing)
         lost = missing[~found]
         return f"it needs chunk {lost[0].tobytes().hex()[:16]}, which no pack is known to hold." if len(lost) else ""
 
+    def _marked(self, node: Node, copies: Copies, ids: Ids) -> NDArray[np.bool_]:
+        """Which of ``ids`` are among ``copies``; these are marked."""
+        rows = copies.rows(ids)
+        found = rows[rows >= 0]
+        copies.needed[found] = True
+        if self._way is not None and len(found):
+            self._step(node).packs.append(np.unique(copies.entries["pack"][found]))
+        return rows >= 0
+
+    def _step(self, node: Node) -> Step:
+        return Step() if self._way is None else self._way.setdefault(node, Step())
+
     def _walk(self, line: str, domain: str, page: bytes, level: int) -> str:
-        if (line, page) not in self._walked:
-            why = self._mark(line, as_ids(page))
+        node = (line, page)
+        if node not in self._walked:
+            why = self._mark(node, line, as_ids(page))
             try:
                 children, ids = read_list(page, level, self._reader(line, domain).get)
             except IntegrityError as error:
-                self._walked[line, page] = error.message
+                self._walked[node] = error.message
                 return error.message
-            why = (self._mark(line, as_ids(ids)) if ids else "") or why
+            why = (self._mark(node, line, as_ids(ids)) if ids else "") or why
             for child, deeper in children:
                 why = self._walk(line, domain, child, deeper) or why
-            self._walked[line, page] = why
-        return self._walked[line, page]
+                self._step(node).below.append((line, child))
+            self._walked[node] = why
+        return self._walked[node]
 
     def _reader(self, line: str, domain: str) -> ChunkReader:
         if (line, domain) not in self._readers:
@@ -214,13 +258,6 @@ class _Marker:
             keys = ChunkKeys(repository.secret, domain)
             self._readers[line, domain] = ChunkReader(repository.vault, repository.store, finder, keys, _no_session)
         return self._readers[line, domain]
-
-
-def _marked(copies: Copies, ids: Ids) -> NDArray[np.bool_]:
-    """Which of ``ids`` are among ``copies``; these are marked."""
-    rows = copies.rows(ids)
-    copies.needed[rows[rows >= 0]] = True
-    return rows >= 0
 
 
 def _no_session(session: bytes) -> AESGCM:

@@ -1,0 +1,119 @@
+"""How long locks protect points, in the words of several verbs: capture, points, show, status."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from typing import TypeVar
+
+import msgspec
+
+from resurgam.cli import output
+from resurgam.cli.context import Context
+from resurgam.errors import Denied, IntegrityError, ResurgamError, Unreachable
+from resurgam.stores.base import Store
+from resurgam.stores.lock import Bucket, Locks
+from resurgam.vault.protection import NEVER, RENEW_BELOW, WARN_BELOW, Protected
+from resurgam.vault.protection_look import protection
+from resurgam.vault.protection_notes import LockNotes
+from resurgam.vault.pruning import expiring
+
+T = TypeVar("T")
+
+_RENEW = "`resurgam vault renew --yes`"
+
+
+class Guard(msgspec.Struct, frozen=True, kw_only=True):
+    """How ``status`` finds the locks: which point loses its protection ``first``, and the seconds ``left`` until then. If it does
+    not last, that is too soon, or ``unknown`` for the reason given."""
+
+    lasts: bool
+    first: Protected | None = None
+    left: float | None = None
+    unknown: str = ""
+
+
+def of_all(context: Context) -> dict[str, Protected] | None:
+    """Until when each promised point is protected; None where the store locks nothing, or nobody here can see it, which is told."""
+    return _seen(
+        context, lambda: {one.point: one for one in protection(context.repository, _notes(context), _now(context))}
+    )
+
+
+def of_point(context: Context, point: str) -> Protected | None:
+    """The same of one point."""
+    found = _seen(context, lambda: protection(context.repository, _notes(context), _now(context), only=point))
+    return found[0] if found else None
+
+
+def guard(context: Context, points: Sequence[str], warning: float | None) -> Guard | None:
+    """How things stand with ``points``; None where the manifest asks for no locks. What this host remembers is enough as long as it
+    says that all is well; else it is looked anew. Points that the policies let go lose their locks by rights."""
+    lock = context.system.vault.lock
+    if lock is None or not points:
+        return None
+    soon = _now(context) + (lock.period * WARN_BELOW if warning is None else warning)
+    try:
+        found = _notes(context).points(context.repository.prunes().last)
+        if any(point not in found or found[point].until < soon for point in points):
+            seen = protection(context.repository, _notes(context), soon)
+            found = {one.point: one for one in seen}
+        short = [point for point in points if point not in found or found[point].until < soon]
+        promised = set(points) - (expiring(context.repository).keys() if short else set())
+    except ResurgamError as error:
+        return Guard(lasts=False, unknown=error.message)
+    first = min((found[point] for point in promised if point in found), key=lambda one: one.until, default=None)
+    if first is None:
+        return Guard(lasts=not promised, unknown="" if not promised else "no point could be looked at")
+    return Guard(lasts=first.until >= soon, first=first, left=first.until - _now(context))
+
+
+def told(found: Protected) -> str:
+    """One line for people."""
+    if found.until == NEVER:
+        return f"not protected: {found.first} is not locked"
+    return f"protected until {when(found)} UTC, when the lock of {found.first} ends"
+
+
+def told_guard(found: Guard) -> str:
+    """One line for people."""
+    if found.first is None:
+        return f"not known: {found.unknown}" if found.unknown else "nothing is promised"
+    advice = "" if found.lasts else f"; run {_RENEW}"
+    return f"point {found.first.point} is {told(found.first)}{advice}"
+
+
+def advise(found: Protected, now: float, period: float) -> None:
+    """Warn where a new point rests on locks that end early: those of packs that it shares with older points."""
+    if found.until < now + RENEW_BELOW * period:
+        output.warning(f"the point shares objects with older ones, whose locks end sooner: {_RENEW} makes them longer")
+
+
+def when(found: Protected | None) -> str:
+    """The time alone."""
+    if found is None:
+        return "not known"
+    return "not locked" if found.until == NEVER else f"{datetime.fromtimestamp(found.until, UTC):%Y-%m-%d %H:%M}"
+
+
+def _seen(context: Context, look: Callable[[], T]) -> T | None:
+    if not _locks(context.store):
+        return None
+    try:
+        return look()
+    except (Denied, IntegrityError, Unreachable) as error:
+        output.note(f"until when points are protected cannot be seen here: {error.message}")
+        return None
+
+
+def _locks(store: Store) -> bool:
+    """Whether there may be locks: a bucket can say that it has none."""
+    return isinstance(store, Locks) and not (isinstance(store, Bucket) and store.facts.lockable is False)
+
+
+def _notes(context: Context) -> LockNotes:
+    return LockNotes(context.repository, context.vault_host)
+
+
+def _now(context: Context) -> float:
+    return context.clock.now().timestamp()
