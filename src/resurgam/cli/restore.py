@@ -24,14 +24,18 @@ from resurgam.drivers.base import Facts
 from resurgam.drivers.registry import driver_for
 from resurgam.errors import EXIT_DIFFERENT, UsageError
 from resurgam.model.plan import Plan
+from resurgam.model.system import System
 from resurgam.model.verdict import Verdict
 from resurgam.probes.runner import LiveRunner
 from resurgam.proof.judge import explain
+from resurgam.restore.adding import add as run_add
 from resurgam.restore.intent import Kind
 from resurgam.restore.plan import plan_restore
 from resurgam.restore.promote import Outcome, Promoter
 from resurgam.restore.run import require_target
 from resurgam.restore.run import restore as run_restore
+from resurgam.restore.stages import of_stages, seconds_of
+from resurgam.restore.state import Restored
 from resurgam.restore.verify import approve_reference
 from resurgam.restore.watch import Watcher
 from resurgam.vault.records import RecordType
@@ -46,6 +50,13 @@ def restore(
     into: Annotated[str, typer.Option("--into", help="A folder that does not exist yet.")],
     point: PointArgument = LATEST,
     component: Annotated[list[str] | None, typer.Option(help="Only this component; may be given again.")] = None,
+    tier: Annotated[
+        list[str] | None,
+        typer.Option(help="Only these: hot, standard or cold, with what they need; may be given again."),
+    ] = None,
+    add: Annotated[
+        bool, typer.Option("--add", help="Add to the folder, an earlier restore of the same point, what it lacks.")
+    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and do nothing.")] = False,
     manifest: ManifestOption = DEFAULT_MANIFEST,
     vault: VaultsOption = None,
@@ -57,6 +68,9 @@ def restore(
 
     The folder appears under its name when it is whole, not before. Nothing is judged: `resurgam verify` does both.
 
+    The hot components come first (`tier: hot` or `critical` in the manifest), with what they need. To use them before the rest is
+    there, restore them alone with --tier, and --add the others.
+
     Examples:
 
         resurgam restore --into /srv/look
@@ -64,34 +78,60 @@ def restore(
         resurgam restore 3fa9 --into out --component documents
 
         resurgam restore latest --into out --vault /mnt/vault --keys recovery.agekey
+
+        resurgam restore latest --into out --tier hot && resurgam restore latest --into out --add
     """
     context = Context(manifest, vault, keys, as_of=as_of)
     repository = context.repository
     body = context.point(point).body
     particulars = repository.particulars(body)
+    only = _only(particulars.system, component, tier)
     if dry_run:
-        require_target(os.path.abspath(into), particulars.system)
-        _show_plan(plan_restore(body, particulars, os.path.abspath(into)), json)
+        if not add:
+            require_target(os.path.abspath(into), particulars.system)
+        _show_plan(plan_restore(body, particulars, os.path.abspath(into), only=only), json)
         return 0
-    with output.progress(f"restore {body.id}", sum(s.bytes for s in body.snapshots), json) as advance:
-        restored = run_restore(
-            repository,
-            body,
-            particulars,
-            into,
-            driver_for,
-            context.clock,
-            components=tuple(component or ()),
-            progress=(lambda _component, size: advance(size)) if advance else None,
-        )
+    wanted = sum(s.bytes for s in body.snapshots if not only or s.component in only)
+    with output.progress(f"restore {body.id}", wanted, json) as advance:
+        progress = (lambda _component, size: advance(size)) if advance else None
+        there = (repository, body, particulars, into, driver_for, context.clock)
+        if add:
+            restored, names = run_add(*there, components=only, progress=progress)
+        else:
+            restored = run_restore(*there, components=only, progress=progress)
+            names = tuple(restored.copies)
     if json:
         output.as_json(restored)
         return 0
-    output.line(f"restored point {body.id} into {into} in {output.seconds(restored.seconds)}", style="bold")
-    for name, copy in restored.copies.items():
-        output.line(f"  {name}: {os.path.join(into, copy.place)}  {output.size(copy.bytes)}")
-    output.line("  restored is not recovered: `resurgam verify` judges how a point behaves")
+    _show_restored(restored, names, particulars.system, into)
     return 0
+
+
+def _only(system: System, component: Sequence[str] | None, tier: Sequence[str] | None) -> tuple[str, ...]:
+    """The components that are meant, none for all. Raises UsageError."""
+    if component and tier:
+        raise _wrong("--component and --tier both say what is restored.", "Give one of the two.")
+    found = of_stages(system, tier) if tier else tuple(component or ())
+    if tier and not found:
+        raise _wrong(f"No component is of the tier {', '.join(tier)}.", "Leave --tier out: all are restored.")
+    return found
+
+
+def _show_restored(restored: Restored, names: Sequence[str], system: System, into: str) -> None:
+    copies = {name: restored.copies[name] for name in restored.copies if name in names}
+    took = seconds_of(system, {name: copy.seconds for name, copy in copies.items()})
+    output.line(f"restored point {restored.point} into {into} in {output.seconds(restored.seconds)}", style="bold")
+    for stage, (members, seconds) in took.items():
+        if len(took) > 1:
+            output.line(f"  {stage}: there after {output.seconds(seconds)} more")
+        for name in members:
+            output.line(f"  {name}: {os.path.join(into, copies[name].place)}  {output.size(copies[name].bytes)}")
+    lacking = [component.name for component in system.components if component.name not in restored.copies]
+    if not names:
+        output.line("  nothing was missing there")
+    if lacking:
+        output.line(f"  not restored: {', '.join(lacking)}; the same command with --add adds them")
+    output.line("  restored is not recovered: `resurgam verify` judges how a point behaves")
 
 
 def promote(
@@ -193,12 +233,14 @@ def approve(
     return 0
 
 
-def promoter_of(context: Context, json: bool) -> Promoter:
-    """Who promotes into the manifest's system. Raises Denied without an approver's key."""
+def promoter_of(context: Context, json: bool, *, recorded: bool = True) -> Promoter:
+    """Who promotes into the manifest's system. Raises Denied without an approver's key, unless nothing is to be ``recorded``."""
     repository = context.repository
-    role = repository.keyring.signer(Role.APPROVER).role  # told before anything is switched
+    role = repository.keyring.signer(Role.APPROVER).role if recorded else ""  # told before anything is switched
 
     def record(word: str, facts: Facts) -> None:
+        if not recorded:
+            return
         kind = RecordType.UNDO if word == "undone" else RecordType.PROMOTION
         repository.put_record(kind, str(facts["point"]), facts, Role(role), context.clock)
 

@@ -1,8 +1,9 @@
 """What a restore is going to do, as a value that is printed before anything happens (P10). Nothing here touches the world.
 
-Components come in the order in which they need each other: what others are derived from or read comes first, so that
-a restore that is cut off has the foundations. ``derived_from`` may not go round in a circle; ``reads`` may (two services
-that read each other are a fact, not a fault), and a disaster is no time to refuse over it: then ``derived_from`` alone decides.
+Components come by stage (``restore.stages``), and in a stage in the order in which they need each other: what others are derived
+from or read comes first, so that a restore that is cut off has the foundations. ``derived_from`` may not go round in a circle;
+``reads`` may (two services that read each other are a fact, not a fault), and a disaster is no time to refuse over it: then
+``derived_from`` alone decides.
 """
 
 from __future__ import annotations
@@ -17,17 +18,25 @@ from resurgam.errors import IntegrityError, ManifestError, MissingExtra
 from resurgam.model.plan import Plan, Step
 from resurgam.model.point import Particulars, PointBody, Snapshot
 from resurgam.model.system import Component, System
+from resurgam.restore.stages import stages
 from resurgam.restore.state import Restored
 
 
-def plan_restore(body: PointBody, particulars: Particulars, target: str, *, earlier: Restored | None = None) -> Plan:
-    """The steps of a restore of ``body`` into ``target``; ``earlier`` is a finished restore of the same system, from whose
-    measured seconds the RTO is estimated.
+def plan_restore(
+    body: PointBody,
+    particulars: Particulars,
+    target: str,
+    *,
+    only: tuple[str, ...] = (),
+    earlier: Restored | None = None,
+) -> Plan:
+    """The steps of a restore of ``body``, or ``only`` some components, into ``target``; ``earlier`` is a finished restore of the
+    same system, from whose measured seconds the RTO is estimated.
 
     Raises IntegrityError where the point lacks a component of its own system, ManifestError for a circle.
     """
     snapshots = _snapshots(body, particulars.system)
-    order = restore_order(particulars.system)
+    order = [name for name in restore_order(particulars.system) if not only or name in only]
     steps = [
         Step(
             verb="write",
@@ -46,10 +55,16 @@ def plan_restore(body: PointBody, particulars: Particulars, target: str, *, earl
 
 
 def restore_order(system: System) -> tuple[str, ...]:
-    """Component names, each after those it needs; equal ones in the manifest's order.
+    """Component names: the hot ones first, each after those it needs, equal ones in the manifest's order. What is needed comes no
+    later than who needs it, so the order by stage breaks none.
 
     Raises ManifestError where ``derived_from`` goes round in a circle.
     """
+    stage = stages(system)
+    return tuple(sorted(_by_need(system), key=stage.__getitem__))
+
+
+def _by_need(system: System) -> tuple[str, ...]:
     try:
         return _sorted(system, lambda component: component.derived_from + component.reads)
     except CycleError:

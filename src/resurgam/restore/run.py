@@ -11,7 +11,7 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 from resurgam.clock import Clock
 from resurgam.drivers.base import Blob, Drivers, Item
@@ -49,21 +49,15 @@ def restore(
     """
     system = particulars.system
     target = os.path.abspath(target)
-    wanted = _wanted(system, components)
+    names = wanted(system, components)
     require_target(target, system)
     began = clock.monotonic()
     restored = Restored(id=secrets.token_hex(8), point=body.id, system=system.name, copies={}).after(Event.START)
     partial = f"{target}.partial-{restored.id}"
     sweep_partial(target)
-    lock = _claimed(partial)
+    lock = claimed(partial)
     try:
-        copies: dict[str, Copy] = {}
-        for name in wanted:
-            try:
-                items = _counted(repository.snapshot(body, name).items(), name, progress)
-                copies[name] = _write(system.component(name), items, partial, drivers, clock)
-            except IntegrityError as error:
-                raise _lost(name, error) from error
+        copies = dict(build(repository, body, system, names, partial, drivers, clock, progress))
         seconds = clock.monotonic() - began
         done = Restored(
             id=restored.id, point=body.id, system=system.name, copies=copies, state=restored.state, seconds=seconds
@@ -78,6 +72,26 @@ def restore(
     finally:
         os.close(lock)
     return done
+
+
+def build(
+    repository: Repository,
+    body: PointBody,
+    system: System,
+    names: Sequence[str],
+    partial: str,
+    drivers: Drivers,
+    clock: Clock,
+    progress: Progress | None = None,
+) -> Iterator[tuple[str, Copy]]:
+    """Copies of the components ``names`` in the folder ``partial``, one after the other, each as it is whole. Raises IntegrityError
+    naming the component that is not."""
+    for name in names:
+        try:
+            items = _counted(repository.snapshot(body, name).items(), name, progress)
+            yield name, _write(system.component(name), items, partial, drivers, clock)
+        except IntegrityError as error:
+            raise _lost(name, error) from error
 
 
 def copies_of(system: System, directory: str, restored: Restored) -> System:
@@ -151,7 +165,8 @@ def _counted(items: Iterator[Item], component: str, progress: Progress | None) -
             progress(component, item.size)
 
 
-def _wanted(system: System, components: tuple[str, ...]) -> list[str]:
+def wanted(system: System, components: tuple[str, ...]) -> list[str]:
+    """The components that are meant, all where none is named, in the order in which they are restored. Raises NotFound."""
     order = restore_order(system)
     unknown = [name for name in components if name not in order]
     if unknown:
@@ -172,7 +187,7 @@ def _become(partial: str, target: str) -> None:
         raise outside(error, f"rename {partial} to {target}") from error
 
 
-def _claimed(partial: str) -> int:
+def claimed(partial: str) -> int:
     """Make the folder ``partial`` and lock it, so that other restores into this target leave it alone while we live.
 
     Between the two, another one may take it for a dead one's and remove it: then it is made again.
