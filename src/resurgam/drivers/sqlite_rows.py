@@ -28,7 +28,7 @@ from resurgam.model.system import Json
 
 DATABASE = b"database"  # the Blob of which all Rows are a view
 BATCH_ROWS = 1000
-BATCH_BYTES = 4 << 20
+BATCH_BYTES = 256 << 10  # what is made of rows is still in the processor's cache when it is digested
 _SAMPLE = 16
 _AHEAD = 2  # batches that wait to be digested
 _SORT_TERMS = 2000  # SQLite's own limit (SQLITE_MAX_COLUMN)

@@ -23,6 +23,7 @@ class Mine(threading.local):
 
     def __init__(self) -> None:
         self._scratch: dict[str, Plane] = {}
+        self._whole = bytearray()
         self.levels: dict[int, zstandard.ZstdCompressor] = {}
         self.decompressor = zstandard.ZstdDecompressor()
         entropy_only = zstandard.ZstdCompressionParameters.from_level(
@@ -45,6 +46,12 @@ class Mine(threading.local):
             self._scratch[use] = np.empty(length, np.uint8)
         return self._scratch[use][:length]
 
+    def whole(self, length: int) -> bytearray:
+        """``length`` bytes, good until the next call, that compare with a buffer without a copy, as no array does."""
+        if len(self._whole) != length:
+            self._whole = bytearray(length)
+        return self._whole
+
     def back(self, length: int) -> Plane:
         """Where planes are joined again."""
         return self.scratch("back", length)
@@ -62,7 +69,7 @@ def compressed(level: int, sources: list[memoryview]) -> list[Buffer]:
     return [next(frames) if source else compressor.compress(source) for source in sources]
 
 
-def expanded(frames: list[memoryview], lengths: list[int]) -> list[bytes]:
+def expanded(frames: list[memoryview], lengths: list[int]) -> list[Buffer]:
     """What some frames hold, in one call; zstandard takes none together that hold nothing (it writes beyond its memory then).
     Raises IntegrityError where one is no frame, or says that it holds another length."""
     full: list[Buffer] = [frame for frame, length in zip(frames, lengths, strict=True) if length]
@@ -72,7 +79,7 @@ def expanded(frames: list[memoryview], lengths: list[int]) -> list[bytes]:
         made: Any = mine.decompressor.multi_decompress_to_buffer(full) if full else ()
     except zstandard.ZstdError as error:
         raise unreadable(str(error)) from error
-    contents = (made[number].tobytes() for number in range(len(made)))
+    contents = (memoryview(made[number]) for number in range(len(made)))
     return [next(contents) if length else decompressed(frame, 0) for frame, length in zip(frames, lengths, strict=True)]
 
 
