@@ -25,11 +25,11 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 WORDS = """point capture|lease capture verifier approver|revocation capture verifier approver pruner|verdict verifier
 |baseline verifier|attestation verifier|reference approver|promotion approver|undo approver|quarantine approver|hold approver
 |retention approver|approval approver|prune pruner|tombstones pruner|awaited pruner|pruned pruner|checked verifier pruner auditor
-|roles root|log root capture verifier approver pruner auditor"""
+|replicas approver|roles root|log root capture verifier approver pruner auditor"""
 SIGNERS = {words.split()[0]: words.split()[1:] for words in WORDS.split("|")}
-ITSELF = ("point", "lease", "roles", "retention", "prune")
+ITSELF = ("point", "lease", "roles", "retention", "prune", "replicas")
 LIE = """roles/ roles/ roles|points/ point/ point revocation|records/ - -|leases/ lease/ lease|retention/ retention/ retention
-|approvals/ - approval|prune/ - prune tombstones awaited pruned|checks/ check/ checked"""
+|approvals/ - approval|prune/ - prune tombstones awaited pruned|checks/ check/ checked|replicas/ replicas/ replicas"""
 PLACES = {words.split()[0]: words.split()[1:] for words in LIE.split("|")}
 raw = base64.b64decode
 

@@ -278,7 +278,7 @@ def test_a_table_that_says_more_is_refused_by_who_would_not_understand(world: Ke
     assert world.repository().roles.format == 1
     keyadmin.rotate(world.repository(), "capture", world.clock)
     assert world.repository().roles.format == 2
-    table = msgspec.structs.replace(next_table(world.repository().roles), format=3)
+    table = msgspec.structs.replace(next_table(world.repository().roles), format=4)
     world.store.put(table.object_name, sign_roles(table, Keyring(world.keys).signer(Role.ROOT), world.clock.now()))
     with pytest.raises(NewerFormat):
         world.repository()

@@ -27,6 +27,7 @@ from resurgam.errors import (
     TargetRefused,
     Unreachable,
 )
+from resurgam.model.placement import ANYWHERE
 from resurgam.model.point import Finding, Position
 from resurgam.model.system import Component
 from resurgam.model.verdict import Judgement
@@ -295,8 +296,8 @@ def test_garbage_under_a_known_id(world: World) -> None:
             return lie
 
     with world.evidence_writer() as writer:
-        keys = writer._domain("default")
-        writer._keys["default"] = Lying(world.repository().secret, "default", keys.session)
+        keys = writer._domain("default", ANYWHERE)
+        writer._keys["default", ANYWHERE] = Lying(world.repository().secret, "default", keys.session)
         writer.document({"true": False})
         writer.flush()
     with pytest.raises(IntegrityError, match="do not have its id"):

@@ -17,7 +17,7 @@ from itertools import islice
 from typing import TypeVar
 from weakref import WeakKeyDictionary
 
-from resurgam.errors import NotFound
+from resurgam.errors import IntegrityError, NotFound
 from resurgam.stores.base import Store
 
 QUICK = 0.0005  # seconds; a request that takes longer is worth a thread
@@ -54,6 +54,18 @@ def each(store: Store, work: Callable[[T], R], parts: Iterable[T]) -> Iterator[R
             if is_far(store):
                 break
     yield from _abreast(work, waiting)
+
+
+def or_refusal(work: Callable[[T], R]) -> Callable[[T], R | IntegrityError]:
+    """``work`` that gives back why an object is not believed: what one of many is like does not stop the others."""
+
+    def tried(part: T) -> R | IntegrityError:
+        try:
+            return work(part)
+        except IntegrityError as error:
+            return error
+
+    return tried
 
 
 def read_each(store: Store, names: Iterable[str]) -> Iterator[bytes | None]:

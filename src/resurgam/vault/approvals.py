@@ -86,7 +86,7 @@ def approvers(repository: Repository, digest: str) -> tuple[RoleKey, ...]:
                 {RecordType.APPROVAL},
                 about=f"plan/{digest}",
                 what=entry.name,
-                received=entry.received,
+                received=repository.as_told(entry).received,
             )
         except (IntegrityError, NewerFormat):
             continue  # it is nobody's yes

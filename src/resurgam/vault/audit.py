@@ -44,6 +44,7 @@ PLACES: Final = {
     "approvals/": "",
     "prune/": "",
     "checks/": "check/{}",
+    "replicas/": "replicas/{}",
 }
 _UNANNOUNCED: Final = ("leases/",)  # a lease says only that somebody is at work
 _EXPECTED: Final = {
@@ -53,6 +54,7 @@ _EXPECTED: Final = {
     "approvals/": {RecordType.APPROVAL},
     "prune/": {RecordType.PRUNE, RecordType.TOMBSTONES, RecordType.AWAITED, RecordType.PRUNED},
     "checks/": {RecordType.CHECKED},
+    "replicas/": {RecordType.REPLICAS},
 }
 
 Progress = Callable[[int], None]  # bytes read since the last call
@@ -146,7 +148,7 @@ class _Look:
         """Believe an entry or not, and compare what it announces with what is there."""
         self._progress(len(data))
         try:
-            _, said = read_entry(data, entry, self._repository.roles, self._repository.vault)
+            _, said = read_entry(data, self._repository.as_told(entry), self._repository.roles, self._repository.vault)
         except Disowned as error:
             return self._disowned(entry.name, data, error)
         except IntegrityError as error:
@@ -244,7 +246,7 @@ class _Look:
             expect,
             about=about,
             what=entry.name,
-            received=entry.received,
+            received=self._repository.as_told(entry).received,
         )
 
     def _announces(self, entry: str, type: str, name: str, digest: str) -> None:

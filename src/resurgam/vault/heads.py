@@ -11,6 +11,7 @@ from resurgam.errors import IntegrityError, NotFound
 from resurgam.stores.base import AlreadyThere, Entry, put_once
 from resurgam.vault.checkpoints import PREFIX, Checkpoint, make_checkpoint, object_name, read_checkpoint
 from resurgam.vault.logmemory import Seen
+from resurgam.vault.replicas import require_primary
 from resurgam.vault.repository import Repository
 from resurgam.vault.signing import PublicKey, Role, broken
 from resurgam.vault.trail import Finding, Head, Kind
@@ -35,7 +36,9 @@ def stored(repository: Repository) -> tuple[list[Head], list[Finding]]:
 def read_stored(repository: Repository, entry: Entry) -> Checkpoint:
     """The checkpoint stored as ``entry``. Raises IntegrityError naming the broken rule."""
     data = repository.store.get(entry.name)
-    found = read_checkpoint(data, repository.vault, _auditors(repository, entry.received), entry.name)
+    found = read_checkpoint(
+        data, repository.vault, _auditors(repository, repository.as_told(entry).received), entry.name
+    )
     if object_name(found.size) != entry.name:
         raise broken(entry.name, f"it is the checkpoint of {found.size} entries")
     return found
@@ -55,6 +58,7 @@ def sign(repository: Repository, seen: Seen) -> tuple[str, bytes]:
     log was signed at this size.
     """
     key = repository.keyring.signer(Role.AUDITOR)
+    require_primary(repository)
     repository.require_believed(key)
     if not seen.size:
         raise NotFound(

@@ -41,6 +41,7 @@ RECORDS: dict[str, tuple[set[RecordType] | None, str]] = {
     "approvals/": ({RecordType.APPROVAL}, ""),
     "prune/": (None, ""),
     "checks/": ({RecordType.CHECKED}, "check/{}"),
+    "replicas/": ({RecordType.REPLICAS}, "replicas/{}"),
 }
 
 

@@ -33,7 +33,7 @@ import numpy as np
 from blake3 import blake3
 from numpy.typing import NDArray
 
-from resurgam.errors import Archived, IntegrityError, NotFound
+from resurgam.errors import Archived, Denied, IntegrityError, NotFound
 from resurgam.stores.abreast import each, read_each
 from resurgam.stores.base import Entry, Several, Store, of_each_copy, put_once
 from resurgam.vault.index import Entries, Index, decode_segment, ends_of
@@ -70,7 +70,8 @@ class Segment(NamedTuple):
 
 class Places:
     """The segments and trailers of one vault. ``roles`` says whose signatures count, ``prunes`` what a prune has taken or will,
-    ``cache`` is where this host remembers segments; with ``doubt`` it is not believed, but made anew."""
+    ``cache`` is where this host remembers segments; with ``doubt`` it is not believed, but made anew. ``told`` gives an object the
+    time at which its original was received."""
 
     def __init__(
         self,
@@ -81,8 +82,9 @@ class Places:
         cache: IndexCache | None = None,
         *,
         doubt: bool = False,
+        told: Callable[[Entry], Entry] = lambda entry: entry,
     ) -> None:
-        self._store, self._secret, self._prunes, self._cache = store, secret, prunes, cache
+        self._store, self._secret, self._prunes, self._cache, self._told = store, secret, prunes, cache, told
         self._base = cache.open() if cache is not None and not doubt else None
         self.refused: list[str] = []  # segments that could not be believed, and why
         self.asleep: set[str] = set()  # packs that must be woken before they can be asked what lies in them
@@ -204,12 +206,19 @@ class Places:
         segments = [found for found in segments if own is None or found.origin in own]
         index.add((found.packs, self._there(found, sizes, swept)) for found in segments)
         unnamed = [(name, size) for name, size in sizes.items() if name not in named and name not in swept]
-        trailers = [
-            found for found in each(self._store, lambda pack: self.trailer(*pack), unnamed) if found is not None
-        ]
-        orphans = [found for found in trailers if own is None or found.origin in own]
+        orphans = [found for found in self._unnamed(unnamed, origin) if own is None or found.origin in own]
         index.add((found.packs, found.entries) for found in orphans)
         return index, [(found.name, found.entries) for found in orphans if not found.moved]
+
+    def _unnamed(self, packs: Sequence[tuple[str, int]], origin: str | None) -> list[Segment]:
+        """What packs say that no segment names, each with its size. The credentials of a writer need not read packs (P9): it stores
+        anew what an interrupted session of its own had stored, and readers and pruners find the rest."""
+        try:
+            return [found for found in each(self._store, lambda pack: self.trailer(*pack), packs) if found is not None]
+        except Denied:
+            if origin is None:
+                raise
+            return []
 
     def _gathered(self) -> tuple[Base | None, list[bool], list[Segment]]:
         """What this host remembers of segments, which of those still stand, and all others, read anew."""
@@ -238,12 +247,12 @@ class Places:
         if entry is None or not (by_itself or source.signer in self._pruners):
             return False
         late = self._retired.get(PublicKey(source.signer).key_id)
-        return late is None or not late.disbelieved(entry.received)
+        return late is None or not late.disbelieved(self._told(entry).received)
 
     def _require_in_time(self, signer: str, entry: Entry) -> None:
         """Raises Disowned where the key of that id had been retired when the store received the object."""
         late = self._retired.get(signer)
-        if late is not None and (why := late.disbelieved(entry.received)):
+        if late is not None and (why := late.disbelieved(self._told(entry).received)):
             raise disowned(entry.name, why)
 
     @staticmethod

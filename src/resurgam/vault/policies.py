@@ -158,7 +158,7 @@ def _facts(repository: Repository, sealed: Sealed, state: PointState, references
     return PointFacts(
         point=body.id,
         system=body.system,
-        received=sealed.received,
+        received=repository.as_told(Entry(f"points/{body.id}", 0, sealed.received), always=True).received,
         standing=standing(state),
         reference=f"point/{body.id}" in references,
         promoted=state.promoted or "",

@@ -15,7 +15,7 @@ it, and pruners stop (P12).
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from enum import Enum
 from functools import cached_property
 from typing import Final
@@ -165,13 +165,14 @@ class PruneReader:
         self._store, self._vault = store, vault
         self._ended: dict[int, Prune] = {}
 
-    def read(self, roles: RoleTable) -> Prunes:
-        """All prunes as they stand now. Raises NewerFormat, Unreachable."""
+    def read(self, roles: RoleTable, told: Callable[[Entry], Entry] = lambda entry: entry) -> Prunes:
+        """All prunes as they stand now; ``told`` gives an object the time at which its original was received. Raises NewerFormat,
+        Unreachable."""
         folders: dict[int, dict[str, Entry]] = {}
         for entry in self._store.list(PREFIX):
             folder, _, what = entry.name.removeprefix(PREFIX).partition("/")
             if len(folder) == 8 and folder.isdecimal():
-                folders.setdefault(int(folder), {})[what] = entry
+                folders.setdefault(int(folder), {})[what] = told(entry)
         found = []
         for number, prune in each(self._store, lambda one: self._known_or_read(*one, roles), sorted(folders.items())):
             if prune is not None:

@@ -79,6 +79,7 @@ class RecordType(StrEnum):
     AWAITED = "awaited"  # the leases that were open then: the plan goes on when they are settled
     PRUNED = "pruned"  # how that plan ended: its packs go, or it was undone
     CHECKED = "checked"  # these packs were read, and how they were
+    REPLICAS = "replicas"  # the places of the vault, and which of them is written to
 
 
 SIGNERS: Final[Mapping[RecordType, frozenset[Role]]] = MappingProxyType(
@@ -103,10 +104,18 @@ SIGNERS: Final[Mapping[RecordType, frozenset[Role]]] = MappingProxyType(
         RecordType.AWAITED: frozenset({Role.PRUNER}),
         RecordType.PRUNED: frozenset({Role.PRUNER}),
         RecordType.CHECKED: frozenset({Role.VERIFIER, Role.PRUNER, Role.AUDITOR}),
+        RecordType.REPLICAS: frozenset({Role.APPROVER}),
     }
 )
 NAMES_ITSELF: Final = frozenset(
-    {RecordType.POINT, RecordType.LEASE, RecordType.ROLES, RecordType.RETENTION, RecordType.PRUNE}
+    {
+        RecordType.POINT,
+        RecordType.LEASE,
+        RecordType.ROLES,
+        RecordType.RETENTION,
+        RecordType.PRUNE,
+        RecordType.REPLICAS,
+    }
 )
 
 

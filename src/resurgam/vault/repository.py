@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import secrets
 import threading
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 from functools import cached_property, partial
 from typing import TypeVar
@@ -29,7 +29,7 @@ from resurgam.errors import Denied, IntegrityError, NotFound, TargetRefused
 from resurgam.model.codec import from_json, to_json, versioned
 from resurgam.model.point import Answers, Particulars, PointBody
 from resurgam.model.system import System
-from resurgam.stores.abreast import each, timed
+from resurgam.stores.abreast import each, or_refusal, timed
 from resurgam.stores.base import AlreadyThere, Entry, Store, put_once
 from resurgam.stores.promises import is_empty
 from resurgam.vault.age import Identity
@@ -58,6 +58,8 @@ from resurgam.vault.places import Places
 from resurgam.vault.prunes import PruneReader, Prunes
 from resurgam.vault.reader import ChunkReader, SnapshotReader
 from resurgam.vault.records import Record, RecordType, Roles, Subject, latest_roles, make_record, read_record, timestamp
+from resurgam.vault.replicas import Here, look_here, require_here, require_primary
+from resurgam.vault.replicatimes import told_times
 from resurgam.vault.roles import Disowned, RoleTable
 from resurgam.vault.signing import Role, SigningKey, broken
 from resurgam.vault.sink import ChunkKeys
@@ -92,8 +94,7 @@ class Repository:
         self.refused: list[str] = list(found.refused)  # role tables that lie in the vault and were not believed
         self.refused_points: list[str] = []  # the same of what stands where a point should
         self.refused_records: list[str] = []  # and of what ``state`` met among the records of a point
-        # The same of keys that were removed, or retired before: no damage, and each is told once.
-        self.disowned: dict[str, None] = {}
+        self.disowned: dict[str, None] = {}  # the same of keys that count no more: no damage, and each is told once
         self._log = Log(store, self.vault)
         self._prunes = PruneReader(store, self.vault)
         self._sessions: dict[bytes, AESGCM] = {}
@@ -146,7 +147,22 @@ class Repository:
     def places(self) -> Places:
         """Segments and trailers."""
         cache = IndexCache(self._notes, self.vault, self.secret.host_key()) if self._notes is not None else None
-        return Places(self.store, self.secret, self.roles, self.prunes, cache, doubt=self._doubt)
+        return Places(self.store, self.secret, self.roles, self.prunes, cache, doubt=self._doubt, told=self.as_told)
+
+    @cached_property
+    def here(self) -> Here:
+        """Where this is among the places of the vault."""
+        return look_here(self.store, self.roles, self.vault)
+
+    def as_told(self, entry: Entry, *, always: bool = False) -> Entry:
+        """``entry`` with the time at which its original was received, where this is a replica; ``always``, or where a retired key
+        makes it matter."""
+        told = self._told.get(entry.name) if always or self.roles.retires else None
+        return entry if told is None else entry._replace(received=min(told, entry.received))
+
+    @cached_property
+    def _told(self) -> dict[str, float]:
+        return told_times(self.store, self.here.own)
 
     @cached_property
     def index(self) -> Index:
@@ -156,12 +172,13 @@ class Repository:
 
     def prunes(self) -> Prunes:
         """What was pruned, and is about to be, as the vault says now."""
-        return self._prunes.read(self.roles)
+        return self._prunes.read(self.roles, self.as_told)
 
     def look_again(self) -> None:
         """Know what was written to the vault since it was opened, when next asked."""
         self.__dict__.pop("places", None)
         self.__dict__.pop("index", None)
+        self.__dict__.pop("here", None)
         self._readers.clear()
 
     def doubt(self) -> None:
@@ -215,8 +232,9 @@ class Repository:
     def put_signed(
         self, name: str, type: RecordType, subject: Subject, body: object, signer: SigningKey, clock: Clock
     ) -> bytes:
-        """Sign and store one record under ``name``; returns its bytes. Raises AlreadyThere, and Denied for a key that nobody would
-        believe."""
+        """Sign and store one record under ``name``; returns its bytes. Raises AlreadyThere, TargetRefused at a replica, and Denied
+        for a key that nobody would believe."""
+        require_primary(self)
         self.require_believed(signer)
         data = make_record(type, subject, body, signer, vault=self.vault, made=clock.now())
         put_once(self.store, name, data)
@@ -229,8 +247,8 @@ class Repository:
     def record(self, entry: Entry, expect: Collection[RecordType] | None = None, *, about: str | None = None) -> Record:
         """The record that was listed as ``entry``, when it can be believed by what it is and by when the store received it. Raises
         IntegrityError, Disowned, NewerFormat."""
-        data = self.store.get(entry.name)
-        return read_record(data, self.roles, self.vault, expect, about=about, what=entry.name, received=entry.received)
+        data, received = self.store.get(entry.name), self.as_told(entry).received
+        return read_record(data, self.roles, self.vault, expect, about=about, what=entry.name, received=received)
 
     # Reading --------------------------------------------------------------------------------------------------------
 
@@ -241,7 +259,7 @@ class Repository:
         found, entries = [], [one for one in self.store.list("points/") if POINT_NAME.fullmatch(one.name)]
         over = self.prunes().expired  # after the listing: what expires meanwhile is not promised any more
         asked = [entry for entry in entries if (entry.name.removeprefix("points/") in over) is expired]
-        for sealed in each(self.store, _or_refusal(self.sealed_as), asked):
+        for sealed in each(self.store, or_refusal(self.sealed_as), asked):
             if isinstance(sealed, Disowned):
                 self.disowned |= {sealed.message: None}
             elif isinstance(sealed, IntegrityError):
@@ -278,7 +296,7 @@ class Repository:
     def records_of(self, sealed: Sealed) -> list[Record]:
         """As ``records``, of a point that was read already."""
         found, entries = [], self.store.list(f"records/{sealed.body.id}/")
-        for record in each(self.store, _or_refusal(partial(self.about, sealed)), entries):
+        for record in each(self.store, or_refusal(partial(self.about, sealed)), entries):
             if isinstance(record, Disowned):
                 self.disowned |= {record.message: None}
             elif isinstance(record, IntegrityError):
@@ -324,7 +342,7 @@ class Repository:
         """The encrypted part of a point, without its answers where they were shredded or their key is not here: no restore
         needs them, and who judges asks :meth:`require_open`. Raises Denied without an identity."""
         found = self.document(body.particulars, Particulars, what=f"the particulars of point {body.id}")
-        if not body.answers or not self.opens(body.evidence):
+        if not body.answers or not self.opens(body.evidence) or not self.here.holds_answers(body):
             return found
         what = f"the answers of point {body.id}"
         return found.with_answers(self.document(body.answers, Answers, what=what, domain=body.evidence))
@@ -343,8 +361,7 @@ class Repository:
 
     def shredded(self, domain: str) -> str:
         """When ``domain`` was shredded, RFC 3339; empty where it was not."""
-        noted = self.roles.shredded.get(domain)
-        return noted.at if noted is not None else ""
+        return self.roles.shredded[domain].at if domain in self.roles.shredded else ""
 
     def require_open(self, domain: str) -> tuple[Identity, ...]:
         """The identities that open ``domain``. Raises NotFound where it was shredded, Denied where its key is not here."""
@@ -375,6 +392,7 @@ class Repository:
 
     def snapshot(self, body: PointBody, component: str) -> SnapshotReader:
         """One component of a point. Raises NotFound."""
+        require_here(self, body, [component])
         for snapshot in body.snapshots:
             if snapshot.component == component:
                 return SnapshotReader(self.chunks(snapshot.domain), bytes.fromhex(snapshot.tree))
@@ -429,15 +447,3 @@ class Repository:
         if body.id != point:
             raise broken(entry.name, f"it is the record of point {body.id[:32]}")
         return Sealed(body, record, entry.received)
-
-
-def _or_refusal(work: Callable[[Entry], T]) -> Callable[[Entry], T | IntegrityError]:
-    """``work`` that gives back why an object is not believed: what one of many is like does not stop the others."""
-
-    def tried(entry: Entry) -> T | IntegrityError:
-        try:
-            return work(entry)
-        except IntegrityError as error:
-            return error
-
-    return tried

@@ -92,6 +92,7 @@ RIGHTS: Final[dict[str, Rights]] = {
     "checks/": _rights(Role.VERIFIER, Role.PRUNER, Role.AUDITOR),
     "checkpoints/": _rights(Role.AUDITOR),
     "replicas/": _rights(Role.APPROVER),
+    "replica/": _rights(),  # what one replica has for itself: its mark, and when the originals were received
     "log/": _rights(*_SIGNERS),
     "probe/": _rights(deleted_by=(Role.ROOT,)),
 }

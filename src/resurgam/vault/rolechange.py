@@ -15,6 +15,7 @@ from resurgam.model.plan import Plan
 from resurgam.stores.base import AlreadyThere, put_once
 from resurgam.vault.approvals import plan_digest, require_approvals
 from resurgam.vault.records import RecordType, sign_roles
+from resurgam.vault.replicas import require_primary
 from resurgam.vault.repository import Repository
 from resurgam.vault.retention_words import counted
 from resurgam.vault.roles import RoleTable
@@ -40,6 +41,7 @@ def authorised(repository: Repository, act: str, plan: Plan) -> SigningKey:
 
 def publish(repository: Repository, table: RoleTable, root: SigningKey, clock: Clock) -> None:
     """Put the table, which is create-only: two with one serial cannot be. Raises Busy, TargetRefused."""
+    require_primary(repository)
     _require_enough_approvers(table)
     try:
         put_once(repository.store, table.object_name, sign_roles(table, root, clock.now()))

@@ -100,6 +100,11 @@ class RoleTable(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         """The public keys of ``role`` that were not removed; none for a role that nobody holds."""
         return tuple(PublicKey(key.public) for key in self.roles.get(role, ()) if not key.removed)
 
+    @property
+    def retires(self) -> bool:
+        """Whether a key is retired, so that it matters when the store received what it signed."""
+        return any(key.retired for keys in self.roles.values() for key in keys)
+
     def active(self, role: str) -> tuple[RoleKey, ...]:
         """The keys of ``role`` that are neither retired nor removed."""
         return tuple(key for key in self.roles.get(role, ()) if key.active)
