@@ -22,10 +22,7 @@ from resurgam.vault.frames import Buffer, Plane, compressed, decompressed, expan
 LEVEL = 1  # of zstd: 64 KiB of a database is too little for higher ones to find much; 3 stores 2 % less in 1.4 times the time
 BLOCK = 256  # shorter ones find more of a vector of 1,536 bytes, and cost more to count; 512 store 1.5 % more
 COUNTED = 4  # every so manyth word of a block; to count all of them stores as much, and takes four times as long
-NOISE = (
-    16,
-    48,
-)  # of 64 counted bytes, those with the highest bit set in a block of noise: 32, give or take 4 (a deviation)
+NOISE = (16, 48)  # of 64 counted bytes, those with the highest bit set in noise: 32, give or take 4 (one deviation)
 SAMPLE = 4  # blocks of what looks like noise
 TEXT_AFTER_ALL = 0.85  # what a sample of floats shrinks to is 0.92 and more, of two alphabets in turn 0.5
 _BLOCK = np.dtype(("V", BLOCK))
