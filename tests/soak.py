@@ -11,6 +11,7 @@ Every machine runs once whole, whatever the time; then all run again with other 
     models     a repository against a dict of its points, over long random lives                     P1, P3, P11
     cuts       300 points of the helpdesk beside writers in all its stores, none of them torn       P1
     memory     a capture of 2 GB in a process of its own stays below 400 MB
+    servers    the exam of every store on Ceph's gateway and on Azurite, where they are installed       P1, P2
 
 The seed is printed first, what was done last. The exit code is 0 when nothing was found; a finding is a traceback and 1.
 """
@@ -21,6 +22,7 @@ import argparse
 import os
 import resource
 import secrets
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -45,6 +47,7 @@ from tests.crash import test_capture, test_kill, test_processes, test_prune
 from tests.format import test_flips
 from tests.journeys import test_one_cut
 from tests.properties import test_vault, test_vault_machine
+from tests.stores import azurite, ceph
 from tests.support import no_witness
 from tests.vault_life import CLIMATES
 
@@ -185,6 +188,17 @@ def _write_megabyte(descriptor: int, rng: Random, number: int) -> None:
         os.lseek(descriptor, 1_000_000, os.SEEK_CUR)
 
 
+def servers(_folder: Path, _seed: int) -> dict[str, int]:
+    """P1, P2: those of them that are here; what is not here is told as 0."""
+    here = {"Ceph": not ceph.missing(), "Azurite": shutil.which(azurite.PROGRAM) is not None}
+    words = " or ".join(name for name, is_here in here.items() if is_here)
+    if words:
+        argv = [sys.executable, "-m", "pytest", "-q", "-x", "tests/stores/exam_elsewhere.py", "-k", words]
+        done = subprocess.run(argv, capture_output=True, text=True, timeout=3600, check=False)
+        assert done.returncode == 0, done.stdout[-5000:]
+    return {name: int(is_here) for name, is_here in here.items()}
+
+
 MACHINES: dict[str, Machine] = {
     "sweep": sweep,
     "prunes": prunes,
@@ -195,6 +209,7 @@ MACHINES: dict[str, Machine] = {
     "kills": kills,
     "cuts": cuts,
     "memory": memory,
+    "servers": servers,
 }
 
 

@@ -1,6 +1,7 @@
 """A real S3 server for tests: SeaweedFS, on free ports of the loopback, its data in a folder of the test's own.
 
-Three identities: ``admin`` may do anything, ``writer`` reads, lists and writes, ``reader`` reads and lists.
+Three identities: ``admin`` may do anything, ``writer`` reads, lists and writes, ``reader`` reads and lists. One more for each role,
+named ``as-<role>``, may do nothing but what the policy of a bucket gives it.
 """
 
 from __future__ import annotations
@@ -20,11 +21,14 @@ import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
+from resurgam.vault.rights import ROLES
+
 SECRET = "a-secret-of-the-tests"
 IDENTITIES = {
     "admin": ["Admin", "Read", "List", "Write", "Tagging"],
     "writer": ["Read", "List", "Write"],
     "reader": ["Read", "List"],
+    **{f"as-{role}": [] for role in ROLES},
 }
 READY = 60.0  # seconds; after a kill it takes about twelve
 
@@ -32,8 +36,9 @@ READY = 60.0  # seconds; after a kill it takes about twelve
 class Seaweed:
     """A server that can be killed and started again over the same data. Ports stay the same."""
 
-    def __init__(self, folder: str) -> None:
-        self.folder = folder
+    def __init__(self, folder: str, volumes: int = 200) -> None:
+        """``volumes`` of 64 MB are what it holds at most."""
+        self.folder, self._volumes = folder, volumes
         os.makedirs(f"{folder}/data")
         with open(f"{folder}/s3.json", "w", encoding="utf-8") as file:
             identities = [
@@ -41,7 +46,7 @@ class Seaweed:
                 for name, actions in IDENTITIES.items()
             ]
             json.dump({"identities": identities}, file)
-        self.ports = _free_ports(8)
+        self.ports = free_ports(8)
         self.endpoint = f"http://127.0.0.1:{self.ports[0]}"
         self._clients: dict[tuple[str, str], Any] = {}
         self._process: subprocess.Popen[bytes] | None = None
@@ -51,7 +56,7 @@ class Seaweed:
         s3, s3_grpc, master, master_grpc, volume, volume_grpc, filer, filer_grpc = self.ports
         command = [
             _weed(), "server", f"-dir={self.folder}/data", "-ip=127.0.0.1", "-ip.bind=127.0.0.1",
-            "-master.volumeSizeLimitMB=64", "-master.telemetry=false", "-volume.max=200", "-filer", "-s3",
+            "-master.volumeSizeLimitMB=64", "-master.telemetry=false", f"-volume.max={self._volumes}", "-filer", "-s3",
             f"-s3.config={self.folder}/s3.json", "-s3.autoCreateBucket=false", "-s3.port.iceberg=0", "-s3.port.lance=0",
             f"-s3.port={s3}", f"-s3.port.grpc={s3_grpc}", f"-master.port={master}", f"-master.port.grpc={master_grpc}",
             f"-volume.port={volume}", f"-volume.port.grpc={volume_grpc}", f"-filer.port={filer}",
@@ -72,9 +77,7 @@ class Seaweed:
     def kill(self) -> None:
         """As a power cut would: no warning, no flush."""
         if self._process is not None:
-            with suppress(ProcessLookupError):
-                os.killpg(self._process.pid, signal.SIGKILL)
-            self._process.wait(timeout=30)
+            killed(self._process)
             self._process = None
 
     def client(self, identity: str = "admin", secret: str = SECRET) -> Any:
@@ -93,6 +96,15 @@ class Seaweed:
     def url(self, bucket: str, prefix: str = "") -> str:
         """What a manifest would say."""
         return f"s3://{bucket}/{prefix}?region=us-east-1&endpoint={self.endpoint}"
+
+    def principal(self, identity: str) -> str:
+        """How policies call an identity."""
+        return f"arn:aws:iam::000000000000:user/{identity}"
+
+    @property
+    def filer(self) -> str:
+        """The door beside the S3 one: whoever reaches it is past all rights and locks."""
+        return f"http://127.0.0.1:{self.ports[6]}"
 
     def _answers(self) -> bool:
         """Whether objects can be put: buckets are listed some time before."""
@@ -117,6 +129,13 @@ def environment(identity: str = "admin", secret: str = SECRET) -> dict[str, str]
     }
 
 
+def killed(process: subprocess.Popen[bytes]) -> None:
+    """SIGKILL to ``process`` and its children, and its end."""
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait(timeout=30)
+
+
 def _without_credentials() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
 
@@ -128,7 +147,7 @@ def _weed() -> str:
     return found
 
 
-def _free_ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
     """Ports that were free a moment ago, all different."""
     sockets = [socket.socket() for _ in range(count)]
     try:

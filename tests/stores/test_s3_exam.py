@@ -28,12 +28,13 @@ class S3Exam(StoreExam):
     """A bucket, looked at with boto3; each test has a prefix of its own."""
 
     bucket = "plain"
+    identity: str | None = None  # the one who puts: a mere writer where the bucket locks nothing
     server: Seaweed
     prefix: str
 
     @pytest.fixture
     def store(self, seaweed: Seaweed, monkeypatch: pytest.MonkeyPatch) -> Store:
-        for name, value in environment("writer" if self.bucket == "plain" else "admin").items():
+        for name, value in environment(self.identity or ("writer" if self.bucket == "plain" else "admin")).items():
             monkeypatch.setenv(name, value)
         monkeypatch.setattr(botocore.loaders, "create_loader", _loader)
         self.server, self.prefix = seaweed, f"exam-{os.getpid()}/{next(_numbers)}"

@@ -7,6 +7,9 @@ key, a client's secret, a federated token, or the machine's identity. obstore lo
 from __future__ import annotations
 
 import os
+from ipaddress import ip_address
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from obstore.exceptions import BaseError
 from obstore.store import AzureStore, GCSStore
@@ -14,6 +17,9 @@ from obstore.store import AzureStore, GCSStore
 from resurgam.errors import Denied
 from resurgam.stores.location import Location
 from resurgam.stores.objects import CLIENT, RETRY, Bucket, ObjectStore
+
+if TYPE_CHECKING:
+    from obstore.store import AzureConfig, ClientConfig
 
 _ACCOUNT = ("AZURE_STORAGE_ACCOUNT_NAME", "AZURE_STORAGE_ACCOUNT")
 
@@ -43,6 +49,20 @@ def _azure(place: Location) -> Bucket:
             untouched="Nothing was read or written.",
             next_step="Write az://container/prefix?account=NAME, or set AZURE_STORAGE_ACCOUNT_NAME.",
         )
+    options: ClientConfig = CLIENT
+    config: AzureConfig = {"account_name": account}
+    if endpoint := place.settings.get("endpoint"):
+        options = {**CLIENT, "allow_http": endpoint.startswith("http://")}
+        config["endpoint"] = f"{endpoint.rstrip('/')}/{account}" if _is_address(endpoint) else endpoint
     return AzureStore(
-        place.bucket, prefix=place.prefix or None, account_name=account, client_options=CLIENT, retry_config=RETRY
+        place.bucket, config=config, prefix=place.prefix or None, client_options=options, retry_config=RETRY
     )
+
+
+def _is_address(endpoint: str) -> bool:
+    """Whether the account is the first part of the path, as where the host is an address, and not of the host's name."""
+    try:
+        ip_address(urlsplit(endpoint).hostname or "")
+    except ValueError:
+        return False
+    return True
