@@ -15,7 +15,7 @@ help:  ## what each target does
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Resurgam needs Python 3.11 or newer; run make PYTHON=/path/to/python3.11")'
 	@$(PYTHON) -m venv --clear .venv
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt uv
-	@$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable ".[helpdesk,objects,timestamps]" --group dev
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable ".[helpdesk,objects,gateway,timestamps]" --group dev
 	@touch $@
 
 demo: .venv/ready  ## the main job: capture a system, lose it, bring it back, judge it

@@ -39,6 +39,13 @@ VaultsOption = Annotated[
         help="The vault's folder or URL, not the manifest's; given again, copies that are read together, the preferred first.",
     ),
 ]
+UnrecordedOption = Annotated[
+    bool,
+    typer.Option(
+        "--unrecorded",
+        help="Sign nothing and write nothing to the vault: where only a recovery key is left, or only a replica.",
+    ),
+]
 KeysOption = Annotated[
     str | None,
     typer.Option("--keys", help="The keys folder, or a recovery key's file, in place of the manifest's vault.keys."),
@@ -124,10 +131,12 @@ class Context:
             return copies.opened(self.vaults, self._store_at, self.keyring, self.clock)
         if self.vaults:
             return self._store_at(self.vaults[0])
-        return open_store(self.system.vault.path, self.system.vault.lock, self.clock)
+        return open_store(
+            self.system.vault.path, self.system.vault.lock, self.clock, keys=self.keys or self.system.vault.keys
+        )
 
     def _store_at(self, place: str) -> Store:
-        return open_store(place, clock=self.clock)
+        return open_store(place, clock=self.clock, keys=self.keys)
 
     @property
     def vaults(self) -> tuple[str, ...]:

@@ -242,6 +242,19 @@ class LocalStore:
         with self._told("read", name):
             return disk.open_file(self._root, parts)
 
+    def entry(self, name: str) -> Entry:
+        """What a listing would tell of ``name``. Raises NotFound."""
+        descriptor, size = self._open(name)
+        try:
+            return Entry(name, size, os.fstat(descriptor).st_mtime)
+        finally:
+            os.close(descriptor)
+
+    def free(self) -> int:
+        """Bytes that may still be written on the file system."""
+        there = os.statvfs(self._root)
+        return there.f_bavail * there.f_frsize
+
     def list(self, prefix: str = "") -> Iterator[Entry]:
         """All objects whose names begin with ``prefix``, sorted by name. Opens only folders that can hold such, and asks only for
         entries that can be such: one point among ten thousand is one."""

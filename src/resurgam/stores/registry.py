@@ -12,19 +12,22 @@ from resurgam.errors import MissingExtra, NotFound, UsageError
 from resurgam.model.system import VaultLock
 from resurgam.stores.base import Store
 from resurgam.stores.local import LocalStore
-from resurgam.stores.location import Location, parse
+from resurgam.stores.location import GATEWAYS, Location, parse
 
 __all__ = ["create_store", "open_store"]
 
 
-def open_store(location: str, lock: VaultLock | None = None, clock: Clock | None = None) -> Store:
-    """The store at ``location``, a path or a URL; with ``lock``, what is put there is locked (S3 only).
+def open_store(
+    location: str, lock: VaultLock | None = None, clock: Clock | None = None, *, keys: str | None = None
+) -> Store:
+    """The store at ``location``, a path or a URL; with ``lock``, what is put there is locked (S3 only). A gateway's token may
+    lie in the folder ``keys``.
 
     Raises UsageError, NotFound (no such folder), Denied (no credentials), MissingExtra. A bucket is not asked yet.
     """
     place = parse(location)
     if isinstance(place, Location):
-        return _bucket(place, lock, clock or SystemClock())
+        return _elsewhere(place, lock, clock or SystemClock(), keys)
     _require_no_lock(place, lock)
     if not os.path.exists(place):
         raise NotFound(
@@ -35,14 +38,26 @@ def open_store(location: str, lock: VaultLock | None = None, clock: Clock | None
     return LocalStore(place, clock=clock)
 
 
-def create_store(location: str, lock: VaultLock | None = None, clock: Clock | None = None) -> Store:
+def create_store(
+    location: str, lock: VaultLock | None = None, clock: Clock | None = None, *, keys: str | None = None
+) -> Store:
     """As ``open_store``, for a vault that is to be made: a folder is made too, a bucket has to be there. Raises TargetRefused
     for a folder that holds something."""
     place = parse(location)
     if isinstance(place, Location):
-        return _bucket(place, lock, clock or SystemClock())
+        return _elsewhere(place, lock, clock or SystemClock(), keys)
     _require_no_lock(place, lock)
     return LocalStore.create(place, clock=clock)
+
+
+def _elsewhere(place: Location, lock: VaultLock | None, clock: Clock, keys: str | None) -> Store:
+    """A gateway or a bucket. Raises UsageError, Denied, MissingExtra."""
+    if place.scheme in GATEWAYS:
+        from resurgam.stores.gateway import GatewayStore
+
+        _require_no_lock(str(place), lock)
+        return GatewayStore(place, keys)
+    return _bucket(place, lock, clock)
 
 
 def _bucket(place: Location, lock: VaultLock | None, clock: Clock) -> Store:
