@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from resurgam.errors import Denied
+from resurgam.errors import Denied, UsageError
 from resurgam.model.codec import to_json
 from resurgam.stores.answers import Answer, meant
 from resurgam.stores.location import Location, parse
@@ -138,17 +138,32 @@ def test_no_wildcard_reaches_beyond_the_vault(where: Location) -> None:
         assert len(re.sub(r"\s", "", text)) <= MANAGED, role
 
 
+def of_principal(policy: object, principal: str) -> dict[str, Any]:
+    """The statements of a bucket's policy that are about one principal, as a policy of its own."""
+    found = json.loads(to_json(policy))["Statement"]
+    return {"Statement": [one for one in found if principal in one["Principal"]["AWS"]]}
+
+
 def test_a_policy_of_a_bucket_names_who_acts() -> None:
-    """Each statement has its principal and a name of its own; one principal in two roles may do what either may."""
-    arns = {"capture": "arn:aws:iam::111122223333:role/capture", "pruner": "arn:aws:iam::111122223333:role/keeper"}
-    policy = bucket_policy(arns | {"approver": arns["pruner"]}, WHERE)
-    assert {one.principal["AWS"] for one in policy.statement if one.principal} == set(arns.values())
-    sids = [one.sid for one in policy.statement]
+    """Each principal may do what the policy of its role says; one in two roles what either may; all eight fit into one bucket."""
+    arns = {role: f"arn:aws:iam::111122223333:role/{role}" for role in ROLES}
+    whole = bucket_policy(arns, WHERE, MONTH)
+    sids = [one.sid for one in whole.statement]
     assert len(set(sids)) == len(sids)
-    assert all(one.principal and re.fullmatch("[A-Za-z0-9]+", one.sid) for one in policy.statement)
-    both = identity_policy(["pruner", "approver"], WHERE)
-    assert allows(both, put("approvals/0"))
-    assert allows(both, put("prune/0"))
+    assert all(re.fullmatch("[A-Za-z0-9]+", sid) for sid in sids)
+    for role, arn in arns.items():
+        policy = of_principal(whole, arn)
+        for own in RIGHTS:
+            name = own if own == "vault.json" else f"{own}0"
+            for operation, action in ACTIONS.items():
+                request = Request(action, object_arn(WHERE, name), {"s3:if-none-match": "*"})
+                assert allows(policy, request) is may(role, operation, name), (role, operation, name)
+    both = bucket_policy({"pruner": arns["pruner"], "approver": arns["pruner"]}, WHERE)
+    assert allows(of_principal(both, arns["pruner"]), put("approvals/0"))
+    assert allows(of_principal(both, arns["pruner"]), put("prune/0"))
+    with pytest.raises(UsageError, match="20,480") as caught:
+        bucket_policy(arns, LONG, MONTH)
+    assert caught.value.next_step
 
 
 def test_the_partition_is_that_of_the_region() -> None:

@@ -17,12 +17,14 @@ import msgspec
 from msgspec.structs import replace
 
 from resurgam.capture import barriers
+from resurgam.capture.bucket_rights import lacking
 from resurgam.capture.permissions import Missing, missing
 from resurgam.drivers.base import Driver, Facts, Freeze, Queries, Traits
 from resurgam.drivers.files_listing import excluded_by
 from resurgam.errors import ResurgamError
 from resurgam.model.system import REFERENCE, Component, Consistency, Isolation, Json, System
 from resurgam.stores.location import is_url
+from resurgam.stores.lock import Bucket
 from resurgam.stores.registry import open_store
 from resurgam.vault.keyring import Keyring
 
@@ -215,17 +217,20 @@ def _vault(system: System, needed: int) -> VaultReport:
 
 
 def _bucket(system: System, needed: int) -> VaultReport:
-    """What a bucket answers: whether it is there, may be read, and holds a vault."""
+    """What a bucket answers: whether it is there, holds a vault, and what a capture may not do in it."""
     path, there, troubles = system.vault.path, False, []
+    absent: tuple[Missing, ...] = ()
     try:
-        store = open_store(path, system.vault.lock)
+        store = open_store(path, system.vault.lock, keys=system.vault.keys)
         there = any(True for _ in store.list("roles/"))
         if not there:
             step = "Make one: resurgam vault init. Or correct vault.path."
             troubles.append(Trouble(what=f"There is no vault at {store.describe()}.", next_step=step))
+        elif isinstance(store, Bucket):
+            absent = tuple(lacking(store))
     except ResurgamError as error:
         troubles.append(_trouble(error))
-    return VaultReport(path=path, reachable=there, free=None, needed=needed, troubles=tuple(troubles))
+    return VaultReport(path=path, reachable=there, free=None, needed=needed, missing=absent, troubles=tuple(troubles))
 
 
 def _folder(path: str, needed: int) -> VaultReport:

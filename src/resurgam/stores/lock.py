@@ -94,8 +94,8 @@ class Bucket(Store, Locks, Protocol):
         """All that ``name`` ever was and that is still there, oldest first. Raises Denied, Unreachable."""
         ...
 
-    def may_create(self, like: str) -> bool:
-        """Whether these credentials may create objects beside ``like``, which is there; nothing is written. Raises Unreachable."""
+    def require_creating(self, like: str) -> None:
+        """Raises Denied where these credentials may not create objects beside ``like``, which is there; nothing is written."""
         ...
 
     def refuses_wrong_checksum(self, name: str) -> bool:

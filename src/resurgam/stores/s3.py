@@ -275,7 +275,7 @@ class BucketStore(ObjectStore):
                 return True
         return False
 
-    def may_create(self, like: str) -> bool:
+    def require_creating(self, like: str) -> None:
         """See ``Bucket``. Asked by a put that must fail, for its checksum and for ``like``, which is there: no byte changes. Under
         the lock that this store puts, since that takes a right of its own."""
         with told("written", like, self._where, reading=False):
@@ -285,10 +285,9 @@ class BucketStore(ObjectStore):
                     **self._own_lock(),
                 )  # fmt: skip
             except ClientError as error:
-                status = answer_of(error).status
-                if status not in (400, 403, 409, 412):
-                    raise
-                return status != 403
+                if answer_of(error).status in (400, 409, 412):
+                    return
+                raise
         raise Denied(
             f"{self._where} replaced {like}, although it was told to create only, and that the checksum is another.",
             untouched="No other object was touched.",

@@ -46,7 +46,7 @@ class Statement(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, r
 
     sid: str = ""
     effect: str
-    principal: Mapping[str, str] | None = None
+    principal: Mapping[str, tuple[str, ...]] | None = None
     action: tuple[str, ...]
     resource: tuple[str, ...]
     condition: Conditions = msgspec.field(default_factory=dict)

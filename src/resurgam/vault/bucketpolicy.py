@@ -21,6 +21,8 @@ from typing import Final
 
 import msgspec
 
+from resurgam.errors import UsageError
+from resurgam.model.codec import to_json
 from resurgam.stores.location import Location
 from resurgam.stores.statements import (
     ALLOW,
@@ -43,6 +45,7 @@ from resurgam.stores.statements import (
 from resurgam.vault.identity import IDENTITY
 from resurgam.vault.rights import PACKS, RIGHTS, Operation, may
 
+LARGEST: Final = 20480  # bytes of the policy of a bucket, by the S3 user guide
 _DAY: Final = 86400.0
 _OF_BUCKET: Final = (
     "s3:DeleteBucket",
@@ -78,18 +81,27 @@ def bucket_policy(
     principals: Mapping[str, str], where: Location, locked: float | None = None, *, conditions: bool = True
 ) -> Policy:
     """What to attach to the bucket; ``principals`` says by role who acts in it. One principal in several roles may do what any of
-    them may."""
+    them may; what is said of several principals is said once. Raises UsageError where S3 would not take it for its length."""
     acting: dict[str, list[str]] = {}
     for role, principal in principals.items():
         acting.setdefault(principal, []).append(role)
-    statements = []
+    said: dict[bytes, tuple[Statement, list[str]]] = {}  # a statement, by its bytes, and of whom
     for principal, roles in acting.items():
-        called = "".join(role.title() for role in roles)
-        statements += [
-            msgspec.structs.replace(one, sid=called + one.sid, principal={"AWS": principal})
-            for one in _statements(roles, where, locked, conditions)
-        ]
-    return Policy(tuple(statements))
+        for one in _statements(roles, where, locked, conditions):
+            said.setdefault(to_json(one), (one, []))[1].append(principal)
+    whole = Policy(
+        tuple(
+            msgspec.structs.replace(one, sid=f"{one.sid}{number}", principal={"AWS": tuple(whose)})
+            for number, (one, whose) in enumerate(said.values())
+        )
+    )
+    if (size := len(to_json(whole))) > LARGEST:
+        raise UsageError(
+            f"The policy has {size:,} bytes, and S3 takes {LARGEST:,} for one bucket.",
+            untouched="Nothing was printed.",
+            next_step="Attach policies to users instead: leave --principal out, and print one with --role for each.",
+        )
+    return whole
 
 
 def _statements(roles: Collection[str], where: Location, locked: float | None, conditions: bool) -> Iterator[Statement]:
