@@ -14,6 +14,7 @@ from resurgam.cli.context import Context, duration
 from resurgam.errors import ResurgamError, UsageError
 from resurgam.model.placement import COLD
 from resurgam.model.system import System
+from resurgam.stores.location import is_url
 from resurgam.vault.cost import STANDARD, Estimate, estimate
 from resurgam.vault.prices import Prices
 from resurgam.vault.usage import Habits, every_word, of_plan, of_vault
@@ -64,7 +65,9 @@ def of_a_system(
     if drills is None:
         assumed = (*assumed, "one drill a month; --drills says otherwise")
     habits = Habits(every=seconds, drills=_decimal(drills))
-    return estimate(of_plan(sizes, added, habits, context.clock.now().timestamp(), assumed), prices)
+    return estimate(
+        of_plan(sizes, added, habits, context.clock.now().timestamp(), assumed, is_url(system.vault.path)), prices
+    )
 
 
 def _added(

@@ -8,14 +8,20 @@ meant to be right to a quarter: nobody pays less for a guess that is finer than 
 from __future__ import annotations
 
 from math import ceil, log2
+from typing import Final
 
 import msgspec
 
+from resurgam.vault.ahead import RANGE
 from resurgam.vault.pack import PACK_SIZE
 from resurgam.vault.reader import AHEAD
 
-PAGE = 1000  # objects in one page of a listing
-REMEMBERED = 128  # segments that are read each time before a host remembers them in one file (``places``)
+PAGE: Final = 1000  # objects in one page of a listing
+REMEMBERED: Final = 128  # segments that are read each time before a host remembers them in one file (``places``)
+_AT_ONCE, _PARTS = (
+    16,
+    8,
+)  # names asked for side by side when the log's end is looked for, and parts of what is left (``log``)
 
 
 class Requests(msgspec.Struct, frozen=True, kw_only=True):
@@ -37,7 +43,8 @@ class Requests(msgspec.Struct, frozen=True, kw_only=True):
 
 class Shape(msgspec.Struct, frozen=True, kw_only=True):
     """So much of a vault as decides how often it is asked: how many objects of each kind it has. ``domains`` are the shred domains
-    that a capture writes to, ``sessions`` those whose keys a restore opens."""
+    that a capture writes to, ``sessions`` those whose keys a restore opens. A store that is ``far`` is asked for more at a time, so
+    that less is waited for."""
 
     points: int = 0
     packs: int = 0
@@ -46,6 +53,7 @@ class Shape(msgspec.Struct, frozen=True, kw_only=True):
     prunes: int = 0
     domains: int = 1
     sessions: int = 1
+    far: bool = True
 
 
 def capture(shape: Shape, new_bytes: int) -> Requests:
@@ -54,18 +62,20 @@ def capture(shape: Shape, new_bytes: int) -> Requests:
     return Requests(
         put=shape.domains + packs + 4,
         get=4 + _segments(shape) + _last_entry(shape) + 3 * shape.prunes,
-        list=7 + _pages(shape.packs),
+        list=8 + _pages(shape.packs),
     )
 
 
 def restore(shape: Shape, chunks: int, stored: int) -> Requests:
-    """One restore of ``chunks`` that have ``stored`` bytes: each chunk by itself, or many small neighbours in one range."""
-    return Requests(get=_opened(shape) + reading(chunks, stored), list=3 + _pages(shape.packs))
+    """One restore of ``chunks`` that have ``stored`` bytes."""
+    return Requests(get=_opened(shape) + reading(shape, chunks, stored), list=4 + _pages(shape.packs))
 
 
-def reading(chunks: int, stored: int) -> int:
-    """Ranges by which ``chunks`` of ``stored`` bytes are read out of packs."""
-    return min(chunks, max(ceil(stored / AHEAD), 1)) if chunks else 0
+def reading(shape: Shape, chunks: int, stored: int) -> int:
+    """Ranges by which ``chunks`` of ``stored`` bytes are read out of packs: neighbours together, which half fill a range."""
+    if shape.far:
+        return min(chunks, 2 * ceil(stored / RANGE))
+    return min(chunks, 3 * ceil(stored / AHEAD))
 
 
 def prune(shape: Shape, expired: int, removed: int, copied_bytes: int = 0) -> Requests:
@@ -94,8 +104,12 @@ def _segments(shape: Shape) -> int:
 
 
 def _last_entry(shape: Shape) -> int:
-    """The log's last entry is found by numbers that double and then halve."""
-    return 2 * ceil(log2(shape.log + 2))
+    """The log's last entry is found by leaps that double, and then by parts of what is left."""
+    if not shape.log:
+        return 1
+    if not shape.far:
+        return 2 * ceil(log2(shape.log + 2))
+    return _AT_ONCE + (_PARTS - 1) * ceil(log2(shape.log / 2 + 1.5) / log2(_PARTS))
 
 
 def _pages(objects: int) -> int:

@@ -16,6 +16,7 @@ import msgspec
 import numpy as np
 
 from resurgam.errors import Denied, IntegrityError
+from resurgam.stores.abreast import is_far
 from resurgam.stores.archive import SLEEPING, Speed, classes_of
 from resurgam.stores.base import Entry
 from resurgam.vault import requests
@@ -55,14 +56,21 @@ def of_vault(repository: Repository, habits: Habits, now: float) -> Facts:
 
 
 def of_plan(
-    sizes: Mapping[str, int], added: Mapping[str, int], habits: Habits, now: float, said: Sequence[str]
+    sizes: Mapping[str, int],
+    added: Mapping[str, int],
+    habits: Habits,
+    now: float,
+    said: Sequence[str],
+    far: bool = True,
 ) -> Facts:
     """The facts of a vault as it will be after its first capture: ``sizes`` are bytes by storage class, ``added`` those that each
-    later capture adds, ``said`` what both rest on."""
+    later capture adds, ``said`` what both rest on. ``far`` says that its store is no folder."""
     captures, total = habits.captures or Decimal(0), sum(sizes.values())
     packs = {name: -(-size // PACK_SIZE) for name, size in sizes.items()}
     points = max(round(captures / 2), 1)  # in the middle of the first month
-    shape = Shape(points=points, packs=sum(packs.values()) + points, segments=points, log=points, domains=3, sessions=3)
+    shape = Shape(
+        points=points, packs=sum(packs.values()) + points, segments=points, log=points, domains=3, sessions=3, far=far
+    )
     reading = Act(
         what="a drill",
         a_month=habits.drills if habits.drills is not None else Decimal(1),
@@ -135,6 +143,7 @@ class _Look:
             prunes=count("prune/", "/plan"),
             domains=len(sessions | {"default", self._repository.roles.evidence}),
             sessions=count("keys/session-"),
+            far=is_far(self._repository.store),
         )
 
     def _in_window(self, prefix: str, part: str = "") -> int:
@@ -235,7 +244,7 @@ def _capturing(shape: Shape, added: dict[str, int], captures: Decimal) -> Act:
 
 def _reading(shape: Shape, read: Mapping[str, tuple[int, int]]) -> dict[str, Requests]:
     """The requests of a restore that reads so many chunks and bytes of each class."""
-    asked = {name: Requests(get=requests.reading(chunks, size)) for name, (chunks, size) in read.items()}
+    asked = {name: Requests(get=requests.reading(shape, chunks, size)) for name, (chunks, size) in read.items()}
     asked[STANDARD] = requests.restore(shape, *read.get(STANDARD, (0, 0)))
     return asked
 
