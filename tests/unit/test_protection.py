@@ -111,12 +111,13 @@ def test_a_point_is_as_old_as_the_packs_that_it_reuses(world: Locked) -> None:
 
 def test_what_would_lapse_is_renewed_and_garbage_is_not(world: Locked) -> None:
     """A point needs packs older than itself: these are locked anew. What only an expired point needs is not, and lapses."""
-    captured(world, shared=LARGE, gone=LARGE)
+    first = captured(world, shared=LARGE)
+    old = captured(world, gone=LARGE)
     del world.live.files[b"gone"]
-    old = world.repository().points()[0]
     world.days(16)
     kept = captured(world, new=LARGE)
-    drafted = draft(world.pruner(), PERIOD, {old.body.id: "no rule keeps it"}, world.now)
+    lapsing = {sealed.body.id: "no rule keeps it" for sealed in (first, old)}
+    drafted = draft(world.pruner(), PERIOD, lapsing, world.now)
     assert world.locks.lengthened == []  # P10: a plan changes nothing
     before = {name: world.end(name) for name in world.packs()}
     done = renew(world.pruner(), drafted)
