@@ -8,7 +8,15 @@ from typing import Annotated
 import typer
 
 from resurgam.cli import output
-from resurgam.cli.context import DEFAULT_MANIFEST, Context, JsonOption, KeysOption, ManifestOption
+from resurgam.cli.context import (
+    DEFAULT_MANIFEST,
+    Context,
+    JsonOption,
+    KeysOption,
+    ManifestOption,
+    UnrecordedOption,
+    VaultsOption,
+)
 from resurgam.cli.restore import agreed, promoter_of, show_outcomes, show_pending, show_verdict
 from resurgam.drivers.registry import driver_for
 from resurgam.errors import EXIT_DIFFERENT, EXIT_INCONCLUSIVE, UsageError
@@ -30,7 +38,9 @@ def recover(
     ] = None,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before doing what the plan says.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and do nothing.")] = False,
+    unrecorded: UnrecordedOption = False,
     manifest: ManifestOption = DEFAULT_MANIFEST,
+    vault: VaultsOption = None,
     keys: KeysOption = None,
     json: JsonOption = False,
 ) -> int:
@@ -51,6 +61,8 @@ def recover(
         resurgam recover --to 2026-11-21T02:00
 
         resurgam recover --component index
+
+        resurgam recover --vault /mnt/replica --keys recovery.agekey --unrecorded
     """
     if json and not (yes or dry_run):
         raise UsageError(  # P10: nobody agrees to a plan that was not shown
@@ -58,14 +70,15 @@ def recover(
             untouched="Nothing was changed.",
             next_step="Give --dry-run to get the plan, or --yes to agree to it.",
         )
-    context = Context(manifest, keys=keys)
+    context = Context(manifest, vault, keys)
     recovery = Recovery(
         system=context.system,
         repository=context.repository,
-        promoter=promoter_of(context, json),
+        promoter=promoter_of(context, json, recorded=not unrecorded),
         drivers=driver_for,
         clock=context.clock,
-        hide=[os.path.abspath(keys)] if keys else [],
+        hide=[os.path.abspath(path) for path in context.named],
+        recorded=not unrecorded,
     )
     plan = recovery.plan(to, tuple(component or ()), into)
     if not json:
@@ -83,6 +96,8 @@ def recover(
         output.as_json({"plan": _as_json(plan), "recovered": done, "live": done.live, "next_step": _next_step(done)})
     else:
         _tell(done)
+        if unrecorded:
+            output.line("  NOT RECORDED: no verdict and no promotion was signed; the points do not know of this")
     return _exit_code(done)
 
 

@@ -14,6 +14,7 @@ from resurgam.cli.context import (
     JsonOption,
     KeysOption,
     ManifestOption,
+    UnrecordedOption,
     VaultsOption,
     duration,
 )
@@ -55,6 +56,7 @@ def verify(
     within: Annotated[
         str | None, typer.Option("--within", help="With --latest-unproven: stop after so long, such as 10m.")
     ] = None,
+    unrecorded: UnrecordedOption = False,
     html: HtmlOption = None,
     junit: JunitOption = None,
     manifest: ManifestOption = DEFAULT_MANIFEST,
@@ -86,9 +88,12 @@ def verify(
         resurgam verify latest --live
 
         resurgam verify --latest-unproven --within 10m
+
+        resurgam verify latest --into /srv/risen --vault /mnt/replica --keys recovery.agekey --unrecorded
     """
     seconds = duration(within) if within is not None else None
     _require_one_meaning(point, into, live, latest_unproven, seconds)
+    _require_recorded_where_it_counts(unrecorded, html is not None or junit is not None, latest_unproven)
     context = Context(manifest, vault, keys)
     chosen = (
         unattended.newest_unproven(context.repository, context.system_name)
@@ -101,9 +106,11 @@ def verify(
         verdict, found = _judged_live(context, chosen, report=html is not None or junit is not None)
         show_verdict(verdict, json)
     else:
-        proof = _proven(context, chosen, into, seconds, unattended_run=latest_unproven, json=json)
+        proof = _proven(
+            context, chosen, into, seconds, unattended_run=latest_unproven, record=not unrecorded, json=json
+        )
         verdict = proof.verdict
-        _show(context, chosen, proof, json)
+        _show(context, chosen, proof, json, record=not unrecorded)
         wanted = html is not None or junit is not None
         found = report_of(Context(manifest, vault, keys).repository, chosen) if wanted else None  # finds what is new
     for path in write(found, html, junit) if found is not None else ():
@@ -134,8 +141,25 @@ def _require_one_meaning(
     raise UsageError(wrong, untouched="Nothing was asked or restored.", next_step=next_step)
 
 
+def _require_recorded_where_it_counts(unrecorded: bool, report: bool, latest_unproven: bool) -> None:
+    """Raises UsageError: a report is of what was recorded, and a point that nobody signed for would be proven for ever."""
+    if unrecorded and (report or latest_unproven):
+        raise UsageError(
+            "--unrecorded leaves nothing that a report could show, or that would tell the next run of this one.",
+            untouched="Nothing was asked or restored.",
+            next_step="Leave out --html, --junit and --latest-unproven.",
+        )
+
+
 def _proven(
-    context: Context, sealed: Sealed, into: str | None, within: float | None, *, unattended_run: bool, json: bool
+    context: Context,
+    sealed: Sealed,
+    into: str | None,
+    within: float | None,
+    *,
+    unattended_run: bool,
+    record: bool,
+    json: bool,
 ) -> Proof:
     repository, body = context.repository, sealed.body
     with output.progress(f"verify {body.id}", sum(s.bytes for s in body.snapshots), json) as advance:
@@ -150,6 +174,7 @@ def _proven(
                 hide=context.named,
                 into=directory,
                 resume=unattended_run,
+                record=record,
                 progress=(lambda _component, size: advance(size)) if advance else None,
             )
 
@@ -170,12 +195,17 @@ def _judged_live(context: Context, sealed: Sealed, *, report: bool) -> tuple[Ver
     return verdict, report_on_live(repository, sealed, system, verdict, made) if report else None
 
 
-def _show(context: Context, sealed: Sealed, proof: Proof, json: bool) -> None:
+def _show(context: Context, sealed: Sealed, proof: Proof, json: bool, *, record: bool) -> None:
     kept = proof.directory
     if json:
         output.as_json({"verdict": proof.verdict, "restored": proof.restored, "directory": kept})
         return
     show_verdict(proof.verdict, json)
+    if not record:
+        output.line(f"  NOT RECORDED: nobody signed this; `resurgam verify {sealed.body.id}` does, where its keys are")
+        if kept:
+            output.line(f"  the copies are in {kept}")
+        return
     if proof.verdict.judgement is Judgement.INCONCLUSIVE and context.repository.state(sealed).baseline:
         output.line(
             f"  its answers were kept as a baseline: another `resurgam verify {sealed.body.id}` is judged by it"

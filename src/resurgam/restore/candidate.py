@@ -30,9 +30,10 @@ from resurgam.vault.repository import Repository
 NOT_JUDGED = "not judged"
 
 
-def require_proven(restored: Restored, system: System, repository: Repository) -> None:
+def require_proven(restored: Restored, system: System, repository: Repository, *, judged_here: bool = False) -> None:
     """P4: restored is not recovered; the whole decision on what may be promoted stands here.
 
+    ``judged_here``: this process has judged these very copies, and nothing signs it (``verify`` without ``record``).
     Raises NotProven without a signed, passing verdict over these very copies, and for a point that is quarantined or was
     found to behave differently since; TargetRefused for a point of another system; UsageError where the restore's life does
     not lead to a promotion (promoted or undone already, half built); NotFound and IntegrityError of the vault.
@@ -45,12 +46,12 @@ def require_proven(restored: Restored, system: System, repository: Repository) -
     sealed = repository.sealed(restored.point)
     if sealed.body.system != system.name:
         raise _unfit(f"point {restored.point} is of system {sealed.body.system}, this is {system.name}")
-    if not _is_signed(restored, repository):
+    if not judged_here and not _is_signed(restored, repository):
         raise _not_proven(f"The vault holds no passing verdict over the copies of restore {restored.id}.", restored)
     state = repository.state(sealed)
     if state.quarantined is not None:
         raise _not_proven(f"Point {restored.point} is quarantined since {state.quarantined}.", restored)
-    if not state.may_be_promoted:
+    if state.damaged is not None or not (judged_here or state.may_be_promoted):
         raise _not_proven(f"Point {restored.point} was found to be {state.word} after this restore passed.", restored)
 
 

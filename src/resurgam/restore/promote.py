@@ -86,6 +86,7 @@ class Promoter:
     tell: Callable[[str], None] = lambda _: None
     clock: Clock = field(default_factory=SystemClock)
     watcher: Watcher | None = None
+    judged_here: str = ""  # the id of the restore that this process has judged, where no record says so
 
     def plan(self, directory: str, *, only: tuple[str, ...] = (), unverified: bool = False) -> Plan:
         """What ``promote`` would do, without doing any of it (P10). Raises what ``promote`` raises before its first step."""
@@ -324,7 +325,8 @@ class Promoter:
         """P4: a passing verdict, or the owner's word that none is asked for; then how it was judged, else nothing."""
         if unverified:
             return candidate.require_unverified(restored, self.system, self.repository)
-        candidate.require_proven(restored, self.system, self.repository)
+        judged_here = restored.id == self.judged_here
+        candidate.require_proven(restored, self.system, self.repository, judged_here=judged_here)
         return ""
 
     def _moved(self, restored: Restored, only: tuple[str, ...]) -> list[str]:

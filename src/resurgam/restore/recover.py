@@ -46,6 +46,7 @@ from resurgam.restore.verify import verify
 from resurgam.vault.repository import Repository
 
 NOTE = "recovering.json"
+_WENT_LIVE = (State.PROMOTED, State.UNDONE)
 
 
 class Underway(msgspec.Struct, frozen=True, kw_only=True):
@@ -116,7 +117,8 @@ class Recovered(msgspec.Struct, frozen=True, kw_only=True):
 @dataclass
 class Recovery:
     """Recovers ``system`` from ``repository`` by ``promoter``, whose folder also keeps the note and what earlier runs took.
-    ``hide`` are more paths that a restored system must not see."""
+    ``hide`` are more paths that a restored system must not see. Where nothing is ``recorded``, for want of keys that sign or of a
+    vault that is written to, only a verdict of the very same run counts (P4)."""
 
     system: System
     repository: Repository
@@ -124,6 +126,7 @@ class Recovery:
     drivers: Drivers
     clock: Clock
     hide: Sequence[str] = ()
+    recorded: bool = True
 
     def plan(self, to: str = "", only: tuple[str, ...] = (), into: str | None = None) -> RecoveryPlan:
         """The way to the point that ``to`` means (see ``recover_choice``), or on with the recovery that was cut off.
@@ -206,10 +209,10 @@ class Recovery:
     def _judged(self, plan: RecoveryPlan, progress: Progress | None) -> Restored:
         """The judged copies in the plan's folder; made, unless an earlier run has made them."""
         found = _found(plan.directory)
-        if found is not None and found.verdict is not None:
+        if found is not None and found.verdict is not None and (self.recorded or found.state in _WENT_LIVE):
             return found
-        if found is not None:  # built and never judged: its probes may have written to it
-            self.promoter.tell(f"remove: {plan.directory}, which was not judged")
+        if found is not None:  # built and never judged, or nobody signed that: its probes may have written to it
+            self.promoter.tell(f"remove: {plan.directory}, which was not judged, or without a record")
             shutil.rmtree(plan.directory)
         proof = verify(
             self.repository,
@@ -219,14 +222,17 @@ class Recovery:
             own=self.system,
             hide=self.hide,
             into=plan.directory,
+            record=self.recorded,
             progress=progress,
             tell=self.promoter.tell,
         )
+        if not self.recorded:
+            self.promoter.judged_here = proof.restored.id
         return proof.restored
 
     def _live_already(self, restored: Restored) -> Outcome | None:
         """A promotion of these very copies that was finished before this run could say so."""
-        if restored.state not in (State.PROMOTED, State.UNDONE):
+        if restored.state not in _WENT_LIVE:
             return None
         kind = Kind.UNDO if restored.state is State.UNDONE else Kind.PROMOTE
         done = journal.find(self.promoter.folder, kind, restored.id)

@@ -35,6 +35,7 @@ from resurgam.restore.plan import replaceable
 from resurgam.restore.run import Progress, copies_of, require_target, restore
 from resurgam.restore.sandbox import Sandbox
 from resurgam.restore.state import Restored, State, load, save
+from resurgam.vault.copies import require_recordable
 from resurgam.vault.keys import DEFAULT_DOMAIN
 from resurgam.vault.leases import put_leased
 from resurgam.vault.records import RecordType
@@ -101,6 +102,7 @@ def verify(
     hide: Sequence[str] = (),
     into: str | None = None,
     resume: bool = False,
+    record: bool = True,
     progress: Progress | None = None,
     tell: Callable[[str], None] = lambda _: None,
 ) -> Proof:
@@ -109,7 +111,8 @@ def verify(
     ``own`` is the system by this host's own manifest, None where it has none; ``hide`` are more paths that a restored
     system must not see: a vault and keys that are in use and that no manifest names. With ``resume`` the folder ``into`` is
     the caller's own for this: whole copies of the point that it holds already, unjudged and unchanged, are asked as they are,
-    anything else in it is removed, and what is there stays if this is cut off.
+    anything else in it is removed, and what is there stays if this is cut off. Without ``record`` nothing is signed, and nothing
+    written to the vault: then the verdict is for whoever asked, and leaves no baseline.
     Raises Denied without a reader's and a verifier's key, TargetRefused, IntegrityError, StoreFull.
     """
     body = sealed.body
@@ -117,7 +120,9 @@ def verify(
     system = as_accepted_here(particulars.system, own)
     live = [*replaceable(own, drivers).locations().values(), *own.vault.folders] if own else []
     hidden = [os.path.abspath(path) for path in (*live, *hide)]
-    _ = repository.keyring.signer(Role.VERIFIER)  # a missing key is told before the work, not after it
+    if record:  # what is missing is told before the work, not after it
+        _ = repository.keyring.signer(Role.VERIFIER)
+        require_recordable(repository)
     yardsticks = yardsticks_of(repository, sealed, particulars)
     first_proof = yardsticks.baseline is None
     began = clock.monotonic()
@@ -158,7 +163,8 @@ def verify(
             kept = box.isolation.isolated and not changed and _is_yardstick(verdict) and not _in_vain(runs, through)
             observed = Baseline(point=body.id, runs=runs, probes=system.probes)
             said = Exchanges(point=body.id, said=runner.recorded) if runner.recorded else None
-            _record(repository, sealed, restored, verdict, observed, yardsticks, said, clock, is_yardstick=kept)
+            if record:
+                _record(repository, sealed, restored, verdict, observed, yardsticks, said, clock, is_yardstick=kept)
             save(directory, restored)
     return Proof(verdict, restored, into)
 

@@ -36,7 +36,7 @@ A copy that does not answer may hold what takes back what the others say, and no
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from heapq import merge
 from itertools import groupby
 from operator import attrgetter
@@ -74,6 +74,9 @@ class Copy:
     def __init__(self, store: Store, clock: Clock) -> None:
         self.store = store
         self.writes = True  # whether it may be written to
+        self.received: Mapping[
+            str, float
+        ] = {}  # when the originals of its objects were received, as far as that is told
         self.silent = ""  # why it does not answer
         self.came: set[str] = set()
         self.lacking: set[str] = set()
@@ -151,12 +154,12 @@ class Together:
 
     def list(self, prefix: str = "") -> Iterator[Entry]:
         """See Store: of all copies that answer."""
-        listings: list[list[Entry]] = []
+        listings: list[Sequence[Entry]] = []
         listed: list[Copy] = []
         refusals: list[ResurgamError] = []
         for copy in self.copies:
             try:
-                listings.append(copy.ask(lambda store: _shared(store.list(prefix), self._own)))
+                listings.append(self._listed(copy, prefix))
                 listed.append(copy)
             except (NotFound, Unreachable, Denied) as error:
                 refusals.append(error)
@@ -234,6 +237,13 @@ class Together:
         if not found:
             raise _nowhere(name, refusals)
 
+    def _listed(self, copy: Copy, prefix: str) -> Sequence[Entry]:
+        shared = copy.ask(lambda store: [e for e in store.list(prefix) if not e.name.startswith(self._own)])
+        told = copy.received
+        return (
+            [Entry(e.name, e.size, min(e.received, told.get(e.name, e.received))) for e in shared] if told else shared
+        )
+
     def _holder(self, name: str) -> Copy | None:
         for copy in self.copies:
             try:
@@ -242,10 +252,6 @@ class Together:
                 continue  # who cannot say does not hinder: see the module's docstring
             return copy
         return None
-
-
-def _shared(entries: Iterable[Entry], own: tuple[str, ...]) -> list[Entry]:
-    return [entry for entry in entries if not entry.name.startswith(own)]
 
 
 def _one(same: list[Entry]) -> Entry:

@@ -15,8 +15,8 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from typing import NamedTuple
 
+import msgspec
 from blake3 import blake3
 
 from resurgam.clock import Clock
@@ -28,6 +28,10 @@ from resurgam.vault.identity import IDENTITY, VaultIdentity
 from resurgam.vault.keyring import Keyring
 from resurgam.vault.othercopy import RECORDS, ROLES, is_ours, verified_record
 from resurgam.vault.records import latest_roles, read_roles
+from resurgam.vault.replicas import ORIGIN, OWN, mark_of, newest, require_primary
+from resurgam.vault.replicas import PREFIX as LISTS
+from resurgam.vault.replicatimes import told_times
+from resurgam.vault.repository import Repository
 from resurgam.vault.roles import Disowned, RoleTable
 from resurgam.vault.signing import broken
 
@@ -38,8 +42,9 @@ _SEGMENT = re.compile(r"index/([0-9a-f]{32})")
 def open_together(stores: Sequence[Store], keyring: Keyring, clock: Clock) -> Together:
     """``stores`` as one, the preferred one first. One that does not answer now may later. Raises Denied where one of them holds
     another vault, Unreachable where none answers."""
-    copies = Together(stores, clock)
-    copies.sound = Judge(copies, keyring).sound
+    copies = Together(stores, clock, own=(OWN,))
+    judge = Judge(copies, keyring)
+    copies.sound = judge.sound
     silent: list[Unreachable] = []
     for copy in copies.copies:
         try:
@@ -48,17 +53,47 @@ def open_together(stores: Sequence[Store], keyring: Keyring, clock: Clock) -> To
             silent.append(error)
     if len(silent) == len(stores):
         raise silent[0]
+    primary = judge.primary
+    for copy in copies.copies:
+        copy.writes = _place(copy, keyring.vault) == primary
+        if judge.retires:
+            copy.received = _received(copy)
     return copies
 
 
-class CopyState(NamedTuple):
+def require_recordable(repository: Repository) -> None:
+    """Raises TargetRefused, Denied where nothing can be signed into this vault: told before work that ends in a record."""
+    require_primary(repository)
+    if isinstance(repository.store, Together):
+        repository.store.require_written()
+
+
+def _received(copy: Copy) -> dict[str, float]:
+    """When the originals of a replica's objects were received. Raises IntegrityError."""
+    try:
+        return copy.ask(lambda store: told_times(store, [entry.name for entry in store.list(OWN)]))
+    except (NotFound, Unreachable, Denied):
+        return {}  # what it lists is refused then, where that matters: loudly
+
+
+def _place(copy: Copy, vault: bytes) -> str:
+    """What this copy is called; empty where that is not known: then it is not written to (P12)."""
+    try:
+        return copy.ask(lambda store: mark_of(store, vault))
+    except NotFound:
+        return ORIGIN
+    except (IntegrityError, Unreachable, Denied):
+        return ""
+
+
+class CopyState(msgspec.Struct, frozen=True, kw_only=True):
     """How one copy stands beside the others: how many ``objects`` it lists, the names of those that only others have, and of those
     that are not what their name says, or, where they were not read, not as large as in another copy."""
 
     copy: str
-    objects: int
-    missing: tuple[str, ...]
-    damaged: tuple[str, ...]
+    objects: int = 0
+    missing: tuple[str, ...] = ()
+    damaged: tuple[str, ...] = ()
     silent: str = ""
 
 
@@ -76,9 +111,9 @@ def _state(together: Together, copy: Copy, union: Mapping[str, int], read: bool)
             name for name, size in there.items() if size != union[name] or (read and not _sound(together, copy, name))
         ]
     except (Unreachable, Denied) as error:
-        return CopyState(where, 0, (), (), error.message)
+        return CopyState(copy=where, silent=error.message)
     missing = sorted(union.keys() - there.keys())
-    return CopyState(where, len(there), tuple(missing), tuple(damaged))
+    return CopyState(copy=where, objects=len(there), missing=tuple(missing), damaged=tuple(damaged))
 
 
 def _sound(together: Together, copy: Copy, name: str) -> bool:
@@ -105,6 +140,19 @@ class Judge:
         except IntegrityError:
             return False
         return True
+
+    @property
+    def primary(self) -> str:
+        """The name of the copy that is written to."""
+        if self._roles is None:
+            return ""
+        listed, _ = newest(self._store, self._roles, self._keyring.vault, self._store.list(LISTS))
+        return listed.primary if listed is not None else ORIGIN
+
+    @property
+    def retires(self) -> bool:
+        """Whether it matters when something was received."""
+        return self._roles is not None and self._roles.retires
 
     def _verify(self, name: str, data: bytes) -> None:
         keyring = self._keyring
