@@ -87,6 +87,7 @@ class Places:
         self._store, self._secret, self._prunes, self._cache, self._told = store, secret, prunes, cache, told
         self._base = cache.open() if cache is not None and not doubt else None
         self.refused: list[str] = []  # segments that could not be believed, and why
+        self.missing: list[str] = []  # the same of packs that they name and that are not there
         self.asleep: set[str] = set()  # packs that must be woken before they can be asked what lies in them
         self._keys = {key.key_id: key for role in _WRITERS for key in roles.keys(role)}
         self._movers = {key.key_id: key for key in roles.keys(Role.PRUNER)}
@@ -284,7 +285,7 @@ class Places:
     def _room(self, packs: Sequence[str], sizes: Mapping[str, int], swept: Collection[str]) -> NDArray[np.uint64]:
         """How many bytes of each pack count."""
         lost = [name for name in packs if name not in sizes and name not in swept]
-        self.refused += [f"Pack {name[:16]} is missing, and what an index segment says of it is void." for name in lost]
+        self.missing += [f"Pack {name[:16]} is missing, and what an index segment says of it is void." for name in lost]
         return np.array([0 if name in swept else sizes.get(name, 0) for name in packs], np.uint64)
 
     def _open(self, kind: str, data: bytes, what: str) -> tuple[str, str, bytes]:

@@ -47,9 +47,13 @@ def told_times(store: Store, own: Iterable[str]) -> dict[str, float]:
 
 
 def put_times(store: Store, place: str, new: Mapping[str, float]) -> None:
-    """Put down ``new``, to be durable before any of these objects is copied. Raises Unreachable, StoreFull, Denied."""
+    """Put down ``new``, to be durable before any of these objects is copied; nothing where all of it is told already. Raises
+    Unreachable, StoreFull, Denied."""
     while True:
-        numbers = _numbered(entry.name for entry in store.list(f"replica/{place}/")).get(place, set())
+        own = [entry.name for entry in store.list(f"replica/{place}/")]
+        numbers, known = _numbered(own).get(place, set()), told_times(store, own)
+        if known.keys() >= new.keys():
+            return None
         number = max(numbers, default=0) + 1
         since = number - (number & -number) + 1
         told: dict[str, float] = {}

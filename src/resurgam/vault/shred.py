@@ -32,6 +32,7 @@ from resurgam.model.plan import Plan, Step
 from resurgam.vault.keyformat import READER, RECOVERY
 from resurgam.vault.keys import DEFAULT_DOMAIN, EVIDENCE_DOMAIN
 from resurgam.vault.records import RecordType, timestamp
+from resurgam.vault.replicas import require_primary
 from resurgam.vault.repository import Repository
 from resurgam.vault.retention_words import counted
 from resurgam.vault.rolechange import authorised, publish
@@ -116,6 +117,7 @@ def add_domain(repository: Repository, domain: str, clock: Clock, residency: str
             untouched="Nothing was changed.",
             next_step="Give at most 31 characters a-z, 0-9 and '-', beginning with a letter or digit, such as `eu`.",
         )
+    require_primary(repository)
     root = repository.keyring.signer(Role.ROOT)
     recipient = repository.keyring.make_identity(domain).recipient
     evidence = domain if (domain, roles.evidence) == (EVIDENCE_DOMAIN, DEFAULT_DOMAIN) else roles.evidence

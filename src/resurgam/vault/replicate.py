@@ -1,0 +1,406 @@
+"""Copying a vault to one of its replicas: what is lacking there, byte for byte, in an order in which any stop leaves a sound vault.
+
+    look      list the primary and the replica, and compare (``vault.replicaplan``)
+    refuse    where the place holds another vault, is another replica, or where the two logs have parted
+    mark      the place says what it is before it can be opened: nobody captures into it
+    times     when the originals were received (``vault.replicatimes``)
+    copy      stage by stage; within one, several objects at a time, and no more bytes than ``ROOM`` in memory
+    look      list the replica again: everything is there, at its size; with ``verify`` all of it is read back
+
+No key is needed: packs and segments are named by their digest, records are signed, and a pack's header says where it may lie. What
+is damaged at the primary is told and not copied. Where that is a pack or a segment, nothing that would show a new point is copied
+either: who has no index key cannot know which points need it (P1).
+
+A run can be stopped anywhere and given again, also by two at once: every put is create-only, and what is there is not sent again.
+Nothing is ever deleted by a run. What prunes of the primary have swept can be swept at the replica too (:func:`left_to_sweep`),
+by what the pruner has *signed*: that something is missing at the primary never removes anything at a replica.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
+from typing import Protocol, TypeVar
+
+import msgspec
+from blake3 import blake3
+
+from resurgam.clock import Clock
+from resurgam.errors import Busy, IntegrityError, NotFound, TargetRefused, Unreachable
+from resurgam.model.codec import from_json
+from resurgam.stores.base import AlreadyThere, Entry, Store, put_once
+from resurgam.vault.copies import Judge
+from resurgam.vault.identity import IDENTITY, VaultIdentity
+from resurgam.vault.keys import session_object
+from resurgam.vault.pace import Pace
+from resurgam.vault.pack import HEADER, NO_SESSION, frames, placement_of
+from resurgam.vault.prunes import Prunes
+from resurgam.vault.prunes import Stage as PruneStage
+from resurgam.vault.replicaplan import SESSIONS, SHOWING, Copy, Lacking, Stage, lacking
+from resurgam.vault.replicas import Place, put_mark
+from resurgam.vault.replicatimes import put_times
+from resurgam.vault.repository import Repository
+
+ROOM = 64 << 20  # bytes of objects in memory at a time: two packs. An edge device has 256 MB for everything
+THREADS = 8
+TRIES = 5  # of one request over a link that comes and goes
+_SMALL = 256 << 10  # as so many bytes counts what is smaller
+_LOOKS = 3  # at a primary that sweeps meanwhile
+
+T = TypeVar("T")
+BytesDone = Callable[[int], None]
+
+
+class Ask(Protocol):
+    """Makes a request, perhaps again and again."""
+
+    def __call__(self, call: Callable[[], T], /) -> T: ...
+
+
+def asked_once(call: Callable[[], T]) -> T:
+    """Once."""
+    return call()
+
+
+class Copied(msgspec.Struct, frozen=True, kw_only=True):
+    """What one run did. ``withheld`` packs may not lie in that region; ``damaged`` objects of the primary were not copied, each
+    with the reason; ``differing`` names stand for other bytes at the replica; ``held`` points wait until the damage is repaired."""
+
+    place: str
+    objects: int = 0
+    bytes: int = 0
+    points: int = 0
+    withheld: int = 0
+    withheld_bytes: int = 0
+    held: int = 0
+    verified: int = 0
+    damaged: dict[str, str] = {}
+    differing: tuple[str, ...] = ()
+
+    @property
+    def ok(self) -> bool:
+        """Whether the replica holds everything that it may hold."""
+        return not self.damaged and not self.differing
+
+
+class Run:
+    """One run from the open vault ``near`` to the store ``far``, which is the replica ``place``."""
+
+    def __init__(
+        self,
+        near: Repository,
+        far: Store,
+        place: Place,
+        clock: Clock,
+        *,
+        bytes_per_second: float | None = None,
+        progress: BytesDone | None = None,
+        wait: Callable[[float], object] | None = None,
+    ) -> None:
+        """``wait`` waits for so many seconds before a request is tried again."""
+        self._near, self._far, self._place, self._clock = near, far, place, clock
+        self._pace, self._progress = Pace(bytes_per_second), progress or (lambda _size: None)
+        self._wait = wait or threading.Event().wait
+        self._judge = Judge(near.store, near.keyring)
+        self._lock = threading.Lock()
+        self._sessions: set[str] = set()  # objects of session keys that are there
+        self._vanished: set[str] = set()
+        self._came: dict[str, int] = {}  # what was put in this stage, with its size
+        self._done = Copied(place=place.name)
+
+    def run(self, *, verify: bool = False) -> Copied:
+        """Copy what is lacking. Raises TargetRefused, IntegrityError where the logs have parted, Unreachable, StoreFull, Denied;
+        what was copied until then is not copied again."""
+        require_ours(self._far, self._near)
+        self._ask(lambda: put_mark(self._far, self._near.vault, self._place.name, self._clock))
+        for _ in range(_LOOKS):
+            self._vanished.clear()
+            copy = look(self._near, self._far, self._ask)
+            self._note(differing=copy.differing)
+            self._stage(Stage.DOOR, copy)  # first of all: who opens that place learns that it is a replica
+            self._identity()
+            require_one_log(self._near, self._far, copy, self._ask)
+            self._copy(copy)
+            if not self._vanished:
+                break
+        else:
+            raise _restless(self._vanished)
+        if verify:
+            self._read_back()
+        return self._done
+
+    # Copying ----------------------------------------------------------------------------------------------------------
+
+    def _copy(self, copy: Copy) -> None:
+        self._sessions = {entry.name for entry in self._ask(lambda: list(self._far.list(SESSIONS)))}
+        others = [entry for stage in Stage if stage is not Stage.PACKS for entry in copy.stages[stage].entries]
+        told = {entry.name: self._near.as_told(entry, always=True).received for entry in others}
+        if told:
+            self._ask(lambda: put_times(self._far, self._place.name, told))
+        for stage in Stage:
+            if stage in SHOWING and (self._vanished or self._lost_contents()):
+                if stage is Stage.POINTS:
+                    self._note(held=len(copy.stages[stage].entries))
+            elif stage is not Stage.DOOR:
+                self._stage(stage, copy)
+
+    def _stage(self, stage: Stage, copy: Copy) -> None:
+        """Everything of one stage. Raises Unreachable where what was put is not listed: then the next run looks again."""
+        self._came.clear()
+        self._abreast(self._pack if stage is Stage.PACKS else self._object, copy.stages[stage].entries)
+        self._require_listed(stage)
+        if stage is Stage.PACKS:
+            self._abreast(self._object, self._later_wraps())
+        elif stage is Stage.POINTS:
+            self._note(points=len(self._came))
+
+    def _identity(self) -> None:
+        """The place is a vault from here on: it can be opened, and says that it is a replica."""
+        if not self._ask(lambda: _has(self._far, IDENTITY)):
+            self._put(IDENTITY, self._ask(lambda: self._near.store.get(IDENTITY)))
+
+    def _pack(self, entry: Entry) -> None:
+        """One pack, after the keys of its sessions, where it may lie there."""
+        if self._near.roles.residency and not self._may_go(
+            self._ask(lambda: self._near.store.get(entry.name, 0, HEADER))
+        ):
+            return self._note(withheld=1, withheld_bytes=entry.size)
+        data = self._sound(entry)
+        if data is None:
+            return None
+        if not self._may_go(data):  # what was read first need not be true, what has the digest is
+            return self._note(withheld=1, withheld_bytes=entry.size)
+        for session in {frame.session for _, frame in frames(memoryview(data))} - {NO_SESSION}:
+            self._session(session_object(session))
+        return self._put(entry.name, data)
+
+    def _object(self, entry: Entry) -> None:
+        data = self._sound(entry)
+        if data is not None:
+            self._put(entry.name, data)
+
+    def _session(self, name: str) -> None:
+        """A session's key, before a pack needs it. Where its first object is lost, those that were wrapped later follow."""
+        with self._lock:
+            if name in self._sessions:
+                return
+        try:
+            self._put(name, self._ask(lambda: self._near.store.get(name)))
+        except NotFound:
+            for entry in self._ask(partial(_list, self._near.store, f"{name}-")):
+                self._put(entry.name, self._ask(partial(self._near.store.get, entry.name)))
+        with self._lock:
+            self._sessions.add(name)
+
+    def _later_wraps(self) -> list[Entry]:
+        """Keys that were wrapped anew, of sessions that the replica has: no session of which it has no pack."""
+        there = {entry.name for entry in self._ask(lambda: list(self._far.list(SESSIONS)))}
+        first = len(session_object(bytes(16)))
+        listed = self._ask(lambda: list(self._near.store.list(SESSIONS)))
+        return [e for e in listed if e.name not in there and len(e.name) > first and e.name[:first] in there]
+
+    def _may_go(self, header: bytes) -> bool:
+        return placement_of(header, self._near.vault).may_go_to(self._place.region)
+
+    def _sound(self, entry: Entry) -> bytes | None:
+        """The object at the primary, where it is what its name says; else it is told, and not spread."""
+        name = entry.name
+        try:
+            data = self._ask(lambda: self._near.store.get(name))
+        except NotFound:
+            with self._lock:
+                self._vanished.add(name)
+            return None
+        if not self._judge.sound(name, data):
+            self._note(damaged={name: "it is damaged at the primary, and was not copied"})
+            return None
+        return data
+
+    def _put(self, name: str, data: bytes) -> None:
+        self._pace.spend(len(data))
+        try:
+            self._ask(lambda: put_once(self._far, name, data))
+        except AlreadyThere:
+            self._note(differing=(name,))
+            return
+        with self._lock:
+            self._came[name] = len(data)
+        self._note(objects=1, bytes=len(data))
+        self._progress(len(data))
+
+    def _lost_contents(self) -> bool:
+        contents = (*Stage.PACKS.value, *Stage.INDEX.value)
+        return any(name.startswith(contents) for name in (*self._done.damaged, *self._done.differing))
+
+    # Afterwards -------------------------------------------------------------------------------------------------------
+
+    def _require_listed(self, stage: Stage) -> None:
+        """What was put is there with its size, as the replica lists it now: nothing is built on what is not."""
+        wanted = {name: size for name, size in self._came.items() if name.startswith(stage.value)}
+        if not wanted:
+            return
+        there = {e.name: e.size for prefix in stage.value for e in self._ask(partial(_list, self._far, prefix))}
+        lost = sorted(name for name, size in wanted.items() if there.get(name) != size)
+        if lost:
+            raise Unreachable(
+                f"{self._far.describe()} took {lost[0]}, and does not list it at its size.",
+                untouched="Nothing that needs it was copied.",
+                next_step="Run the same command again; where that is in vain, that store does not keep what it takes.",
+            )
+
+    def _read_back(self) -> None:
+        """Read everything that lies at the replica, and compare: packs and segments with their digests, all else with the
+        primary's."""
+        for prefix in (SESSIONS, *(prefix for stage in Stage for prefix in stage.value)):
+            self._abreast(self._compare, self._ask(partial(_list, self._far, prefix)))
+
+    def _compare(self, entry: Entry) -> None:
+        data, name = self._ask(lambda: self._far.get(entry.name)), entry.name
+        self._progress(len(data))
+        if name.startswith(Stage.PACKS.value + Stage.INDEX.value):
+            same = blake3(data).hexdigest().startswith(name.rpartition("/")[2])
+        else:
+            try:
+                same = self._ask(lambda: self._near.store.get(name)) == data
+            except NotFound:
+                same = True  # what the primary lost, the replica keeps
+        self._note(verified=1, differing=() if same else (name,))
+
+    # How ----------------------------------------------------------------------------------------------------------------
+
+    def _abreast(self, work: Callable[[Entry], None], entries: Iterable[Entry]) -> None:
+        """``work`` of each entry, several at a time, never more than ``ROOM`` bytes of them. The first error stops the rest."""
+        room, free = threading.Condition(), [ROOM]
+        failed: list[BaseException] = []
+
+        def one(entry: Entry, size: int) -> None:
+            try:
+                work(entry)
+            finally:
+                with room:
+                    free[0] += size
+                    room.notify_all()
+
+        def ended(future: Future[None]) -> None:
+            if (error := future.exception()) is not None:
+                failed.append(error)
+
+        with ThreadPoolExecutor(THREADS, thread_name_prefix="replicate") as pool:
+            for entry in entries:
+                size = min(max(entry.size, _SMALL), ROOM)
+                with room:
+                    room.wait_for(lambda size=size: free[0] >= size)  # type: ignore[misc]
+                    free[0] -= size
+                if failed:
+                    break
+                pool.submit(one, entry, size).add_done_callback(ended)
+        if failed:
+            raise failed[0]
+
+    def _ask(self, call: Callable[[], T]) -> T:
+        """What ``call`` gives, tried again where nothing answers. Every put here reads back what a lost response hides."""
+        for tried in range(1, TRIES):
+            try:
+                return call()
+            except Unreachable:
+                self._wait(0.05 * 2**tried)
+        return call()
+
+    def _note(self, *, damaged: dict[str, str] | None = None, differing: tuple[str, ...] = (), **counts: int) -> None:
+        with self._lock:
+            done = self._done
+            added = {name: getattr(done, name) + count for name, count in counts.items()}
+            different = tuple(dict.fromkeys((*done.differing, *differing)))
+            self._done = msgspec.structs.replace(
+                done, damaged=done.damaged | (damaged or {}), differing=different, **added
+            )
+
+
+def look(near: Repository, far: Store, ask: Ask = asked_once) -> Copy:
+    """What the replica lacks: the primary is listed last things first."""
+    gone = swept(
+        ask(near.prunes)
+    )  # before all: what is swept later vanishes while it is copied, and is looked for again
+    stages: dict[Stage, Lacking] = {}
+    for stage in reversed(Stage):
+        stages[stage] = ask(partial(_lacking, stage, near.store, far, gone))
+    return Copy({stage: stages[stage] for stage in Stage})
+
+
+def _lacking(stage: Stage, near: Store, far: Store, gone: frozenset[str]) -> Lacking:
+    here = (entry for prefix in sorted(stage.value) for entry in near.list(prefix))
+    there = (entry for prefix in sorted(stage.value) for entry in far.list(prefix))
+    return lacking(stage, here, there, gone)
+
+
+def _list(store: Store, prefix: str) -> list[Entry]:
+    return list(store.list(prefix))
+
+
+def swept(prunes: Prunes) -> frozenset[str]:
+    """The names of the objects that ended, signed prunes say are gone."""
+    ends = [prune.end for prune in prunes.all if prune.stage is PruneStage.SWEPT and prune.end is not None]
+    packs = {f"packs/{name[:2]}/{name}" for end in ends for name in end.gone}
+    return frozenset(packs.union(name for end in ends for name in end.segments))
+
+
+def left_to_sweep(far: Repository) -> list[Entry]:
+    """What lies at a replica and was swept at the primary: by the prunes that the replica itself holds, and so after everything
+    that was moved had come. Raises Unreachable."""
+    gone = swept(far.prunes())
+    return [entry for prefix in ("packs/", "index/") for entry in far.store.list(prefix) if entry.name in gone]
+
+
+def require_ours(far: Store, near: Repository) -> None:
+    """Raises TargetRefused where something else lies in ``far`` than this vault."""
+    names = (
+        [entry.name for entry in far.list() if not entry.name.startswith("probe/")] if not _has(far, IDENTITY) else []
+    )
+    if names and not any(name.startswith("replica/") for name in names):
+        raise TargetRefused(
+            f"{far.describe()} is not empty, and no replica of this vault: {names[0]} lies there.",
+            untouched="Nothing was written.",
+            next_step="Name an empty place.",
+        )
+    if _has(far, IDENTITY):
+        theirs = from_json(far.get(IDENTITY), VaultIdentity, what=f"{IDENTITY} in {far.describe()}")
+        if (theirs.vault, theirs.root) != (near.identity.vault, near.identity.root):
+            raise TargetRefused(
+                f"{far.describe()} holds another vault, {theirs.name} ({theirs.vault}).",
+                untouched="Nothing was written.",
+                next_step="Name the place of a replica of this vault, or an empty one.",
+            )
+
+
+def require_one_log(near: Repository, far: Store, copy: Copy, ask: Ask) -> None:
+    """Raises IntegrityError where the two logs have parted. Each entry names the digest of the one before it, so the last one that
+    both have speaks for all."""
+    log = copy.stages[Stage.LOG]
+    if copy.ahead:
+        raise IntegrityError(
+            f"The replica in {far.describe()} has {copy.ahead}, and the primary has nothing of that number any more.",
+            untouched="Nothing was copied, and nothing was removed.",
+            next_step="Find out what was taken from the primary: `resurgam audit verify`. "
+            "`resurgam vault repair --from REPLICA` brings it back.",
+        )
+    last = log.last_there
+    if last and ask(lambda: near.store.get(last)) != ask(lambda: far.get(last)):
+        raise IntegrityError(
+            f"{last} in {far.describe()} is another than the primary's: both were written to, each without the other.",
+            untouched="Nothing was copied, and nothing was removed.",
+            next_step="Keep that place as it is for what only it has (`--vault` reads it), and add an empty one in its stead.",
+        )
+
+
+def _has(store: Store, name: str) -> bool:
+    return any(entry.name == name for entry in store.list(name))
+
+
+def _restless(vanished: set[str]) -> Busy:
+    return Busy(
+        f"Packs go from the primary while they are copied, {min(vanished)} among them.",
+        untouched="What was copied stays, and no point is shown that is not whole.",
+        next_step="Run the same command again when the prune has ended.",
+    )
