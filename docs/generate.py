@@ -95,7 +95,7 @@ PAGES: dict[str, Callable[[], str]] = {
 }
 
 
-TOLD = ("README.md", "docs/repair.md", "docs/retention.md")  # pages that show what commands print
+TOLD = ("README.md", "docs/repair.md", "docs/retention.md", "docs/rights.md")  # pages that show what commands print
 
 
 def main() -> None:
@@ -135,7 +135,7 @@ def _row(parameter: Any) -> str:
     argument = parameter.param_type_name == "argument"
     word = parameter.name.upper() if argument else ", ".join(parameter.opts)
     notes = [parameter.help or ""]
-    if parameter.default not in (None, False, [], ()) and not parameter.required:
+    if parameter.default not in (None, False, "", [], ()) and not parameter.required:
         notes.append(f"Default: `{parameter.default}`.")
     if parameter.envvar:
         notes.append(f"Variable: `{parameter.envvar}`.")

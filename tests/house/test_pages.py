@@ -96,7 +96,7 @@ def test_every_example_in_the_pages_is_a_verb_with_its_options() -> None:
     for page in PAGES:
         for line in re.findall(r"resurgam ((?:vault |reference )?[a-z][a-z-]*(?: [^`\n|&;#]*)?)", _commands_of(page)):
             name = next((n for n in sorted(options, key=len, reverse=True) if f"{line} ".startswith(f"{n} ")), None)
-            used = re.findall(r"(?<!\S)--?[a-z][a-z-]*", line)
+            used = re.findall(r"(?<!\S)--?[a-z][a-z0-9-]*", line)
             if name is None or not set(used) <= options[name]:
                 wrong.append(f"{page.name}: resurgam {line}")
     assert wrong == []

@@ -14,6 +14,8 @@ from resurgam.stores.base import AlreadyThere, Store, put_once, require_listed
 from resurgam.testing.doubles import EventualStore, LockingStore, Lost, LostResponseStore
 from resurgam.testing.faults import Crash, ManualClock, MemoryStore
 from resurgam.testing.interleave import Interleaver, Session
+from resurgam.vault.signing import Role
+from tests.enforced import EnforcedStore
 
 
 def names(store: Store, prefix: str = "") -> list[str]:
@@ -87,6 +89,21 @@ def test_put_once_is_sure_of_what_it_says() -> None:
         put_once(late, "points/c", b"mine")
     late.arrive()
     assert memory.get("points/c") == b"mine"
+
+
+@pytest.mark.parametrize("way", [Lost.UNANSWERED, Lost.RETRIED])
+def test_put_once_where_nothing_may_be_read_back(way: Lost) -> None:
+    """P2 P9: a pack that may not be read back is one's own where its name, a digest of it, is listed in its size; any other object
+    is not known to be, and of another size neither."""
+    memory = MemoryStore()
+    capture = EnforcedStore(LostResponseStore(memory, Random(1), 1.0, [way]), [Role.CAPTURE])
+    put_once(capture, "packs/00/a", b"mine", by_digest=True)
+    assert memory.get("packs/00/a") == b"mine"
+    with pytest.raises(Denied):
+        put_once(capture, "packs/00/b", b"mine")
+    memory.put("packs/00/c", b"cut")
+    with pytest.raises(AlreadyThere):
+        put_once(EnforcedStore(memory, [Role.CAPTURE]), "packs/00/c", b"mine", by_digest=True)
 
 
 def test_locked_until_its_time() -> None:

@@ -286,21 +286,35 @@ def self_of(bucket: Bucket, key: str) -> bytes:
 
 
 def test_what_this_servers_rights_cannot_say(locked: Bucket) -> None:
-    """SeaweedFS does not know ``s3:if-none-match``: a stolen capture host can put other bytes on top of a point. The version below
-    stays, locked, and can be looked at; and what lies on top is not believed."""
-    key = locked.objects("points/")[0]
-    locked.server.client("as-capture").put_object(Bucket=locked.name, Key=key, Body=b"rubbish")
-    assert locked.act(READER, "points").code != 0 or "not to be trusted" in locked.act(READER, "points").err
+    """SeaweedFS does not know ``s3:if-none-match``: a stolen capture host can put other bytes on top of a point. They are not
+    believed; the point below is locked, cannot be hidden, and is seen as it was first written."""
+    (key,) = locked.objects("points/")
+    point = key.rpartition("/")[2]
+    capture = locked.server.client("as-capture")
+    capture.put_object(Bucket=locked.name, Key=key, Body=b"rubbish")
+    now = locked.done(READER, "points", "--json")
+    assert point not in [one["id"] for one in now.json]
+    assert "not to be trusted" in locked.done(READER, "points").err
+    first = locked.done(READER, "points", "--as-of", "first", "--json")
+    assert [one["id"] for one in first.json] == [point]
     kept, markers = locked.versions()
-    ((first, *_),) = [[version for name, version in kept if name == key and size_of(locked, key, version) > 7]]
     assert markers == []
-    denied(locked.server.client("as-capture").delete_object, Bucket=locked.name, Key=key, VersionId=first)
+    for version in (version for name, version in kept if name == key):
+        denied(capture.delete_object, Bucket=locked.name, Key=key, VersionId=version)
 
 
-def size_of(bucket: Bucket, key: str, version: str) -> int:
-    """Bytes of one version."""
-    size: int = bucket.admin.head_object(Bucket=bucket.name, Key=key, VersionId=version)["ContentLength"]
-    return size
+def test_locks_are_seen_by_all_and_renewed_by_the_pruner(locked: Bucket) -> None:
+    """P9: a capture host tells how long points are protected, as far as it knows; to make locks longer is the pruner's right."""
+    locked.done(Role.CAPTURE, "status")
+    locked.done(Role.PRUNER, "vault", "renew", "--yes", "--for", "2d")
+    client = locked.server.client("as-pruner")
+    (key,) = locked.objects("points/")
+    found = client.get_object_retention(Bucket=locked.name, Key=key)["Retention"]
+    assert found["RetainUntilDate"] - SystemClock().now() > timedelta(hours=47)
+    denied(
+        client.put_object_retention, Bucket=locked.name, Key=key, BypassGovernanceRetention=True,
+        Retention={"Mode": "GOVERNANCE", "RetainUntilDate": SystemClock().now() + timedelta(hours=1)},
+    )  # fmt: skip
 
 
 def test_who_owns_the_disks_is_past_every_right(locked: Bucket, tmp_path: Path) -> None:

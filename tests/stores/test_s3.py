@@ -12,8 +12,10 @@ from itertools import count
 from random import Random
 from typing import Any
 
+import obstore
 import pytest
 from botocore.config import Config
+from botocore.exceptions import ClientError
 
 from resurgam.clock import SystemClock
 from resurgam.errors import Denied, NotFound, ResurgamError, Unreachable
@@ -182,6 +184,29 @@ def test_who_may_only_read(seaweed: Seaweed, monkeypatch: pytest.MonkeyPatch) ->
     assert [entry.name for entry in store.list()] == ["a"]
 
 
+def test_who_may_list_below_a_prefix_only(seaweed: Seaweed, monkeypatch: pytest.MonkeyPatch) -> None:
+    """AWS answers 403 for what is not there to who may list below a prefix only: a listing tells the two apart, and what is there
+    and may not be read stays Denied."""
+    store = opened(seaweed)
+    store.put("packs/a", b"x")
+
+    def forbidden(*_words: Any, **_options: Any) -> Any:
+        raise obstore.exceptions.PermissionDeniedError("status code: 403, <Code>AccessDenied</Code>")
+
+    def forbidden_head(**_options: Any) -> Any:
+        raise ClientError({"Error": {"Code": "403"}, "ResponseMetadata": {"HTTPStatusCode": 403}}, "HeadObject")
+
+    monkeypatch.setattr(obstore, "get", forbidden)
+    monkeypatch.setattr(store._client, "head_object", forbidden_head)
+    with pytest.raises(NotFound):
+        store.get("log/0000000001")
+    with pytest.raises(Denied, match="packs/a"):
+        store.get("packs/a")
+    store.delete("log/0000000001")
+    with pytest.raises(Denied):
+        store.delete("packs/a")
+
+
 def test_nobody_answers(monkeypatch: pytest.MonkeyPatch) -> None:
     """A server that is away is Unreachable (transient), after tries whose time is bounded."""
     monkeypatch.setitem(objects.RETRY, "max_retries", 1)
@@ -347,7 +372,7 @@ class ForgetsLocks(s3.BucketStore):
         self.put(name, data)
         self.told = retention
 
-    def protected(self, name: str) -> Retention | None:
+    def protected(self, name: str, version: str = "") -> Retention | None:
         return self.told
 
 
