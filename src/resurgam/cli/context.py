@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Annotated
@@ -13,9 +14,9 @@ import typer
 
 from resurgam.capture.manifest import load_manifest
 from resurgam.capture.manifest_form import DURATION, SECONDS
-from resurgam.cli import copies
+from resurgam.cli import copies, output
 from resurgam.clock import Clock, SystemClock
-from resurgam.errors import NotFound, Unreachable, UsageError
+from resurgam.errors import Denied, NotFound, StoreFull, Unreachable, UsageError
 from resurgam.model.system import System
 from resurgam.stores.asof import past
 from resurgam.stores.base import Store, Tidy
@@ -103,7 +104,10 @@ class Context:
         keyring = self.keyring
         if self.as_of is not None:
             return Repository(self.store, keyring)
-        return Repository(self.store, keyring, os.path.join(state_home(), keyring.vault.hex(), VAULT_NOTES))
+        opened = Repository(self.store, keyring, os.path.join(state_home(), keyring.vault.hex(), VAULT_NOTES))
+        if not self.vaults:
+            output.at_end(lambda: self._note_replicas(opened))
+        return opened
 
     @property
     def system_name(self) -> str | None:
@@ -143,9 +147,12 @@ class Context:
         """What ``--vault`` names: copies of one vault, the preferred one first."""
         return (self.vault,) if isinstance(self.vault, str) else tuple(self.vault or ())
 
-    def remember_replicas(self, places: Sequence[str]) -> None:
-        """Note where copies of the vault are, for when the vault itself cannot say."""
-        self.vault_host.remember_replicas(places)
+    def _note_replicas(self, repository: Repository) -> None:
+        """Where copies of the vault are, for when the vault itself cannot say; as far as the command has asked for that."""
+        listed = repository.here.listed if "here" in vars(repository) else None
+        if listed is not None:
+            with suppress(Denied, StoreFull):  # P3: a note, which the next command makes
+                self.vault_host.remember_replicas([place.location for place in listed.replicas if place.location])
 
     def _replicas(self) -> tuple[str, ...]:
         return HostState(self.keyring.vault.hex(), VAULT_NOTES).replicas()
