@@ -25,7 +25,7 @@ from resurgam.testing.faults import (
 )
 from resurgam.vault import keyadmin
 from resurgam.vault.check import check
-from resurgam.vault.copies import open_together
+from resurgam.vault.copies import open_together, require_recordable
 from resurgam.vault.history import Quarantined
 from resurgam.vault.keyring import Keyring
 from resurgam.vault.losses import losses
@@ -33,6 +33,8 @@ from resurgam.vault.naming import POINT_NAME
 from resurgam.vault.prune import Economics
 from resurgam.vault.pruning import begin, draft, propose, sweep
 from resurgam.vault.records import RecordType
+from resurgam.vault.replicas import ORIGIN, Place, next_list, put_list
+from resurgam.vault.replicate import Run
 from resurgam.vault.repository import Repository
 from resurgam.vault.signing import Role
 from tests.support import World, copied, replaced
@@ -310,6 +312,51 @@ def test_a_copy_that_lags_takes_no_quarantine_back(world: World) -> None:
     assert together.state(together.sealed(point)).quarantined is not None
     alone = Repository(old, Keyring(world.keys))
     assert alone.state(alone.sealed(point)).quarantined is None  # which is why copies are read together
+
+
+def test_records_go_to_the_primary_alone_wherever_it_is_named(world: World) -> None:
+    """A replica is not written to; and which place this is, is said by none of the marks."""
+    near = world.repository()
+    place = Place(name="west", location="/west")
+    put_list(near, next_list(None, [place]), world.clock)
+    west = MemoryStore()
+    Run(near, west, place, world.clock).run()
+    for stores in ((west, world.store), (world.store, west)):
+        repository, together = opened(world, *stores)
+        assert (repository.here.place, list(together.list("replica/"))) == (ORIGIN, [])
+        require_recordable(repository)
+        before = len(list(west.list()))
+        repository.put_record(
+            RecordType.QUARANTINE, repository.points()[0].body.id, Quarantined(), Role.APPROVER, world.clock
+        )
+        assert len(list(west.list())) == before
+    repository, _ = opened(world, west, Dead(world.store))
+    with pytest.raises(Denied, match="written to"):
+        require_recordable(repository)
+    with pytest.raises(Denied):
+        repository.store.put("points/0123456789abcdef", b"x")
+    assert len(list(west.list())) == before
+
+
+def test_what_a_retired_key_signed_before_stands_in_replicas_alone(tmp_path: Path) -> None:
+    """They received everything later; when their originals were received is told, to the union as to each of them."""
+    clock = ManualClock()
+    world = World(str(tmp_path), store=MemoryStore(clock))
+    world.clock = clock
+    world.live.files = {b"a": b"words " * 1000}
+    sealed = world.capture()
+    clock.advance(60)
+    keyadmin.rotate(world.repository(), "capture", clock)
+    near = world.repository()
+    places = [Place(name=name, location=f"/{name}") for name in ("west", "north")]
+    put_list(near, next_list(None, places), clock)
+    clock.advance(86_400)
+    stores = [MemoryStore(clock), MemoryStore(clock)]
+    for place, store in zip(places, stores, strict=True):
+        Run(world.repository(), store, place, clock).run()
+    repository, _ = opened(world, *stores)
+    assert [one.body.id for one in repository.points()] == [sealed.body.id]
+    assert world.restored(sealed, repository) == world.contents()
 
 
 def test_another_vault_is_no_copy(world: World, tmp_path: Path) -> None:
