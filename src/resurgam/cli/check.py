@@ -48,6 +48,9 @@ def check(
         str | None,
         typer.Option("--max-duration", help="Stop reading after so long, such as 30m; the next check goes on."),
     ] = None,
+    cold: Annotated[
+        bool, typer.Option("--cold", help="Read also what lies in cold classes: that is paid for by the byte.")
+    ] = False,
     depth: Annotated[
         Depth | None, typer.Option(help="How packs are read; as deep as the keys here allow, unless given.")
     ] = None,
@@ -85,6 +88,7 @@ def check(
         sample=_share(sample) if sample else None,
         max_duration=duration(max_duration) if max_duration else None,
         depth=depth,
+        cold=cold,
     )
     repository = Repository(
         context.store, context.keyring
@@ -149,6 +153,15 @@ def _show(report: Report, wish: Wish) -> None:
         output.line(f"  {counted(report.packs_read, 'pack')} read, {output.size(report.bytes_read)}")
         if report.left:
             output.line(f"  {report.left} more to be read; the next check goes on with them")
+        if report.asleep:
+            output.line(
+                f"  {counted(report.asleep, 'pack')} asleep: `resurgam restore --warm-up` wakes those of a point"
+            )
+        elif report.cold.objects and not wish.cold:
+            output.line(
+                f"  {counted(report.cold.objects, 'pack')} of {output.size(report.cold.bytes)} in cold classes not read: --cold "
+                "reads them, at the price of retrieving so much (`resurgam vault stats --cost`)"
+            )
         if not report.contents:
             output.line("  packs have their digests; contents were not decrypted")
         elif report.walked < report.points:

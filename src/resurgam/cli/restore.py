@@ -20,6 +20,8 @@ from resurgam.cli.context import (
     PointArgument,
     VaultsOption,
 )
+from resurgam.cli.warmup import DaysOption, PricesOption, SpeedOption, WaitOption, WarmUpOption
+from resurgam.cli.warmup import warm_up as warm
 from resurgam.drivers.base import Facts
 from resurgam.drivers.registry import driver_for
 from resurgam.errors import EXIT_DIFFERENT, UsageError
@@ -38,8 +40,10 @@ from resurgam.restore.stages import of_stages, seconds_of
 from resurgam.restore.state import Restored
 from resurgam.restore.verify import approve_reference
 from resurgam.restore.watch import Watcher
+from resurgam.stores.archive import Speed
 from resurgam.vault.records import RecordType
 from resurgam.vault.signing import Role
+from resurgam.vault.warmup import DAYS
 
 reference_app = typer.Typer(
     no_args_is_help=True, help="The owner's word on which answers are right.", rich_markup_mode=None
@@ -58,6 +62,11 @@ def restore(
         bool, typer.Option("--add", help="Add to the folder, an earlier restore of the same point, what it lacks.")
     ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and do nothing.")] = False,
+    warm_up: WarmUpOption = False,
+    speed: SpeedOption = Speed.STANDARD,
+    days: DaysOption = DAYS,
+    wait: WaitOption = None,
+    cost: PricesOption = None,
     manifest: ManifestOption = DEFAULT_MANIFEST,
     vault: VaultsOption = None,
     keys: KeysOption = None,
@@ -71,6 +80,9 @@ def restore(
     The hot components come first (`tier: hot` or `critical` in the manifest), with what they need. To use them before the rest is
     there, restore them alone with --tier, and --add the others.
 
+    What lies in a class that sleeps is woken with --warm-up: it prints what to wake, by when that will be there and what it costs,
+    asks for it, and ends with exit code 16 and the time to come back. Given again then, it restores. docs/cost.md tells more.
+
     Examples:
 
         resurgam restore --into /srv/look
@@ -80,12 +92,18 @@ def restore(
         resurgam restore latest --into out --vault /mnt/vault --keys recovery.agekey
 
         resurgam restore latest --into out --tier hot && resurgam restore latest --into out --add
+
+        resurgam restore latest --into out --warm-up --speed bulk --cost prices.yaml
     """
     context = Context(manifest, vault, keys, as_of=as_of)
     repository = context.repository
     body = context.point(point).body
     particulars = repository.particulars(body)
     only = _only(particulars.system, component, tier)
+    if warm_up:
+        warm(context, body, only, speed=speed, days=days, wait=wait, prices=cost, dry_run=dry_run, json=json)
+        if dry_run:
+            return 0
     if dry_run:
         if not add:
             require_target(os.path.abspath(into), particulars.system)

@@ -23,6 +23,7 @@ from resurgam.restore.plan import restore_order
 from resurgam.restore.state import Copy, Event, Restored, place_of, save
 from resurgam.restore.switch import fsync_folder, outside
 from resurgam.vault.repository import Repository
+from resurgam.vault.warmup import require_awake
 
 _CLAIMS = 5  # times that a partial folder is made anew when another restore has swept it away
 
@@ -44,13 +45,14 @@ def restore(
     """Build copies of ``components`` (all where none is named) of a point in ``target``, which must not exist or be empty.
     ``furnish`` may add to the whole folder just before it gets its name.
 
-    Raises TargetRefused, NotFound, IntegrityError, StoreFull, Denied. Whatever stops it, ``target`` is whole or not there;
-    what was half built is removed, or by the next restore into the same target if the process was killed.
+    Raises TargetRefused, NotFound, IntegrityError, StoreFull, Denied, Archived. Whatever stops it, ``target`` is whole or not
+    there; what was half built is removed, or by the next restore into the same target if the process was killed.
     """
     system = particulars.system
     target = os.path.abspath(target)
     names = wanted(system, components)
     require_target(target, system)
+    require_awake(repository, body, system, names)
     began = clock.monotonic()
     restored = Restored(id=secrets.token_hex(8), point=body.id, system=system.name, copies={}).after(Event.START)
     partial = f"{target}.partial-{restored.id}"

@@ -23,9 +23,10 @@ from random import Random, SystemRandom
 import msgspec
 
 from resurgam.clock import Clock, SystemClock
-from resurgam.errors import NotFound
+from resurgam.errors import Archived, NotFound
 from resurgam.vault.checked import WITNESSES, Bad, Coverage, Depth, Memory, Notes, coverage, fold, remembered, witness
 from resurgam.vault.checkorder import Wish, due
+from resurgam.vault.cost import Held, by_class
 from resurgam.vault.lookup import Damage as Damage
 from resurgam.vault.lookup import Lookup, Lost, listed_packs
 from resurgam.vault.packreading import BytesDone, PackReader, Reading
@@ -43,6 +44,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     ``packs`` are there, ``packs_read`` of them were read, ``bytes_read`` in all; ``left`` more were to be read, and time was up.
     ``contents`` says whether chunks were decrypted too, but for those of the shred domains ``closed``, which were shredded or whose
     keys are not here; ``walked`` of how many points the trees were. ``located`` says whether chunks were looked up in the index.
+    ``cold`` is what lies in cold classes, of which so many packs were to be read and are ``asleep``.
     ``coverage`` is how things stand after it, ``unremembered`` why what was read will not be remembered, empty where it will.
     """
 
@@ -59,6 +61,8 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     closed: tuple[str, ...] = ()
     coverage: Coverage
     unremembered: str
+    cold: Held = Held()
+    asleep: int = 0
 
     @property
     def ok(self) -> bool:
@@ -73,7 +77,7 @@ def check(repository: Repository, *, read: bool = False, progress: BytesDone | N
 
 def coverage_of(repository: Repository, now: float, max_age: float = MAX_AGE) -> Coverage:
     """How well the vault was read, by what checks have remembered. Raises Unreachable."""
-    sizes, _ = listed_packs(repository.store)
+    sizes = listed_packs(repository.store).sizes
     return coverage(fold(list(sizes), remembered(repository)[0]), sizes, now, max_age)
 
 
@@ -102,12 +106,14 @@ class Check:
         self._damage: list[Damage] = []
         self._closed: set[str] = set()
         self._walked = 0
+        self._asleep: list[str] = []
 
     @cached_property
     def due(self) -> list[str]:
         """The packs that are to be read, in their order."""
         needed, now = self.look.needed_packs, self._clock.now().timestamp()
-        return due(self._memory(), self.look.sizes, needed, self._wish, self._depth, now, self._rng)
+        found = due(self._memory(), self.look.sizes, needed, self._wish, self._depth, now, self._rng)
+        return [name for name in found if name not in self.look.cold or self._wish.cold or name in self._wish.packs]
 
     @property
     def bytes_due(self) -> int:
@@ -128,7 +134,11 @@ class Check:
             packs=len(self.look.sizes),
             packs_read=len(self.read),
             bytes_read=sum(reading.bytes for reading in self.read),
-            left=len(self.due) - len(self.read),
+            left=len(self.due) - len(self.read) - len(self._asleep),
+            cold=by_class(("cold", size) for name, size in self.look.sizes.items() if name in self.look.cold).get(
+                "cold", Held()
+            ),
+            asleep=len(self._asleep),
             walked=self._walked,
             located=self.look.needs is not None,
             contents=self._wish.reads and self._depth is Depth.CONTENTS,
@@ -150,6 +160,9 @@ class Check:
                 return
             try:
                 reading = reader.read(name, self.look.sizes[name], progress)
+            except Archived:
+                self._asleep.append(name)
+                continue
             except NotFound:
                 if name not in self._repository.prunes().gone:
                     self._damage.append(Damage(f"pack {name[:16]}", "was there when the check began, and has gone"))

@@ -19,7 +19,8 @@ class Wish(msgspec.Struct, frozen=True, kw_only=True):
 
     ``everything`` reads all packs; ``max_age`` those that were not read within so many seconds; ``sample`` packs drawn by chance
     until that share of all bytes; ``max_duration`` ends reading after so many seconds, and alone means those that waited longest;
-    ``packs`` are read whatever else. ``depth`` is as deep as the keys here allow, unless given.
+    ``packs`` are read whatever else. ``depth`` is as deep as the keys here allow, unless given. Packs in cold classes, which are
+    dear to read, are read only where they are named or ``cold`` says so.
     """
 
     everything: bool = False
@@ -28,6 +29,7 @@ class Wish(msgspec.Struct, frozen=True, kw_only=True):
     max_duration: float | None = None
     packs: frozenset[str] = frozenset()
     depth: Depth | None = None
+    cold: bool = False
 
     @property
     def reads(self) -> bool:

@@ -13,11 +13,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 from functools import cached_property
+from typing import NamedTuple
 
 import msgspec
 import numpy as np
 
 from resurgam.errors import Denied, IntegrityError, NotFound
+from resurgam.stores.archive import COLD, classes_of
 from resurgam.stores.base import Entry, Store
 from resurgam.vault.checked import Checked, remembered
 from resurgam.vault.keys import DEFAULT_DOMAIN, INDEX_OBJECT, unwrap_index
@@ -53,11 +55,21 @@ class Lost(msgspec.Struct, frozen=True):
     what: str
 
 
-def listed_packs(store: Store) -> tuple[dict[str, int], list[str]]:
-    """The sizes of all packs by digest, and the names of other objects among them, which anybody may have put."""
-    listed = {entry.name: entry.size for entry in store.list("packs/")}
+class Listed(NamedTuple):
+    """The ``sizes`` of all packs by digest; which of them lie in a ``cold`` class; and the names of other objects among them, which
+    anybody may have put."""
+
+    sizes: dict[str, int]
+    cold: frozenset[str]
+    strangers: list[str]
+
+
+def listed_packs(store: Store) -> Listed:
+    """What stands where packs do."""
+    listed = {entry.name: (entry.size, storage_class) for entry, storage_class in classes_of(store, "packs/")}
     packs = {match[1]: listed.pop(name) for name in list(listed) if (match := _PACK.fullmatch(name))}
-    return packs, list(listed)
+    cold = frozenset(name for name, (_, storage_class) in packs.items() if storage_class in COLD)
+    return Listed({name: size for name, (size, _) in packs.items()}, cold, list(listed))
 
 
 class Lookup:
@@ -85,7 +97,7 @@ class Lookup:
         self.needs = (
             self._needs()
         )  # what a point lists was durable before it: points first, then the index, then the packs
-        packs, strangers = listed_packs(repository.store)
+        packs, self.cold, strangers = listed_packs(repository.store)
         self.sizes = {name: size for name, size in packs.items() if name not in self.gone}
         self.damage += [Damage(name, "is no pack: packs are named by their digest") for name in strangers]
         self.lost = list(self._misplaced())

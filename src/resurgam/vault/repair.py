@@ -183,7 +183,7 @@ class Planner:
         return Salvager(self.repository, seen.domains(), forsake=self._forsake)
 
     def _look(self, progress: BytesDone | None) -> Seen:
-        listed, _ = listed_packs(self.repository.store)
+        listed = listed_packs(self.repository.store).sizes
         strange = {name for name, size in listed.items() if self.repository.places.trailer(name, size) is None}
         unread = frozenset(listed if self._read else strange) - self._whole
         checking = Check(self.repository, Wish(packs=unread, max_age=float("inf")), self._clock)

@@ -72,10 +72,11 @@ def restore(shape: Shape, chunks: int, stored: int) -> Requests:
 
 
 def reading(shape: Shape, chunks: int, stored: int) -> int:
-    """Ranges by which ``chunks`` of ``stored`` bytes are read out of packs: neighbours together, which half fill a range."""
+    """Ranges by which ``chunks`` of ``stored`` bytes are read out of packs: neighbours together, which half fill a range where the
+    store is far."""
     if shape.far:
         return min(chunks, 2 * ceil(stored / RANGE))
-    return min(chunks, 3 * ceil(stored / AHEAD))
+    return min(chunks, ceil(1.5 * stored / AHEAD))
 
 
 def prune(shape: Shape, expired: int, removed: int, copied_bytes: int = 0) -> Requests:
