@@ -9,7 +9,7 @@ from random import Random
 
 import pytest
 
-from resurgam.errors import Denied, IntegrityError, NotFound, Unreachable
+from resurgam.errors import Denied, IntegrityError, NotFound, TargetRefused, Unreachable
 from resurgam.stores.base import AlreadyThere, Buffer, Entry, Store, put_once
 from resurgam.stores.together import LONGEST, PAUSE, Together
 from resurgam.testing.doubles import EventualStore, LockingStore, LostResponseStore
@@ -323,7 +323,8 @@ def test_records_go_to_the_primary_alone_wherever_it_is_named(world: World) -> N
     Run(near, west, place, world.clock).run()
     for stores in ((west, world.store), (world.store, west)):
         repository, together = opened(world, *stores)
-        assert (repository.here.place, list(together.list("replica/"))) == (ORIGIN, [])
+        assert {repository.here.place, *repository.here.beside} == {ORIGIN, "west"}
+        assert list(together.list("replica/")) == []
         require_recordable(repository)
         before = len(list(west.list()))
         repository.put_record(
@@ -331,7 +332,7 @@ def test_records_go_to_the_primary_alone_wherever_it_is_named(world: World) -> N
         )
         assert len(list(west.list())) == before
     repository, _ = opened(world, west, Dead(world.store))
-    with pytest.raises(Denied, match="written to"):
+    with pytest.raises(TargetRefused, match="written to"):
         require_recordable(repository)
     with pytest.raises(Denied):
         repository.store.put("points/0123456789abcdef", b"x")

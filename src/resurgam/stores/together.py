@@ -73,6 +73,7 @@ class Copy:
 
     def __init__(self, store: Store, clock: Clock) -> None:
         self.store = store
+        self.place = ""  # what it is called among the copies, as far as that is known
         self.writes = True  # whether it may be written to
         self.received: Mapping[
             str, float
@@ -125,6 +126,11 @@ class Together:
     ) -> None:
         self.copies = tuple(Copy(store, clock) for store in stores)
         self.sound, self._own = sound, own
+
+    @property
+    def places(self) -> tuple[str, ...]:
+        """What the copies are called, of which that is known."""
+        return tuple(copy.place for copy in self.copies if copy.place)
 
     def require_written(self) -> None:
         """Raises Denied where no copy may be written to: told before work that ends in a record."""

@@ -55,7 +55,8 @@ def open_together(stores: Sequence[Store], keyring: Keyring, clock: Clock) -> To
         raise silent[0]
     primary = judge.primary
     for copy in copies.copies:
-        copy.writes = _place(copy, keyring.vault) == primary
+        copy.place = _place(copy, keyring.vault)
+        copy.writes = copy.place == primary
         if judge.retires:
             copy.received = _received(copy)
     return copies

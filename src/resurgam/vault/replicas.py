@@ -18,7 +18,7 @@ withheld likewise. The origin holds what was captured there, whatever its region
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -28,6 +28,7 @@ from resurgam.errors import Busy, IntegrityError, NotFound, TargetRefused
 from resurgam.model.codec import from_json, to_json, versioned
 from resurgam.model.placement import Placement, of_all
 from resurgam.stores.base import AlreadyThere, Entry, Store, put_once
+from resurgam.stores.together import Together
 from resurgam.vault.records import RecordType, itself, make_record, read_record, timestamp
 from resurgam.vault.roles import RoleTable
 from resurgam.vault.signing import Role, broken
@@ -91,16 +92,20 @@ class Here(msgspec.Struct, frozen=True, kw_only=True):
     refused: tuple[str, ...] = ()
     own: tuple[str, ...] = ()  # names of the objects that only this place has
 
+    beside: tuple[str, ...] = ()  # other places that are read together with it
     @property
     def primary(self) -> bool:
         """Whether this place is the one that is written to. A replica that no list names was removed from it: it is none."""
-        return self.place == (self.listed.primary if self.listed is not None else ORIGIN)
+        return (self.listed.primary if self.listed is not None else ORIGIN) in (self.place, *self.beside)
 
     def holds(self, placement: Placement) -> bool:
         """Whether what is so placed is to be expected here."""
-        if self.place == ORIGIN:
+        return any(self._holds(place, placement) for place in (self.place, *self.beside))
+
+    def _holds(self, place: str, placement: Placement) -> bool:
+        if place == ORIGIN:
             return True
-        known = self.listed.named(self.place) if self.listed is not None else None
+        known = self.listed.named(place) if self.listed is not None else None
         return placement.may_go_to(known.region if known is not None else "")
 
     def withholds(self, body: PointBody) -> frozenset[str]:
@@ -122,9 +127,13 @@ def look_here(store: Store, roles: RoleTable, vault: bytes) -> Here:
     that of another vault: whether it may be written to is not known then (P12)."""
     entries = list(store.list("replica"))
     own = tuple(entry.name for entry in entries if entry.name.startswith(OWN))
-    place = mark_of(store, vault) if MARK in own else ORIGIN
+    place, *beside = store.places if isinstance(store, Together) and store.places else (_place(store, vault, own),)
     listed, refused = newest(store, roles, vault, [entry for entry in entries if entry.name.startswith(PREFIX)])
-    return Here(place=place, listed=listed, refused=refused, own=own)
+    return Here(place=place, listed=listed, refused=refused, own=own, beside=tuple(beside))
+
+
+def _place(store: Store, vault: bytes, own: Collection[str]) -> str:
+    return mark_of(store, vault) if MARK in own else ORIGIN
 
 
 def mark_of(store: Store, vault: bytes) -> str:
