@@ -1,7 +1,8 @@
 """Real gateways for tests: processes of their own, on free ports of the loopback, over folders of the test's own.
 
 ``Served`` is ``resurgam vault serve`` itself. ``Shared`` is one process for the many tests of an exam: the same application over
-the same kind of store, one for each first part of the path, where every role may do everything, since an exam's names are no vault's.
+the same kind of store, one for each first part of the path. Every role may do everything there, since an exam's names are no
+vault's.
 """
 
 from __future__ import annotations
@@ -59,6 +60,7 @@ class _Process:
     """A gateway that can be killed and started again on the same port."""
 
     port = 0
+    log_file = ""
 
     def __init__(self, folder: str) -> None:
         self.folder = folder
@@ -71,7 +73,7 @@ class _Process:
 
     @property
     def log_path(self) -> str:
-        return f"{self.folder}.log"
+        return self.log_file or f"{self.folder}.log"
 
     def log(self) -> str:
         """What the gateway wrote to standard error."""
@@ -84,7 +86,9 @@ class _Process:
             self.process = subprocess.Popen(self.command(), stdout=subprocess.PIPE, stderr=log, text=True)
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
-        assert line, self.log()
+        if not line:
+            self.kill()
+            raise AssertionError(self.log())
         self.told = json.loads(line)
         self.port = int(self.told["url"].partition("?")[0].rpartition(":")[2])
 

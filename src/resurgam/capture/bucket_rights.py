@@ -11,9 +11,19 @@ from collections.abc import Iterator
 
 from resurgam.capture.permissions import Missing
 from resurgam.errors import Denied
-from resurgam.stores.lock import Bucket
+from resurgam.stores.lock import Bucket, RoleBound
 from resurgam.vault.rights import RIGHTS, Operation, may
 from resurgam.vault.signing import Role
+
+
+def lacking_for_role(store: RoleBound) -> Iterator[Missing]:
+    """What the role of these credentials may not do, and a capture does. Raises Denied, Unreachable."""
+    role = store.role()
+    for own in RIGHTS:
+        for operation in (Operation.READ, Operation.CREATE):
+            if may(Role.CAPTURE, operation, own) and not may(role, operation, own):
+                grant = f"a token made with `resurgam vault tokens add --role capture`; this one is for {role}"
+                yield Missing(path=f"{store.describe()}: {own}", need=operation.value, grant=grant)
 
 
 def lacking(store: Bucket) -> Iterator[Missing]:

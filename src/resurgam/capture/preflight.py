@@ -17,14 +17,14 @@ import msgspec
 from msgspec.structs import replace
 
 from resurgam.capture import barriers
-from resurgam.capture.bucket_rights import lacking
+from resurgam.capture.bucket_rights import lacking, lacking_for_role
 from resurgam.capture.permissions import Missing, missing
 from resurgam.drivers.base import Driver, Facts, Freeze, Queries, Traits
 from resurgam.drivers.files_listing import excluded_by
 from resurgam.errors import ResurgamError
 from resurgam.model.system import REFERENCE, Component, Consistency, Isolation, Json, System
 from resurgam.stores.location import is_url
-from resurgam.stores.lock import Bucket
+from resurgam.stores.lock import Bucket, RoleBound
 from resurgam.stores.registry import open_store
 from resurgam.vault.keyring import Keyring
 
@@ -228,6 +228,8 @@ def _bucket(system: System, needed: int) -> VaultReport:
             troubles.append(Trouble(what=f"There is no vault at {store.describe()}.", next_step=step))
         elif isinstance(store, Bucket):
             absent = tuple(lacking(store))
+        elif isinstance(store, RoleBound):
+            absent = tuple(lacking_for_role(store))
     except ResurgamError as error:
         troubles.append(_trouble(error))
     return VaultReport(path=path, reachable=there, free=None, needed=needed, missing=absent, troubles=tuple(troubles))

@@ -23,7 +23,7 @@ _YEARS = timedelta(days=20 * 365)
 def fingerprint(path: str) -> str:
     """``sha256:`` and the SHA-256 of the first certificate in the PEM file ``path``. Raises Denied."""
     try:
-        with open(path, encoding="ascii") as file:
+        with open(path, encoding="utf-8") as file:
             text = file.read()
         end = "-----END CERTIFICATE-----"
         own = text[text.index("-----BEGIN CERTIFICATE-----") : text.index(end) + len(end)]

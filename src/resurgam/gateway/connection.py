@@ -1,7 +1,12 @@
 """A connection whose patience ends: uvicorn's own, which waits for ever for the head of a request, and takes one of any size.
 
-Who has not sent a whole head within HEAD_SECONDS, or sends more than HEAD_BYTES of it, is hung up on; so is who comes when
-CONNECTIONS are open. Bodies are up to ``upload``, which knows their lengths; between two requests uvicorn waits by itself.
+    a head      HEAD_SECONDS and HEAD_BYTES, from its first byte or the connection's beginning
+    a body      up to ``upload``, which knows its length
+    its rest    that of a request that was answered before it had all come: taken and dropped for DROP_SECONDS, since a client that
+                is hung up on while it sends may never see the answer
+    the pause   between two requests is uvicorn's own
+
+Who takes longer, or comes when CONNECTIONS are open, is hung up on.
 """
 
 from __future__ import annotations
@@ -12,6 +17,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 HEAD_SECONDS = 10.0
 HEAD_BYTES = 64 << 10
+DROP_SECONDS = 30.0
 CONNECTIONS = 512
 
 
@@ -19,39 +25,48 @@ class Connection(HttpToolsProtocol):
     """See the module's docstring."""
 
     _deadline: asyncio.TimerHandle | None = None
-    _head = 0  # bytes that came since the last whole head, or answer
+    _in_body = False
+    _head = 0  # bytes that came since the last whole request
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """As uvicorn's; the clock of the first head starts."""
         super().connection_made(transport)
         if len(self.connections) > CONNECTIONS:
             transport.abort()
-        self._wait()
+        self._wait(HEAD_SECONDS)
 
     def data_received(self, data: bytes) -> None:
-        """As uvicorn's; a head that is too long ends the connection."""
-        if self.cycle is None or self.cycle.response_complete:
-            self._wait()
-            self._head += len(data)
-            if self._head > HEAD_BYTES + len(data):  # what came before this was too much already
+        """As uvicorn's; a head that is too long, or not whole in time, ends the connection."""
+        if not self._in_body:
+            self._wait(HEAD_SECONDS)
+            if self._head > HEAD_BYTES:
                 self.transport.abort()
                 return
+            self._head += len(data)
+        elif self.cycle.response_complete:
+            self._wait(DROP_SECONDS)
         super().data_received(data)
 
     def on_headers_complete(self) -> None:
         """As uvicorn's; the head is whole."""
-        self._head = 0
+        self._in_body, self._head = True, 0
         self._let_go()
         super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        """As uvicorn's; what comes next is a head."""
+        self._in_body = False
+        self._let_go()
+        super().on_message_complete()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """As uvicorn's."""
         self._let_go()
         super().connection_lost(exc)
 
-    def _wait(self) -> None:
+    def _wait(self, seconds: float) -> None:
         if self._deadline is None:
-            self._deadline = self.loop.call_later(HEAD_SECONDS, self.transport.abort)
+            self._deadline = self.loop.call_later(seconds, self.transport.abort)
 
     def _let_go(self) -> None:
         if self._deadline is not None:

@@ -18,6 +18,7 @@ import socket
 import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib import import_module
 from typing import Any
 
 from resurgam.clock import Clock
@@ -71,6 +72,7 @@ def state_folder(folder: str, state: str | None) -> str:
 def serve(settings: Settings, clock: Clock, ready: Callable[[str], None]) -> None:
     """Serve until SIGTERM; ``ready`` is given the URL for clients. Raises UsageError, Denied, MissingExtra."""
     _require_tls(settings)
+    _load()
     listening = bind(settings.host, settings.port)
     _give_up_root(settings)
     os.umask(0o077)
@@ -87,18 +89,25 @@ def serve(settings: Settings, clock: Clock, ready: Callable[[str], None]) -> Non
     keeping.close()
 
 
-def run(application: Any, listening: socket.socket, context: ssl.SSLContext | None, ready: Callable[[], None]) -> None:
-    """Run an ASGI application on a socket until SIGTERM; ``ready`` is called when it listens. Raises MissingExtra."""
+def _load() -> None:
+    """Load all that is needed later: who has given up root's rights may not be able to read it any more. Raises MissingExtra."""
     try:
-        import uvicorn
-
-        from resurgam.gateway.connection import Connection
+        for module in ("uvicorn.lifespan.off", "resurgam.gateway.connection", "cryptography.x509"):
+            import_module(module)
+        import_module("uvicorn.loops.auto").auto_loop_factory()
     except ModuleNotFoundError as error:
         raise MissingExtra(
             f"A gateway needs {error.name}, which is not installed.",
             untouched="Nothing is served.",
             next_step="Install it: pip install 'resurgam[gateway]'.",
         ) from error
+
+
+def run(application: Any, listening: socket.socket, context: ssl.SSLContext | None, ready: Callable[[], None]) -> None:
+    """Run an ASGI application on a socket until SIGTERM; ``ready`` is called when it listens."""
+    import uvicorn
+
+    from resurgam.gateway.connection import Connection
 
     class Server(uvicorn.Server):
         """Tells when it listens."""

@@ -78,6 +78,15 @@ class Versioned(Store, Protocol):
 
 
 @runtime_checkable
+class RoleBound(Store, Protocol):
+    """A store that knows the role of whoever asks; found by ``isinstance``."""
+
+    def role(self) -> str:
+        """The role, one of ``vault.rights``. Raises Denied, Unreachable."""
+        ...
+
+
+@runtime_checkable
 class Bucket(Store, Locks, Protocol):
     """A bucket that can be asked for what it is set up for."""
 
