@@ -7,12 +7,12 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from resurgam.vault.rights import READER
+from resurgam.vault.rights import READER, REPLICATOR
 from resurgam.vault.signing import Role
 from tests.support import copy_keys
 
 READS = ("reader.agekey", "evidence.agekey")
-FILES = {Role.VERIFIER.value: ("verifier.json", *READS), READER: READS}
+FILES = {Role.VERIFIER.value: ("verifier.json", *READS), READER: READS, REPLICATOR: ()}
 
 
 @contextmanager

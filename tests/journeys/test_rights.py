@@ -14,7 +14,7 @@ from resurgam.cli import context
 from resurgam.cli import vault as vault_verbs
 from resurgam.stores.base import Store
 from resurgam.stores.registry import create_store, open_store
-from resurgam.vault.rights import READER, RIGHTS, Operation, namespace
+from resurgam.vault.rights import READER, RIGHTS, ROLES, Operation, namespace
 from resurgam.vault.signing import Role
 from tests.enforced import EnforcedStore
 from tests.journeys.world import Result, World, tree
@@ -50,9 +50,15 @@ class House:
 
 
 @pytest.fixture
-def house(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> House:
+def world(tmp_path: Path) -> World:
     """A system whose vault is not made yet."""
-    made = House(World(os.fspath(tmp_path)).build())
+    return World(os.fspath(tmp_path)).build()
+
+
+@pytest.fixture
+def house(world: World, monkeypatch: pytest.MonkeyPatch) -> House:
+    """The same, by roles."""
+    made = House(world)
     monkeypatch.setattr(context, "open_store", made.enforced(open_store))
     monkeypatch.setattr(vault_verbs, "create_store", made.enforced(create_store))
     return made
@@ -128,3 +134,31 @@ def test_what_an_interrupted_capture_stored_is_stored_again(house: House) -> Non
     place = house.world.place("restored")
     assert house.act(READER, "restore", "latest", "--into", place).code == 0
     assert tree(os.path.join(place, "prompts/prompts")) == tree(house.world.system.path("prompts"))
+
+
+def test_policies_are_printed_for_the_manifests_place(world: World) -> None:
+    """P12: of one role, of several together, of all, or for the bucket; what names no place in S3, or nobody, is refused."""
+    table = world.run("vault", "policy")
+    assert (table.code, "packs/" in table.out, "-cl-" in table.out) == (0, True, True)
+    assert world.run("vault", "policy", "--json").json["packs/"]["capture"] == ["list", "create", "lock"]
+    assert world.run("vault", "policy", "--s3").code == 2  # the vault is a folder
+    place = '"s3://vaults/handbook?region=eu-north-1", lock: {mode: compliance, for: 30d}'
+    world.manifest((world.path("vault"), place))
+    whole = world.run("vault", "policy", "--s3")
+    assert sorted(whole.json) == sorted(ROLES)
+    (remaining,) = [one for one in whole.json["capture"]["Statement"] if one["Sid"] == "LockForeverNot"]
+    assert remaining["Condition"]["NumericGreaterThan"] == {"s3:object-lock-remaining-retention-days": "31"}
+    assert world.run("vault", "policy", "--s3", "--role", "capture").json == whole.json["capture"]
+    both = world.run("vault", "policy", "--s3", "--role", "root", "--role", "pruner", "--portable").json
+    assert "if-none-match" not in str(both)
+    elsewhere = world.run("vault", "policy", "--s3", "--role", "reader", "--bucket", "other", "--prefix", "a/b")
+    assert "arn:aws:s3:::other/a/b/*" in str(elsewhere.json)
+    arn = "arn:aws:iam::111122223333:role/host"
+    assert arn in world.run("vault", "policy", "--s3", "--principal", f"capture={arn}").out
+    for wrong in (
+        ("--role", "king"), ("--principal", f"king={arn}"), ("--principal", "capture"), ("--principal", "capture=*"),
+        ("--principal", "capture=arn:aws:iam::*:root"), ("--bucket", "other", "--prefix", "a/*"), ("--bucket", "o*"),
+        ("--bucket", "other", "--locked", "long"),
+    ):  # fmt: skip
+        refused = world.run("vault", "policy", "--s3", *wrong)
+        assert (refused.code, refused.out) == (2, ""), (wrong, refused)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import time
 import urllib.request
 from collections.abc import Callable, Sequence
@@ -28,7 +27,7 @@ from resurgam.stores import s3
 from resurgam.stores.location import Location, parse
 from resurgam.stores.registry import open_store
 from resurgam.vault.bucketpolicy import bucket_policy
-from resurgam.vault.rights import READER, ROLES, namespace
+from resurgam.vault.rights import READER, REPLICATOR, ROLES, namespace
 from resurgam.vault.signing import Role
 from tests.journeys.world import Result, World, tree
 from tests.role_keys import only_keys_of
@@ -318,13 +317,12 @@ def test_locks_are_seen_by_all_and_renewed_by_the_pruner(locked: Bucket) -> None
 
 
 def test_who_owns_the_disks_is_past_every_right(locked: Bucket, tmp_path: Path) -> None:
-    """The server's own door deletes locked packs without asking for anything. A copy elsewhere answers that: repair brings
-    everything back from it, and a restore is exact."""
-    replica = tmp_path / "replica"
-    for key in locked.objects():
-        path = replica / key.removeprefix(f"{PREFIX}/")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(self_of(locked, key))
+    """The server's own door deletes locked packs without asking for anything. A replica answers that, made by credentials that only
+    read here: a restore from both is exact, and repair brings everything back."""
+    replica = os.fspath(tmp_path / "replica")
+    locked.done(Role.APPROVER, "replicate", "add", "elsewhere", replica)
+    locked.done(REPLICATOR, "replicate", "run")
+    packs = locked.objects("packs/")
     request = urllib.request.Request(
         f"{locked.server.filer}/buckets/{locked.name}/{PREFIX}/packs?recursive=true&ignoreRecursiveError=true",
         method="DELETE",
@@ -332,12 +330,14 @@ def test_who_owns_the_disks_is_past_every_right(locked: Bucket, tmp_path: Path) 
     with urllib.request.urlopen(request, timeout=30) as answer:
         assert answer.status in (202, 204)
     assert locked.objects("packs/") == []
-    place = locked.world.place("restored")
-    assert locked.act(READER, "restore", "latest", "--into", place).code == 8
+    alone, together = locked.world.place("alone"), locked.world.place("together")
+    assert locked.act(READER, "restore", "latest", "--into", alone).code == 8
+    assert not os.path.exists(alone)
+    copies = ("--vault", locked.url, "--vault", replica)
+    locked.done(READER, "restore", "latest", "--into", together, *copies)
+    assert tree(os.path.join(together, "prompts/prompts")) == tree(locked.world.system.path("prompts"))
     assert locked.act(READER, "vault", "check").code == 8
-    shutil.rmtree(place, ignore_errors=True)
-    repaired = locked.act(Role.ROOT, "vault", "repair", "--from", os.fspath(replica), "--yes")
+    repaired = locked.act(Role.ROOT, "vault", "repair", "--from", replica, "--yes")
     assert repaired.code == 0, repaired
+    assert locked.objects("packs/") == packs
     locked.done(READER, "vault", "check", "--read")
-    locked.done(READER, "restore", "latest", "--into", place)
-    assert tree(os.path.join(place, "prompts/prompts")) == tree(locked.world.system.path("prompts"))

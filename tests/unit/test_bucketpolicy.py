@@ -105,6 +105,7 @@ def test_nobody_replaces_hides_or_unlocks(role: str) -> None:
             Request("s3:DeleteObject", at),
             Request("s3:BypassGovernanceRetention", at),
             Request("s3:PutObjectRetention", at, {"s3:object-lock-remaining-retention-days": "36500"}),
+            Request("s3:PutObject", at, {"s3:if-none-match": "*", "s3:object-lock-remaining-retention-days": "32"}),
         ):
             assert any(applies(one, request) for one in denied), (own, request)
     for action in ("s3:PutBucketVersioning", "s3:PutLifecycleConfiguration", "s3:PutBucketPolicy", "s3:DeleteBucket"):

@@ -132,7 +132,7 @@ def _statements(roles: Collection[str], where: Location, locked: float | None, c
     if conditions:
         yield _deny("ReplaceNot", CREATE, everything, _REPLACES)
     if conditions and locked is not None:
-        yield _deny("LockForeverNot", LOCK, everything, _longer_than(locked))
+        yield _deny("LockForeverNot", (*CREATE, *LOCK), everything, _longer_than(locked))
 
 
 def _within(roles: Collection[str], operation: Operation, where: Location, *, allowed: bool = True) -> tuple[str, ...]:
