@@ -127,20 +127,18 @@ class Context:
     @cached_property
     def store(self) -> Store:
         """The vault's store, or what it was. Raises NotFound, Denied, UsageError, MissingExtra."""
-        store = self._store()
-        return store if self.as_of is None else past(store, self.as_of, self.clock.now())
-
-    def _store(self) -> Store:
         if len(self.vaults) > 1:
             return copies.opened(self.vaults, self._store_at, self.keyring, self.clock)
         if self.vaults:
             return self._store_at(self.vaults[0])
-        return open_store(
-            self.system.vault.path, self.system.vault.lock, self.clock, keys=self.keys or self.system.vault.keys
-        )
+        where = self.system.vault
+        return self._then(open_store(where.path, where.lock, self.clock, keys=self.keys or where.keys))
 
     def _store_at(self, place: str) -> Store:
-        return open_store(place, clock=self.clock, keys=self.keys)
+        return self._then(open_store(place, clock=self.clock, keys=self.keys))
+
+    def _then(self, store: Store) -> Store:
+        return store if self.as_of is None else past(store, self.as_of, self.clock.now())
 
     @property
     def vaults(self) -> tuple[str, ...]:

@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
+from resurgam.cli import append_only, output, roles, stats
 from resurgam.cli import check as checking
 from resurgam.cli import keys as key_verbs
-from resurgam.cli import output, roles, stats
 from resurgam.cli import policy as policies
 from resurgam.cli import prune as pruning
 from resurgam.cli import renew as renewing
@@ -32,6 +32,7 @@ app.command("approve")(roles.approve)
 app.command("prune")(pruning.prune)
 app.command("leases")(pruning.leases)
 app.command("renew")(renewing.renew)
+app.command("append-only")(append_only.append_only)
 app.command("serve")(serving.serve)
 app.add_typer(serving.tokens, name="tokens")
 app.command("policy")(policies.policy)
