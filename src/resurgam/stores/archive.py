@@ -100,18 +100,23 @@ def put_cold(store: Store, name: str, data: Buffer, storage_class: str) -> None:
     """
     if not storage_class:
         put_once(store, name, data, by_digest=True)
-    elif isinstance(store, Archives):
-        try:
-            store.put_as(name, data, storage_class)
-        except (AlreadyThere, Unreachable):
-            if not any((entry.name, entry.size) == (name, len(data)) for entry in store.list(name)):
-                raise
-    else:
-        raise Denied(
-            f"{store.describe()} has no storage classes, and vault.cold asks for {storage_class}.",
-            untouched=f"{name} was not written.",
-            next_step="Take vault.cold out of the manifest, or put the vault into a bucket that speaks S3.",
-        )
+        return
+    try:
+        with_classes(store, storage_class).put_as(name, data, storage_class)
+    except (AlreadyThere, Unreachable):
+        if not any((entry.name, entry.size) == (name, len(data)) for entry in store.list(name)):
+            raise
+
+
+def with_classes(store: Store, storage_class: str) -> Archives:
+    """``store`` itself, which has classes. Raises Denied where it has none."""
+    if isinstance(store, Archives):
+        return store
+    raise Denied(
+        f"{store.describe()} has no storage classes, and vault.cold asks for {storage_class}.",
+        untouched="Nothing was written.",
+        next_step="Take vault.cold out of the manifest, or put the vault into a bucket that speaks S3.",
+    )
 
 
 def stored(storage_class: str, copied: str) -> Stored:

@@ -18,10 +18,8 @@ from resurgam.vault.reader import AHEAD
 
 PAGE: Final = 1000  # objects in one page of a listing
 REMEMBERED: Final = 128  # segments that are read each time before a host remembers them in one file (``places``)
-_AT_ONCE, _PARTS = (
-    16,
-    8,
-)  # names asked for side by side when the log's end is looked for, and parts of what is left (``log``)
+# When the log's end is looked for (``log``): names asked for side by side, of which some are taken back; and parts of a gap.
+_LEAPS, _PARTS = 11, 8
 
 
 class Requests(msgspec.Struct, frozen=True, kw_only=True):
@@ -110,7 +108,7 @@ def _last_entry(shape: Shape) -> int:
         return 1
     if not shape.far:
         return 2 * ceil(log2(shape.log + 2))
-    return _AT_ONCE + (_PARTS - 1) * ceil(log2(shape.log / 2 + 1.5) / log2(_PARTS))
+    return _LEAPS + (_PARTS - 1) * ceil(log2(shape.log / 2 + 1.5) / log2(_PARTS))
 
 
 def _pages(objects: int) -> int:

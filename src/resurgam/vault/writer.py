@@ -24,7 +24,7 @@ from resurgam.model.codec import to_json
 from resurgam.model.placement import ANYWHERE, Placement, of_all
 from resurgam.model.point import Finding, Particulars, PointBody, Position, Severity, Snapshot
 from resurgam.model.system import Component, System
-from resurgam.stores.archive import put_cold
+from resurgam.stores.archive import put_cold, with_classes
 from resurgam.stores.base import AlreadyThere, put_once
 from resurgam.vault.buffers import Buffers
 from resurgam.vault.filescache import FilesCache, Known
@@ -131,6 +131,8 @@ class PointWriter(Writer):
     ) -> None:
         repository.require_newest_roles(host)  # P12: before anything is wrapped to keys that may be disowned
         require_residency(repository.roles, system)
+        if system.vault.cold and any(component.placement.cold for component in system.components):
+            with_classes(repository.store, system.vault.cold)  # P12: before anything is read
         signer = repository.keyring.signer(Role.CAPTURE)
         started = timestamp(clock.now())
         _revoke_own(repository, host, signer, clock)

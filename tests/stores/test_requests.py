@@ -1,0 +1,110 @@
+"""The model of requests is what stores that count see: in memory, on a folder, on a real S3 server.
+
+The tolerance is a quarter, or eight requests where there are few: what a model of prices has to be good for.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from itertools import count
+from pathlib import Path
+from random import Random
+
+import pytest
+
+from resurgam.stores.base import Store
+from resurgam.stores.local import LocalStore
+from resurgam.stores.registry import open_store
+from resurgam.testing.archiving import CountingStore
+from resurgam.testing.faults import ManualClock, MemoryStore
+from resurgam.vault import requests
+from resurgam.vault.needs import needs_of
+from resurgam.vault.prune import Economics
+from resurgam.vault.pruning import begin, draft, propose, sweep
+from resurgam.vault.requests import Requests, Shape
+from tests.stores.seaweed import Seaweed, environment
+from tests.support import World
+
+FEW, SHARE = 8, 0.25
+_numbers = count()
+
+
+@pytest.fixture(params=["memory", "folder", "s3"])
+def store(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
+    if request.param == "memory":
+        yield MemoryStore()
+    elif request.param == "folder":
+        with LocalStore.create(str(tmp_path / "store")) as opened:
+            yield opened
+    else:
+        server: Seaweed = request.getfixturevalue("seaweed")
+        for name, value in environment("writer").items():
+            monkeypatch.setenv(name, value)
+        yield open_store(server.url("plain", f"requests-{os.getpid()}/{next(_numbers)}"))
+
+
+def shape_of(world: World, store: Store) -> Shape:
+    """The vault as it is now."""
+    names = [entry.name for entry in store.list()]
+
+    def those(prefix: str, end: str = "") -> int:
+        return sum(name.startswith(prefix) and name.endswith(end) for name in names)
+
+    return Shape(
+        points=len(world.repository(store).points()),
+        packs=those("packs/"),
+        segments=those("index/"),
+        log=those("log/"),
+        prunes=those("prune/", "/plan"),
+        domains=1,
+        sessions=those("keys/session-"),
+        far=not isinstance(store, MemoryStore | LocalStore),
+    )
+
+
+def require_alike(model: Requests, seen: Requests) -> None:
+    """Within the tolerance, kind by kind."""
+    for kind in ("put", "get", "list", "delete"):
+        told, counted = getattr(model, kind), getattr(seen, kind)
+        assert abs(told - counted) <= max(FEW, SHARE * counted), f"{kind}: {told} told, {counted} counted"
+
+
+def test_captures_prunes_and_restores_ask_as_the_model_says(store: Store, tmp_path: Path) -> None:
+    """A first capture, one with a change, one without, a restore, and a prune of half of the points."""
+    counting, rng = CountingStore(store), Random(1)
+    world = World(str(tmp_path), store=counting)
+    world.clock = ManualClock(datetime.now(UTC))  # as the store's: nothing is pruned by a clock that is wrong
+    world.live.files = {f"{n}".encode(): rng.randbytes(300_000) for n in range(20)}
+    for number in range(6):
+        before, stored = shape_of(world, store), store_size(store)
+        if number != 5:
+            world.live.files[b"0"] = rng.randbytes(300_000 * (1 + number))
+        counting.taken()
+        sealed = world.capture()
+        new = store_size(store) - stored if number != 5 else 0
+        require_alike(requests.capture(before, new), counting.taken())
+    shape = shape_of(world, store)
+    needs = needs_of(world.repository(store), [(sealed, ())])
+    chunks, size = len(needs.ids), int(needs.entries["stored"].sum())
+    counting.taken()
+    assert world.restored(sealed) == world.contents()
+    require_alike(requests.restore(shape, chunks, size), counting.taken())
+    points = [one.body.id for one in world.repository(store).points()]
+    counting.taken()
+    repository = world.repository()
+    plan = draft(repository, dict.fromkeys(points[:3], "too old"), Economics(max_unused=0.0)).plan
+    prune = sweep(repository, begin(repository, propose(repository, plan, world.clock), world.clock), world.clock)
+    assert prune.end is not None
+    require_alike(requests.prune(shape, 3, len(prune.end.gone), plan.copies), counting.taken())
+
+
+def store_size(store: Store) -> int:
+    return sum(entry.size for entry in store.list("packs/"))
+
+
+def test_the_model_is_told_apart_from_one_that_is_wrong() -> None:
+    """The tolerance lets no capture pass for two."""
+    with pytest.raises(AssertionError, match="put: 24 told, 12 counted"):
+        require_alike(Requests(put=24), Requests(put=12))
