@@ -37,6 +37,7 @@ from resurgam.vault.replicas import ORIGIN, Place, next_list, put_list
 from resurgam.vault.replicate import Run
 from resurgam.vault.repository import Repository
 from resurgam.vault.signing import Role
+from tests.replication import replicated
 from tests.support import World, copied, replaced
 
 
@@ -358,6 +359,24 @@ def test_what_a_retired_key_signed_before_stands_in_replicas_alone(tmp_path: Pat
     repository, _ = opened(world, *stores)
     assert [one.body.id for one in repository.points()] == [sealed.body.id]
     assert world.restored(sealed, repository) == world.contents()
+
+
+def test_what_one_replica_may_not_have_comes_from_another(tmp_path: Path) -> None:
+    """Its absence there is no loss; and where all that are read withhold it, it is told where it is, as by each of them."""
+    made = replicated(tmp_path)
+    for name, region in (("frankfurt", "eu"), ("ohio", "us"), ("oregon", "us")):
+        made.add(name, region)
+        made.run(name)
+    for first, second in (("ohio", "frankfurt"), ("frankfurt", "ohio")):
+        repository, _ = opened(made.world, made.stores[first], made.stores[second])
+        for sealed in repository.points():
+            assert made.world.restored(sealed, repository) == made.told[sealed.body.id]
+        assert check(repository, read=True).damage == ()
+    far, _ = opened(made.world, made.stores["ohio"], made.stores["oregon"])
+    report = check(far, read=True)
+    assert (report.damage, report.withheld) == ((), ("private",))
+    with pytest.raises(NotFound, match="residency eu"):
+        made.world.restored(far.points()[-1], far)
 
 
 def test_another_vault_is_no_copy(world: World, tmp_path: Path) -> None:
