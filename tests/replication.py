@@ -55,7 +55,7 @@ class Replicated:
         """List a place."""
         here, place = self.origin, Place(name=name, location=f"/replicas/{name}", region=region, lag=lag)
         before = here.here.listed
-        places = before.places if before is not None else (Place(name=ORIGIN, location="/vault"),)
+        places = before.places if before is not None else (Place(name=ORIGIN, location="/vault", region="eu"),)
         put_list(here, next_list(before, (*places, place)), self.world.clock)
         self.stores[name] = store or MemoryStore(Later())
         return place

@@ -12,15 +12,17 @@ import pytest
 from resurgam.errors import IntegrityError, NotFound, TargetRefused, Unreachable
 from resurgam.model.placement import Placement
 from resurgam.stores.base import Buffer, Store
-from resurgam.testing.faults import Fault, FaultyStore, MemoryStore, Wrapped
+from resurgam.testing.faults import CrashStore, Fault, FaultyStore, MemoryStore, Wrapped
 from resurgam.vault import keyadmin
 from resurgam.vault.audit import audit
 from resurgam.vault.check import check
 from resurgam.vault.pack import frames, placement_of
 from resurgam.vault.pruning import draft, propose
 from resurgam.vault.records import RecordType
-from resurgam.vault.replicas import MARK
+from resurgam.vault.replicalag import lag, metrics
+from resurgam.vault.replicas import MARK, next_list, put_list
 from resurgam.vault.replicate import left_to_sweep
+from resurgam.vault.replicatimes import put_times, told_times
 from resurgam.vault.repository import Repository
 from resurgam.vault.shred import add_domain
 from tests.replication import Later, Replicated, objects, replicated
@@ -357,3 +359,112 @@ def test_who_lists_places_is_the_approver(both: Replicated) -> None:
     here = Repository(store, both.origin.keyring).here
     assert here.listed == listed
     assert "replicas/00000009" in here.refused[0]
+
+
+def test_a_log_at_a_replica_is_always_a_beginning(both: Replicated) -> None:
+    """Else a gap would stay for good in the log of a replica that is promoted: what comes after a damaged entry waits."""
+    near = copied(both.world.store)
+    data = bytearray(near.get("log/0000000003"))
+    data[len(data) // 2] ^= 1
+    near.delete("log/0000000003")
+    near.put("log/0000000003", bytes(data))
+    assert list(both.run("frankfurt", near).damaged) == ["log/0000000003"]
+    assert [e.name for e in both.stores["frankfurt"].list("log/")] == ["log/0000000001", "log/0000000002"]
+    assert both.run("frankfurt").ok
+    assert audit(both.at("frankfurt")).ok
+
+
+def test_how_far_a_replica_is_behind(both: Replicated) -> None:
+    """Its RPO: the age of the oldest point that is not there, and what is to be sent; a pack that it lost is told."""
+    both.run("frankfurt")
+    now = both.world.clock.now().timestamp()
+    found = lag(both.origin, both.stores["frankfurt"], both.place("frankfurt"), now + 1000)
+    assert (found.points, found.missing, found.seconds, found.bytes, found.behind) == (2, (), 0.0, 0, False)
+    sealed = both.change(Random(3))
+    both.change(Random(4))
+    then = sealed.received
+    found = lag(both.origin, both.stores["frankfurt"], both.place("frankfurt"), then + 59)
+    assert (found.points, len(found.missing), found.seconds, found.behind) == (2, 2, 59.0, False)
+    assert found.bytes > 4 * 40_000
+    assert lag(both.origin, both.stores["frankfurt"], both.place("frankfurt"), then + 61).behind
+    both.run("frankfurt")
+    name = next(e.name for e in both.stores["frankfurt"].list("packs/"))
+    both.stores["frankfurt"].delete(name)
+    found = lag(both.origin, both.stores["frankfurt"], both.place("frankfurt"), then)
+    assert (found.lost, found.behind) == ((name,), True)
+
+
+def test_what_is_withheld_is_no_lag(both: Replicated) -> None:
+    """A replica in another region meets its objective without what may not lie there."""
+    both.run("ohio")
+    now = both.world.clock.now().timestamp() + 9999
+    found = lag(both.origin, both.stores["ohio"], both.place("ohio"), now)
+    assert (found.seconds, found.bytes, found.lost, found.behind) == (0.0, 0, (), False)
+    assert found.withheld > 0
+    assert 'resurgam_replica_lag_seconds{vault="test",replica="ohio"} 0' in metrics([found], "test")
+
+
+def promoted(both: Replicated, name: str) -> Store:
+    """What `replicate promote` signs."""
+    there = both.at(name)
+    listed = there.here.listed
+    assert listed is not None
+    put_list(there, next_list(listed, listed.places, "the region is gone", name), both.world.clock)
+    return both.stores[name]
+
+
+def test_a_promoted_replica_is_written_to_and_the_old_primary_is_not(both: Replicated) -> None:
+    """After the loss of a region captures go on; the old primary comes back, is told by the first run, and refuses then."""
+    both.run("frankfurt")
+    old, both.world.store = both.world.store, promoted(both, "frankfurt")
+    both.world.forget()
+    sealed = both.change(Random(11))
+    assert audit(both.origin).ok
+    assert both.world.restored(sealed) == both.told[sealed.body.id]
+    with pytest.raises(TargetRefused, match="this host has seen"):  # P2: this host remembers
+        both.world.capture(old)
+    both.stores["origin"] = old
+    assert both.run("origin").points == 1
+    both.world.forget()
+    with pytest.raises(TargetRefused, match="written to is frankfurt"):
+        both.world.capture(old)
+    assert objects(old) == objects(both.world.store)
+
+
+def test_a_primary_that_went_on_alone_is_fenced_and_kept(both: Replicated) -> None:
+    """It has a point that the new primary never got: the logs have parted. It is not overwritten, and not written to."""
+    both.run("frankfurt")
+    both.change(Random(12))
+    lost = {sealed.body.id for sealed in both.origin.points()}
+    old, both.world.store = both.world.store, promoted(both, "frankfurt")
+    both.world.forget()
+    both.change(Random(13))
+    both.stores["origin"] = old
+    before = objects(old)
+    with pytest.raises(IntegrityError, match="each without the other"):
+        both.run("origin")
+    assert before.items() <= objects(old).items()
+    assert {sealed.body.id for sealed in both.world.repository(old).points()} == lost
+    both.world.forget()
+    with pytest.raises(TargetRefused, match="written to is frankfurt"):
+        both.world.capture(old)
+
+
+def test_a_replica_of_another_region_takes_no_captures_of_what_may_not_lie_there(both: Replicated) -> None:
+    """Also as the primary: residency holds where it is inconvenient."""
+    both.run("ohio")
+    both.world.store = promoted(both, "ohio")
+    both.world.forget()
+    with pytest.raises(TargetRefused, match="private has residency eu, and the primary ohio lies elsewhere"):
+        both.world.capture()
+
+
+def test_times_are_read_in_few_objects() -> None:
+    """After many runs a reader asks for log2(n) + 1 objects, and knows what each of them told."""
+    store = MemoryStore()
+    for number in range(1, 101):
+        put_times(store, "b", {f"points/{number}": float(number)})
+    counting = CrashStore(store)
+    own = [e.name for e in store.list("replica/")]
+    assert told_times(counting, own) == {f"points/{n}": float(n) for n in range(1, 101)}
+    assert counting.calls <= 7

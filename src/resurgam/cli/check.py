@@ -172,6 +172,8 @@ def _show(report: Report, wish: Wish) -> None:
         output.line(
             f"  contents of the domain {domain} were not decrypted: it was shredded, or {domain}.agekey is not here"
         )
+    if report.withheld:
+        output.line(f"  withheld from this replica by their residency, and not missed: {', '.join(report.withheld)}")
     output.line(f"  {told_coverage(report.coverage)}")
     lines = list(_damage(report.damage))
     for line in lines[:_SHOWN]:

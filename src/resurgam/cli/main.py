@@ -48,6 +48,7 @@ _VERBS = {
     "promote": ("restore", "promote"),
     "recover": ("recover", "recover"),
     "status": ("status", "status"),
+    "replicate": ("replicate", "app"),
     "detach": ("look", "detach"),
     "demo": ("demo", "demo"),
     "vault": ("vault", "app"),

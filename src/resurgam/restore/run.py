@@ -22,6 +22,7 @@ from resurgam.private import sweep
 from resurgam.restore.plan import restore_order
 from resurgam.restore.state import Copy, Event, Restored, place_of, save
 from resurgam.restore.switch import fsync_folder, outside
+from resurgam.vault.replicas import require_here
 from resurgam.vault.repository import Repository
 from resurgam.vault.warmup import require_awake
 
@@ -51,6 +52,7 @@ def restore(
     system = particulars.system
     target = os.path.abspath(target)
     names = wanted(system, components)
+    require_here(repository, body, names)
     require_target(target, system)
     require_awake(repository, body, system, names)
     began = clock.monotonic()

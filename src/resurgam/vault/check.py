@@ -43,7 +43,8 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
 
     ``packs`` are there, ``packs_read`` of them were read, ``bytes_read`` in all; ``left`` more were to be read, and time was up.
     ``contents`` says whether chunks were decrypted too, but for those of the shred domains ``closed``, which were shredded or whose
-    keys are not here; ``walked`` of how many points the trees were. ``located`` says whether chunks were looked up in the index.
+    keys are not here; ``withheld`` are components whose contents may not lie in this place; ``walked`` of how many points the trees
+    were. ``located`` says whether chunks were looked up in the index.
     ``cold`` is what lies in cold classes, of which so many packs were to be read and are ``asleep``.
     ``coverage`` is how things stand after it, ``unremembered`` why what was read will not be remembered, empty where it will.
     """
@@ -59,6 +60,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     contents: bool
     damage: tuple[Damage, ...]
     closed: tuple[str, ...] = ()
+    withheld: tuple[str, ...] = ()
     coverage: Coverage
     unremembered: str
     cold: Held = Held()
@@ -145,6 +147,7 @@ class Check:
             coverage=coverage(self._memory(), self.look.sizes, now, max_age),
             damage=tuple(dict.fromkeys((*self.look.damage, *self._damage, *self.look.told(self.lost)))),
             closed=tuple(sorted(self._closed)),
+            withheld=self.look.withheld,
             unremembered=self._notes.unremembered if self.read else "",
         )
 
@@ -198,6 +201,8 @@ class Check:
             if self._clock.monotonic() >= self._until:
                 return
             for snapshot in sealed.body.snapshots:
+                if snapshot.component in self._repository.here.withholds(sealed.body):
+                    continue
                 if not self._repository.opens(snapshot.domain):
                     self._closed.add(snapshot.domain)
                     continue

@@ -128,6 +128,10 @@ class HostState:
         """The highest serial of a role table that this host has seen, ``serial`` counted in; it is remembered."""
         return self._highest("roles-seen.json", serial)
 
+    def newest_list(self, serial: int) -> int:
+        """The same of lists of the vault's places."""
+        return self._highest("places-seen.json", serial)
+
     def newest_policy(self, serial: int) -> int:
         """The same of retention policies."""
         return self._highest("policies-seen.json", serial)

@@ -19,13 +19,14 @@ import msgspec
 import numpy as np
 
 from resurgam.errors import Denied, IntegrityError, NotFound
+from resurgam.model.placement import Placement
 from resurgam.stores.archive import COLD, classes_of
 from resurgam.stores.base import Entry, Store
 from resurgam.vault.checked import Checked, remembered
 from resurgam.vault.keys import DEFAULT_DOMAIN, INDEX_OBJECT, unwrap_index
 from resurgam.vault.lineage import PLACE, missing_in
 from resurgam.vault.naming import POINT_NAME
-from resurgam.vault.needs import Needs, needs_of, wanting
+from resurgam.vault.needs import Needs, documents_of, needs_of, wanting
 from resurgam.vault.pack import FRAME
 from resurgam.vault.policies import PREFIX as POLICIES
 from resurgam.vault.policies import policies, policy_name
@@ -89,6 +90,8 @@ class Lookup:
         repository = self.repository
         self.damage: list[Damage] = []
         self.points: list[tuple[Sealed, list[Record]]] = list(self._points())
+        self._withheld = {sealed.body.id: repository.here.withholds(sealed.body) for sealed, _ in self.points}
+        self._not_quoted = self._quoting() if any(self._withheld.values()) else frozenset()
         self.missing = missing_in(repository, (sealed for sealed, _ in self.points))
         self.damage += [
             Damage(PLACE + point, f"is gone, which {after} says came before it: {_GONE}", (point,))
@@ -104,8 +107,9 @@ class Lookup:
         self.damage += [
             Damage(f"the chunk list of {one.component}", one.why, (one.point,))
             for one in (self.needs.unlisted if self.needs is not None else ())
+            if one.component not in self._withheld.get(one.point, ())
         ]
-        places = repository.places.refused if self.needs is not None else ()
+        places = (*repository.places.refused, *self._missing_packs()) if self.needs is not None else ()
         self.damage += [Damage("an object", why) for why in dict.fromkeys((*repository.refused, *places))]
         self.damage += self._not_ours()
         self.damage += self._unbelieved("leases/", RecordType.LEASE)  # one holds up every prune
@@ -180,6 +184,8 @@ class Lookup:
             return
         for row in np.flatnonzero(~needs.known).tolist():
             chunk = needs.ids[row].tobytes()
+            if not self._expected(needs, row):
+                continue
             yield Lost(chunk, f"chunk {chunk.hex()[:16]}", "no pack is known to hold it")
         packs = needs.packs
         room = np.array([self.sizes.get(name, 0) for name in packs], dtype=np.int64)
@@ -187,9 +193,38 @@ class Lookup:
         beyond = np.flatnonzero(ends > room[needs.entries["pack"]]) if len(needs.entries) else ()
         rows = np.flatnonzero(needs.known)
         for at in beyond:
+            if not self._expected(needs, int(rows[at])):
+                continue
             pack = packs[int(needs.entries["pack"][at])]
             what = "is cut off" if pack in self.sizes else "is missing"
             yield Lost(needs.ids[rows[at]].tobytes(), f"pack {pack[:16]}", what)
+
+    @property
+    def withheld(self) -> tuple[str, ...]:
+        """The components whose contents may not lie in this place: they are no damage."""
+        return tuple(sorted(frozenset().union(*self._withheld.values())))
+
+    def _quoting(self) -> frozenset[bytes]:
+        """The documents that quote what may not lie here."""
+        here = self.repository.here
+        return frozenset(
+            chunk
+            for sealed, records in self.points
+            if not here.holds_answers(sealed.body)
+            for _, chunk in documents_of(sealed, records)
+            if chunk.hex() != sealed.body.particulars
+        )
+
+    def _expected(self, needs: Needs, row: int) -> bool:
+        """Whether the chunk of that row is to be expected in this place."""
+        stays = self.repository.roles.residency.get(needs.domains[int(needs.domain[row])], "")
+        return self.repository.here.holds(Placement(stays)) and needs.ids[row].tobytes() not in self._not_quoted
+
+    def _missing_packs(self) -> list[str]:
+        """Packs that segments name and that are not there. Where something is withheld, they may be what is; what points need of
+        the others is missed chunk by chunk."""
+        here, residencies = self.repository.here, self.repository.roles.residency.values()
+        return [] if any(not here.holds(Placement(word)) for word in residencies) else self.repository.places.missing
 
     def _not_ours(self) -> Iterator[Damage]:
         """What lies among the points and hinders nobody, for no writer gives such names."""

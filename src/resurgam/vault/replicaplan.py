@@ -46,6 +46,8 @@ class Stage(Enum):
 
 # What waits where something is damaged that points may need: all that names it, shows a new point, or lets go of an old copy.
 SHOWING: Final = frozenset({Stage.INDEX, Stage.PRUNES, Stage.RECORDS, Stage.POINTS, Stage.LOG, Stage.WITNESS})
+# What goes one by one: a prune's end after its plan, a point after the one before it, and of the log always a beginning.
+IN_ORDER: Final = frozenset({Stage.PRUNES, Stage.POINTS, Stage.LOG})
 _STEPS: Final = {f"/{what}": step for step, what in enumerate(prunes.OBJECTS)}
 
 

@@ -35,6 +35,7 @@ from resurgam.vault.signing import Role, broken
 
 if TYPE_CHECKING:
     from resurgam.model.point import PointBody
+    from resurgam.vault.host import HostState
     from resurgam.vault.repository import Repository
 
 FORMAT: Final = 1
@@ -91,8 +92,8 @@ class Here(msgspec.Struct, frozen=True, kw_only=True):
     listed: Places | None = None
     refused: tuple[str, ...] = ()
     own: tuple[str, ...] = ()  # names of the objects that only this place has
-
     beside: tuple[str, ...] = ()  # other places that are read together with it
+
     @property
     def primary(self) -> bool:
         """Whether this place is the one that is written to. A replica that no list names was removed from it: it is none."""
@@ -185,6 +186,21 @@ def require_primary(repository: Repository) -> None:
         next_step=f"Name {name} as the vault's path. If it is lost for good, make this place the primary: "
         "`resurgam replicate promote`.",
     )
+
+
+def require_newest_list(repository: Repository, host: HostState) -> None:
+    """Raises TargetRefused where ``host`` has seen a newer list of places than this place has: another was made the primary, and
+    this one, which has come back, does not know it yet."""
+    listed = repository.here.listed
+    serial = listed.serial if listed is not None else 0
+    seen = host.newest_list(serial)
+    if seen > serial:
+        raise TargetRefused(
+            f"{repository.store.describe()} has the list of places {serial}, and this host has seen {seen}.",
+            untouched="Nothing was written.",
+            next_step="Name the place that is the primary now as the vault's path; `resurgam replicate run` there brings this one "
+            "up to date.",
+        )
 
 
 def require_here(repository: Repository, body: PointBody, components: Iterable[str]) -> None:

@@ -38,7 +38,7 @@ from resurgam.vault.pace import Pace
 from resurgam.vault.pack import HEADER, NO_SESSION, frames, placement_of
 from resurgam.vault.prunes import Prunes
 from resurgam.vault.prunes import Stage as PruneStage
-from resurgam.vault.replicaplan import SESSIONS, SHOWING, Copy, Lacking, Stage, lacking
+from resurgam.vault.replicaplan import IN_ORDER, SESSIONS, SHOWING, Copy, Lacking, Stage, lacking
 from resurgam.vault.replicas import Place, put_mark
 from resurgam.vault.replicatimes import put_times
 from resurgam.vault.repository import Repository
@@ -131,6 +131,13 @@ class Run:
             self._read_back()
         return self._done
 
+    def mark(self) -> None:
+        """Tell the place what it is, and nothing else: it opens as a replica from then on. Raises TargetRefused, Unreachable."""
+        require_ours(self._far, self._near)
+        self._ask(lambda: put_mark(self._far, self._near.vault, self._place.name, self._clock))
+        self._stage(Stage.DOOR, look(self._near, self._far, self._ask))
+        self._identity()
+
     # Copying ----------------------------------------------------------------------------------------------------------
 
     def _copy(self, copy: Copy) -> None:
@@ -149,7 +156,11 @@ class Run:
     def _stage(self, stage: Stage, copy: Copy) -> None:
         """Everything of one stage. Raises Unreachable where what was put is not listed: then the next run looks again."""
         self._came.clear()
-        self._abreast(self._pack if stage is Stage.PACKS else self._object, copy.stages[stage].entries)
+        entries = copy.stages[stage].entries
+        if stage in IN_ORDER:
+            self._one_by_one(entries, skip=stage is Stage.POINTS)
+        else:
+            self._abreast(self._pack if stage is Stage.PACKS else self._object, entries)
         self._require_listed(stage)
         if stage is Stage.PACKS:
             self._abreast(self._object, self._later_wraps())
@@ -270,6 +281,14 @@ class Run:
 
     # How ----------------------------------------------------------------------------------------------------------------
 
+    def _one_by_one(self, entries: Iterable[Entry], *, skip: bool) -> None:
+        """Each after the one before it is there. What comes after one that cannot be copied waits too, or that one is
+        ``skip``ped."""
+        for entry in entries:
+            self._object(entry)
+            if not skip and entry.name in (*self._done.damaged, *self._done.differing):
+                return
+
     def _abreast(self, work: Callable[[Entry], None], entries: Iterable[Entry]) -> None:
         """``work`` of each entry, several at a time, never more than ``ROOM`` bytes of them. The first error stops the rest."""
         room, free = threading.Condition(), [ROOM]
@@ -277,7 +296,8 @@ class Run:
 
         def one(entry: Entry, size: int) -> None:
             try:
-                work(entry)
+                if not failed:
+                    work(entry)
             finally:
                 with room:
                     free[0] += size

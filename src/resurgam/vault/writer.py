@@ -37,7 +37,7 @@ from resurgam.vault.lineage import forgotten
 from resurgam.vault.pace import Pace
 from resurgam.vault.pack import Kind
 from resurgam.vault.records import RecordType, itself, timestamp
-from resurgam.vault.roles import RoleTable
+from resurgam.vault.replicas import require_newest_list
 from resurgam.vault.rowmemory import RowMemory
 from resurgam.vault.signing import Role, SigningKey
 from resurgam.vault.sink import DomainKeys, Sink
@@ -130,7 +130,8 @@ class PointWriter(Writer):
         progress: Progress | None,
     ) -> None:
         repository.require_newest_roles(host)  # P12: before anything is wrapped to keys that may be disowned
-        require_residency(repository.roles, system)
+        require_newest_list(repository, host)
+        require_residency(repository, system)
         if system.vault.cold and any(component.placement.cold for component in system.components):
             with_classes(repository.store, system.vault.cold)  # P12: before anything is read
         signer = repository.keyring.signer(Role.CAPTURE)
@@ -314,11 +315,18 @@ class EvidenceWriter(Writer):
             error.add_note(f"Its lease stays open: {open_still}")
 
 
-def require_residency(roles: RoleTable, system: System) -> None:
+def require_residency(repository: Repository, system: System) -> None:
     """Raises TargetRefused where a component's domain has another residency than the component: chunks that were stored in it
-    before may be anywhere, and chunks stored now may be taken for ones that may go anywhere."""
+    before may be anywhere, and chunks stored now may be taken for ones that may go anywhere. Also where this place, a replica that
+    was made the primary, lies in a region in which the component's contents may not lie."""
     for component in system.components:
-        stays = roles.residency.get(component.shred_domain, "")
+        if not repository.here.holds(Placement(component.residency)):
+            raise TargetRefused(
+                f"{component.name} has residency {component.residency}, and the primary {repository.here.place} lies elsewhere.",
+                untouched="Nothing was read or written.",
+                next_step="Keep a vault of that region for this component, or take it out of this manifest.",
+            )
+        stays = repository.roles.residency.get(component.shred_domain, "")
         if component.residency != stays:
             said = [f"residency {word}" if word else "no residency" for word in (component.residency, stays)]
             raise TargetRefused(
