@@ -24,9 +24,10 @@ class Buffers:
     def __init__(self, windows: int) -> None:
         self.windows: queue.SimpleQueue[mmap.mmap] = queue.SimpleQueue()
         self.shared: queue.SimpleQueue[mmap.mmap] = queue.SimpleQueue()
-        for _ in range(windows):
+        self.shared_memory = [mmap.mmap(-1, SHARED_MAX) for _ in range(windows)]  # all of it; shared with children, too
+        for memory in self.shared_memory:
             self.windows.put(new_buffer(WINDOW))
-            self.shared.put(new_buffer(SHARED_MAX))
+            self.shared.put(memory)
         self._local = threading.local()
 
     def span(self) -> mmap.mmap:

@@ -3,8 +3,7 @@
 Three ways for the bytes of a blob:
 
 * **unchanged**: the host remembers its stamp and the vault still has its chunks: nothing is read (P11);
-* **small** (below ``SMALL``): files share chunks. A shared chunk ends after a file whose digest says so, so that one more
-  file among a hundred thousand does not shift the rest;
+* **small** (below ``SMALL``): files share chunks (``sharing``);
 * **large**: cut by its structure or by its content, and handed to the threads span by span. Entries wait in a queue until
   their chunks are known, and leave it in the driver's order.
 
@@ -27,13 +26,14 @@ from resurgam.drivers.base import Blob, Item, Rows, Source, read_fully
 from resurgam.errors import Denied, NotFound
 from resurgam.model.codec import to_msgpack
 from resurgam.model.point import Finding, Severity
-from resurgam.vault.buffers import SHARED_MAX, WINDOW, Buffers
+from resurgam.vault.buffers import WINDOW, Buffers
 from resurgam.vault.chunking import HEAD, ContentCutter, Dtype, Piece, structure_of
 from resurgam.vault.filescache import FilesCache, Known, View, key_of, known_of
 from resurgam.vault.index import Index
 from resurgam.vault.pace import Pace
 from resurgam.vault.pack import Kind
 from resurgam.vault.rowmemory import RowMemory
+from resurgam.vault.sharing import Shared, SharedChunks
 from resurgam.vault.sink import DomainKeys, Sink
 from resurgam.vault.snapshots import FORMAT as SNAPSHOT_FORMAT
 from resurgam.vault.snapshots import ChunkList, EntryTree, Extent, SnapshotRoot
@@ -42,7 +42,6 @@ from resurgam.vault.tables import Table
 
 SMALL = 256 << 10
 COPIED_FROM = 64 << 20  # databases of this size are coded by copies of this process
-SHARED_MIN, SHARED_BITS = 256 << 10, 5
 ATTEMPTS = 3
 _MAX_WAITING, _MAX_LARGE = 4096, 32  # entries that may wait for their chunks; large ones hold their sources open
 _MAX_KEYS = 20
@@ -52,22 +51,13 @@ BytesDone = Callable[[int], None]  # bytes taken in since the last call
 
 
 @dataclass(slots=True)
-class _Shared:
-    """A chunk that small files share: its memory and how much of that is filled, then its id to be."""
-
-    memory: mmap.mmap | None = None
-    length: int = 0
-    chunk: Future[bytes] | None = None
-
-
-@dataclass(slots=True)
 class _Waiting:
     """A blob on its way. Exactly one of ``extents``, ``shared`` and ``spans`` says where its extents come from."""
 
     blob: Blob
     digest: bytes = b""
     extents: list[Extent] | None = None
-    shared: _Shared | None = None
+    shared: Shared | None = None
     start: int = 0
     spans: list[Future[list[Extent]]] = field(default_factory=list)
     view: View | None = None
@@ -107,7 +97,7 @@ class Intake:
         self._tables: list[Table] = []
         self._waiting: deque[_Waiting | Known] = deque()
         self._large = 0
-        self._shared = _Shared()
+        self._shared = SharedChunks(sink, keys, pool, buffers)
         self._there = b""  # the chunks that were last found in the vault: neighbours share them
         self._findings: list[Finding] = []
         self._view: View | None = None  # of the blob last taken, while it is being decoded
@@ -127,6 +117,16 @@ class Intake:
 
     def take(self, component: str, driver: str, items: Iterable[Item | Finding | Known]) -> Taken:
         """Everything that ``items`` yields, stored. Raises what the driver or the store raised."""
+        try:
+            self._take_all(items)
+            self._drain(0)
+        finally:
+            self._shared.end()
+        root = SnapshotRoot(SNAPSHOT_FORMAT, component, driver, self._tree.root(), self._tables)
+        tree = self._put_page(Kind.TREE, to_msgpack(root))
+        return Taken(tree, self._list.root(), self._items, self._bytes, self._findings + self._told())
+
+    def _take_all(self, items: Iterable[Item | Finding | Known]) -> None:
         for item in items:
             if isinstance(item, Known):
                 self._view = None
@@ -139,10 +139,6 @@ class Intake:
             else:
                 self._take_blob(item)
         self._view = None
-        self._drain(0)
-        root = SnapshotRoot(SNAPSHOT_FORMAT, component, driver, self._tree.root(), self._tables)
-        tree = self._put_page(Kind.TREE, to_msgpack(root))
-        return Taken(tree, self._list.root(), self._items, self._bytes, self._findings + self._told())
 
     def _take_finding(self, finding: Finding) -> None:
         self._findings.append(finding)
@@ -232,40 +228,16 @@ class Intake:
                 return self._read_again(blob)
             blob.source.close()
             return _Waiting(blob, _EMPTY_DIGEST, extents=[])
-        if self._shared.length + blob.size > SHARED_MAX:
-            self._close_shared()
-        shared, start = self._shared, self._shared.length
-        if shared.memory is None:
-            shared.memory = self._buffers.shared.get()
         self._pace.spend(blob.size)
-        with memoryview(shared.memory) as whole, whole[start : start + blob.size] as view:
+        with self._shared.room(blob.size) as view:
             still = read_fully(blob.source, 0, view) == blob.size and blob.source.settled()
             digest = blake3(view, key=self._keys.chunk_ids[Kind.DATA]).digest(16)
         if not still:
-            if not start:  # no blob waits for it
-                self._buffers.shared.put(shared.memory)
-                shared.memory = None
             return self._read_again(blob)
-        shared.length += blob.size
+        shared, start = self._shared.keep(blob.size, digest)
         blob.source.close()
         self._progress(blob.size)
-        if shared.length >= SHARED_MIN and not digest[0] & ((1 << SHARED_BITS) - 1):
-            self._close_shared()
         return _Waiting(blob, digest, shared=shared, start=start)
-
-    def _close_shared(self) -> None:
-        if self._shared.length:
-            full, self._shared = self._shared, _Shared()
-            assert full.memory is not None
-            full.chunk = self._pool.submit(self._store_shared, full.memory, full.length)
-
-    def _store_shared(self, memory: mmap.mmap, length: int) -> bytes:
-        """In a thread: store a chunk that small files share, and give its memory back."""
-        try:
-            with memoryview(memory) as whole, whole[:length] as view:
-                return self._sink.put(self._keys, Kind.DATA, view)
-        finally:
-            self._buffers.shared.put(memory)
 
     def _spans(self, blob: Blob) -> Iterator[Future[list[Extent]]]:
         head = bytearray(min(HEAD, blob.size))
@@ -349,10 +321,7 @@ class Intake:
         if waiting.extents is not None:
             return waiting.extents, waiting.digest
         if waiting.shared is not None:
-            if waiting.shared.chunk is None:
-                self._close_shared()
-            assert waiting.shared.chunk is not None
-            return [(waiting.shared.chunk.result(), waiting.start, blob.size)], waiting.digest
+            return [(self._shared.id_of(waiting.shared), waiting.start, blob.size)], waiting.digest
         extents = [extent for span in waiting.spans for extent in span.result()]
         if sum(e[2] for e in extents) != blob.size or not blob.source.settled():
             return self._extents_of(self._read_again(blob))

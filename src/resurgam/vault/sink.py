@@ -148,6 +148,12 @@ class Sink:
             coded += encode_pages(span[start : start + count * size], size) if are_new else [None] * count
         return [CodedPiece(c, len(p), e) for c, p, e in zip(chunks, pieces, coded, strict=True)]
 
+    def coded(self, keys: DomainKeys, data: memoryview) -> CodedPiece:
+        """The chunk ``data``, and what is to be stored of it where it is new: it counts as known from now on."""
+        chunk = keys.id_of(Kind.DATA, data)
+        new = encode_verified(data, Dtype.BYTES) if self._index.claim(chunk) else None
+        return CodedPiece(chunk, len(data), new)
+
     def put_coded(self, keys: DomainKeys, piece: CodedPiece) -> Extent:
         """Store what another process has coded, unless the vault has it meanwhile."""
         if piece.coded is not None and self._index.claim(piece.chunk):

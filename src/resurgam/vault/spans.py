@@ -1,9 +1,9 @@
 """Spans of a database's pages, coded by copies of this process, each stored by this one.
 
-What a child hands over of a span, little-endian::
+What a child hands over of a span (or of one chunk: ``sharing``), little-endian::
 
     offset  bytes  what
-    0       8      u32 bytes that the source had, u32 number of pieces
+    0       8      u32 bytes that were read, u32 number of pieces
     8       44 n   for each: chunk id (32), u32 raw length, u32 stored length, u8 codec, u8 flags, u16 zero
     then           what is to be stored of the pieces, in their order
 
@@ -97,8 +97,12 @@ def take_from(
 def code(sink: Sink, keys: DomainKeys, source: Source, span: list[Piece], room: memoryview, out: memoryview) -> int:
     """In a child: read a span of pages into ``room``, and fill ``out`` as above; returns its length."""
     data = read_span(source, span, room)
-    pieces = sink.coded_pages(keys, data, span[0].length)
-    _HEAD.pack_into(out, 0, len(data), len(pieces))
+    return hand_over(len(data), sink.coded_pages(keys, data, span[0].length), out)
+
+
+def hand_over(done: int, pieces: list[CodedPiece], out: memoryview) -> int:
+    """In a child: fill ``out`` with what became of ``done`` bytes; returns its length."""
+    _HEAD.pack_into(out, 0, done, len(pieces))
     at = _HEAD.size + len(pieces) * _PIECE.size
     for number, (chunk, length, coded) in enumerate(pieces):
         codec, stored, exact = coded or (Codec.RAW, b"", False)
