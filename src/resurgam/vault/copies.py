@@ -6,14 +6,17 @@
     pack         the digest of its name
     segment      the same
 
-Wrapped keys are tried by whoever opens them, frames of packs by whoever decrypts them, each in one copy after the other. Anything
-else is taken from the first copy that has it. Nothing is believed more for lying in two copies: who reads judges as ever.
+    wrapped key  it opens, where an identity that it is wrapped to is here
+
+Wrapped keys are also tried by whoever opens them, and frames of packs by whoever decrypts them, in one copy after the other.
+Anything else is taken from the first copy that has it. Nothing is believed more for lying in two copies: who reads judges as ever.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from functools import cached_property
 
 import msgspec
@@ -24,8 +27,10 @@ from resurgam.errors import Denied, IntegrityError, NewerFormat, NotFound, Unrea
 from resurgam.model.codec import from_json
 from resurgam.stores.base import Entry, Store
 from resurgam.stores.together import Copy, Together
+from resurgam.vault.age import Identity
 from resurgam.vault.identity import IDENTITY, VaultIdentity
 from resurgam.vault.keyring import Keyring
+from resurgam.vault.keys import unwrap_index, unwrap_session
 from resurgam.vault.othercopy import RECORDS, ROLES, is_ours, verified_record
 from resurgam.vault.records import latest_roles, read_roles
 from resurgam.vault.replicas import ORIGIN, OWN, mark_of, newest, require_primary
@@ -34,8 +39,10 @@ from resurgam.vault.replicatimes import told_times
 from resurgam.vault.repository import Repository
 from resurgam.vault.roles import Disowned, RoleTable
 from resurgam.vault.signing import broken
+from resurgam.vault.wraps import session_of
 
 _PACK = re.compile(r"packs/[0-9a-f]{2}/([0-9a-f]{64})")
+_SESSION_KEY = re.compile(r"keys/session-[0-9a-f]{32}(?:-[0-9]{8})?")
 _SEGMENT = re.compile(r"index/([0-9a-f]{32})")
 
 
@@ -165,6 +172,25 @@ class Judge:
         elif name.startswith(tuple(RECORDS)) and self._roles is not None:
             # Received first of all: whether a retired key still counts is the reader's to say, who knows when it was.
             verified_record(Entry(name, len(data), 0.0), data, self._roles, keyring.vault)
+        elif name.startswith("keys/"):
+            self._open(name, data)
+
+    def _open(self, name: str, data: bytes) -> None:
+        """Raises IntegrityError where a wrapped key is damaged; of one that nobody here opens nothing is known."""
+        with suppress(Denied):
+            if name.startswith("keys/index"):
+                unwrap_index(data, self._keyring.vault, self._identities)
+            elif _SESSION_KEY.fullmatch(name):
+                unwrap_session(data, self._keyring.vault, session_of(name), self._identities)
+
+    @cached_property
+    def _identities(self) -> tuple[Identity, ...]:
+        domains = self._roles.domains if self._roles is not None else {}
+        held: dict[str, Identity] = {}
+        for domain, recipients in domains.items():
+            with suppress(Denied):  # its key is elsewhere
+                held |= {key.recipient: key for key in self._keyring.opening(domain, recipients)}
+        return tuple(held.values())
 
     @cached_property
     def _roles(self) -> RoleTable | None:
