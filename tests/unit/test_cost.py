@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from resurgam.capture.manifest import load_manifest
 from resurgam.capture.prices import load_prices
 from resurgam.errors import ManifestError, NewerFormat, UsageError
+from resurgam.stores.archive import HOURS
 from resurgam.vault.cost import Act, Early, Estimate, Facts, Held, estimate
 from resurgam.vault.prices import ClassPrices, Prices, WarmUpPrices
 from resurgam.vault.requests import Requests
@@ -113,7 +115,7 @@ def test_every_line_says_how_it_was_reckoned() -> None:
     act = Act(what="a capture", a_month=Decimal(730), requests={"STANDARD": Requests(put=7)})
     (line,) = estimate(facts(act), PRICES).lines
     assert line.quantity * line.price == line.amount == Decimal("0.02555")
-    assert line.how == "730 times a month, each 7 requests"
+    assert line.how == "730 a month, each 7 requests"
 
 
 # --- the price list ---------------------------------------------------------------------------------------------------
@@ -166,3 +168,18 @@ def test_a_newer_list_and_none_are_told_apart(tmp_path: Path) -> None:
     with pytest.raises(ManifestError, match="cannot be read") as caught:
         load_prices(str(tmp_path / "none.yaml"))
     assert "Copy the example" in caught.value.next_step
+
+
+def test_the_page_shows_a_list_that_is_read(tmp_path: Path) -> None:
+    """What docs/cost.md shows is a price list and a manifest, as they stand there; and its table of hours is the program's."""
+    page = (ROOT / "docs/cost.md").read_text(encoding="utf-8")
+    listed, manifest = (block.partition("```")[0] for block in page.split("```yaml\n")[1:])
+    (tmp_path / "prices.yaml").write_text(listed, encoding="utf-8")
+    assert load_prices(str(tmp_path / "prices.yaml")).of("DEEP_ARCHIVE").minimum_days == 180
+    (tmp_path / "resurgam.yaml").write_text(f"resurgam: 1\nsystem: films\n{manifest}", encoding="utf-8")
+    system = load_manifest(str(tmp_path / "resurgam.yaml"))
+    assert (system.vault.cold, system.component("masters").placement.cold) == ("DEEP_ARCHIVE", True)
+    for (storage_class, speed), hours in HOURS.items():
+        row = next(line for line in page.splitlines() if line.startswith(f"| {storage_class} |"))
+        column = ["bulk", "standard", "expedited"].index(speed)
+        assert row.split("|")[2 + column].strip() == f"{hours:g} h"

@@ -109,7 +109,7 @@ def show(found: Estimate, note: str = "") -> None:
         (
             line.what,
             line.storage_class,
-            f"{line.quantity:,.3f}",
+            _money(line.quantity),
             line.unit,
             _money(line.price),
             _money(line.amount),

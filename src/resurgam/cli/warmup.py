@@ -94,6 +94,8 @@ def _show(wanted: WarmUp) -> None:
         output.line(
             f"  ask for copies of {counted(len(wanted.ask), 'pack')} at {wanted.speed} speed, for {counted(wanted.days, 'day')}"
         )
+    if wanted.by is not None:
+        output.line(f"  all of it is there by {warmup.at(wanted.by)} at the latest")
     if wanted.cost is not None:
         for line in wanted.cost.lines:
             output.line(f"  {line.what} {line.storage_class}: {line.amount:.4f} {wanted.cost.currency} ({line.how})")

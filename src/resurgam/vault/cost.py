@@ -19,6 +19,7 @@ import msgspec
 
 from resurgam.vault.prices import ClassPrices, Prices
 from resurgam.vault.requests import Requests
+from resurgam.vault.retention_words import counted
 
 MONTH = Decimal(365) / 12  # days
 _DAY = Decimal(86_400)
@@ -118,7 +119,7 @@ def estimate(facts: Facts, prices: Prices) -> Estimate:
 
 def _storage(facts: Facts, prices: Prices) -> Iterator[Line]:
     for name, held in sorted(facts.held.items()):
-        how = f"{held.bytes:,} bytes in {held.objects:,} objects, now"
+        how = f"{held.bytes:,} bytes in {counted(held.objects, 'object')}, now"
         yield _gb_month("storage", name, Decimal(held.bytes), prices, how)
     for name, grown in sorted(facts.grows.items()):
         how = f"{grown:,} bytes are added in a month, and lie there for half of it on the average; nothing is freed meanwhile"
@@ -128,12 +129,13 @@ def _storage(facts: Facts, prices: Prices) -> Iterator[Line]:
 def _act(act: Act, facts: Facts, prices: Prices) -> Iterator[Line]:
     times = Decimal(1) if act.a_month is None else act.a_month
     monthly = act.a_month is not None
-    said = f"{_plain(times)} times a month, each " if monthly else ""
+    said = f"{_plain(times)} a month, each " if monthly else ""
     for name, requests in sorted(act.requests.items()):
         of = prices.of(name)
         for kind in ("put", "get", "list", "delete"):
             count: int = getattr(requests, kind)
-            yield _requests(f"{act.what}: {kind}", name, times * count, _price(of, kind), f"{said}{count:,}", monthly)
+            how = f"{said}{counted(count, 'request')}"
+            yield _requests(f"{act.what}: {kind}", name, times * count, _price(of, kind), how, monthly)
     total = sum(act.read.values())
     if not act.inside and prices.egress:
         yield _gb(f"{act.what}: egress", "", times * total, prices.egress, prices, f"{said}{total:,} bytes", monthly)
@@ -143,7 +145,7 @@ def _act(act: Act, facts: Facts, prices: Prices) -> Iterator[Line]:
     for name, woken in sorted(act.woken.items()):
         found = prices.of(name).warm_up.get(facts.speed)
         if found is not None:
-            how = f"{said}{woken.objects:,} objects of {woken.bytes:,} bytes, woken at {facts.speed} speed"
+            how = f"{said}{counted(woken.objects, 'object')} of {woken.bytes:,} bytes, woken at {facts.speed} speed"
             what = f"{act.what}: warm-up"
             yield _gb(what, name, times * woken.bytes, found.gb, prices, how, monthly)
             yield _requests(f"{what} requests", name, times * woken.objects, found.per_1000, how, monthly)
@@ -206,7 +208,7 @@ def _requests(what: str, name: str, count: Decimal, price: Decimal, how: str, mo
         unit="1,000 requests",
         price=price,
         amount=quantity * price,
-        how=f"{how} requests" if how[-1].isdigit() else how,
+        how=how,
         monthly=monthly,
     )
 

@@ -135,7 +135,7 @@ def not_yet(wanted: WarmUp) -> Archived:
     assert wanted.by is not None
     waiting = sum(held.objects for held in (*wanted.asleep.values(), *wanted.waking.values()))
     error = Archived(
-        f"{counted(waiting, 'pack')} of point {wanted.point} will be awake by {_at(wanted.by)} at the latest.",
+        f"{counted(waiting, 'pack')} of point {wanted.point} will be awake by {at(wanted.by)} at the latest.",
         untouched="Nothing was restored.",
         next_step=f"Give the same command again then; what is awake stays so for {counted(wanted.days, 'day')}.",
     )
@@ -196,5 +196,6 @@ def _counted(sleepers: Iterable[Sleeper]) -> dict[str, Held]:
     return found
 
 
-def _at(seconds: float) -> str:
+def at(seconds: float) -> str:
+    """A time for people."""
     return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M} UTC"
