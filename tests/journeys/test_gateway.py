@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from random import Random
 
 import pytest
 
+from tests.journeys.test_prune import DAY, MANIFEST, Host, held
 from tests.journeys.world import World, tree
 from tests.stores.gateways import Served
 
@@ -83,6 +85,58 @@ def test_the_token_in_the_keys_folder(served: Served, tmp_path: Path) -> None:
     os.chmod(file, 0o600)
     world.capture()
     assert text not in open_to_others.err + open_to_others.out
+
+
+class HostElsewhere(Host):
+    """A system whose vault is behind a gateway; each act with the token of its role."""
+
+    def __init__(self, folder: Path, served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.folder, self.rng, self.served, self.monkeypatch = folder, Random(4), served, monkeypatch
+        self.vault, self.keys, self.live = Path(served.folder), folder / "keys", folder / "live"
+        self.live.mkdir(parents=True)
+        self.manifest = folder / "resurgam.yaml"
+        self.manifest.write_text(MANIFEST % {"vault": f'"{served.url}"', "keys": self.keys}, encoding="utf-8")
+        for number in range(6):
+            self.change(number)
+        assert self.has("root").run("vault", "init")[0] == 0
+
+    def has(self, role: str) -> HostElsewhere:
+        """From now on with that role's token."""
+        self.monkeypatch.setenv("RESURGAM_VAULT_TOKEN", self.served.token(role))
+        return self
+
+    def age(self, days: float) -> None:
+        """The gateway received everything so much earlier."""
+        for path in self.vault.rglob("*"):
+            if path.is_file():
+                status = path.stat()
+                os.utime(path, (status.st_atime, status.st_mtime - days * DAY))
+
+
+def test_a_prune_waits_for_what_the_gateway_keeps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """P10: what expired while the gateway still keeps it stays, with code 6; the same command goes on when its time has come."""
+    monkeypatch.setenv("RESURGAM_STATE", str(tmp_path / "state"))
+    server = Served(str(tmp_path / "vault"), "--keep", "365d")
+    server.start()
+    try:
+        host = HostElsewhere(tmp_path, server, monkeypatch)
+        host.has("capture").captured()
+        assert host.has("approver").run("retention", "set", "--yes")[0] == 0
+        host.change(0)
+        host.age(20)
+        last = host.has("capture").captured()
+        before = held(host)
+        code, said = host.has("pruner").run("vault", "prune", "--yes")
+        assert (code, "is kept until" in said["error"]["message"]) == (6, True), said
+        assert held(host) >= before
+        assert [point["id"] for point in host.has("reader").run("points")[1]] == [last]
+        host.age(366)
+        code, said = host.has("pruner").run("vault", "prune", "--yes")
+        assert code == 0, said
+        assert held(host) < before
+        assert host.has("reader").restored(last)
+    finally:
+        server.kill()
 
 
 def _files(served: Served) -> list[str]:

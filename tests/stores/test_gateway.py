@@ -358,6 +358,35 @@ def test_a_full_disk_is_told_as_such(small: Path) -> None:
         server.kill()
 
 
+_FORKED = """
+import os, sys
+from resurgam.stores.registry import open_store
+store = open_store(sys.argv[1])
+said = {f"points/{n}": bytes([n]) * (n * 10_000) for n in range(1, 9)}
+for name, data in said.items():
+    store.put(name, data)
+child = os.fork()
+right = all(store.get(name) == data for _ in range(20) for name, data in said.items())
+if not child:
+    os._exit(not right)
+sys.exit(not right or os.waitpid(child, 0)[1] != 0)
+"""
+
+
+def test_a_fork_shares_no_connection(served: Served) -> None:
+    """A process and its copy, which ask at the same time, never read each other's answers: restores fork."""
+    environment = os.environ | {"RESURGAM_VAULT_TOKEN": served.token("root")}
+    done = subprocess.run(
+        [sys.executable, "-c", _FORKED, served.url],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 # --- names and limits ----------------------------------------------------------------------------------------------------
 
 

@@ -3,7 +3,7 @@
     who   the token's role, or 401
     what  an operation on an object's name, or 400, 404, 405
     may   the table of ``vault.rights``, or 403: before anything of the vault is touched
-    slot  a free place among those at work, or 503 and come again
+    place one of those at work ends within WAIT seconds, or 503 and come again
     do    in a thread, on the store; what it raises is told by its kind
 
 Nothing is decided by what a client says of itself but its token; the time of receipt is that of this machine.
@@ -37,6 +37,7 @@ from resurgam.vault.rights import Operation
 
 LARGEST = 5_000_000_000  # bytes of one object, as on other stores
 STEP = 1 << 20  # bytes read at a time
+WAIT = 5.0  # seconds that a request waits for others to end
 _SMALL = 4096  # bytes of a body that is no object
 _RANGE = re.compile(r"bytes=(\d{1,15})-(\d{1,15})?")
 _OPERATIONS = {
@@ -111,7 +112,7 @@ class Gateway:
         may: May = rights.may,
     ) -> None:
         self._store, self._tokens, self._keeping, self._account, self._clock = store, tokens, keeping, account, clock
-        self._may, self._free = may, concurrent
+        self._may, self._places = may, asyncio.Semaphore(concurrent)
         self._threads = ThreadPoolExecutor(concurrent, thread_name_prefix="gateway")
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
@@ -164,9 +165,10 @@ class Gateway:
         prefix, after = self._query(exchange) if place == wire.LIST else ("", "")
         name = prefix if place == wire.LIST else checked_name(asked.path.removeprefix(place))
         self._permit(asked.role, operation, name)
-        if not self._free:
-            raise _busy()
-        self._free -= 1
+        try:
+            await asyncio.wait_for(self._places.acquire(), WAIT)
+        except TimeoutError:
+            raise _busy() from None
         self._account.under_way += 1
         try:
             if place == wire.LIST:
@@ -176,7 +178,7 @@ class Gateway:
             else:
                 await {"PUT": self._put, "DELETE": self._delete}.get(method, self._get)(exchange, name)
         finally:
-            self._free += 1
+            self._places.release()
             self._account.under_way -= 1
 
     def _authenticate(self, exchange: Exchange) -> None:

@@ -83,6 +83,7 @@ def serve(settings: Settings, clock: Clock, ready: Callable[[str], None]) -> Non
     url = f"{scheme}://{settings.name}:{port}{pin}"
     keeping = Keeping(os.path.join(state, LOCKS), settings.keep, clock)
     tokens, account = Tokens(os.path.join(state, TOKENS)), Account(clock, settings.every)
+    tokens.all()  # P12: what would keep everybody out is told now, and not to them
     with LocalStore.create(settings.folder, not_empty=True, clock=clock) as store:
         gateway = Gateway(store, tokens, keeping, account, clock, concurrent=settings.concurrent)
         run(gateway, listening, context, lambda: ready(url))
