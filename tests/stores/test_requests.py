@@ -24,6 +24,7 @@ from resurgam.vault.needs import needs_of
 from resurgam.vault.prune import Economics
 from resurgam.vault.pruning import begin, draft, propose, sweep
 from resurgam.vault.requests import Requests, Shape
+from tests.stores.counting_proxy import counted
 from tests.stores.seaweed import Seaweed, environment
 from tests.support import World
 
@@ -98,6 +99,32 @@ def test_captures_prunes_and_restores_ask_as_the_model_says(store: Store, tmp_pa
     prune = sweep(repository, begin(repository, propose(repository, plan, world.clock), world.clock), world.clock)
     assert prune.end is not None
     require_alike(requests.prune(shape, 3, len(prune.end.gone), plan.copies), counting.taken())
+
+
+def test_what_is_counted_is_what_goes_over_the_wire(
+    seaweed: Seaweed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A call of the port is one HTTP request, but for what S3 asks more: a delete looks first which version it deletes."""
+    for name, value in environment("writer").items():
+        monkeypatch.setenv(name, value)
+    with counted(seaweed.endpoint) as wire:
+        url = f"s3://plain/wire-{os.getpid()}?region=us-east-1&endpoint={wire.endpoint}"
+        counting = CountingStore(open_store(url))
+        world = World(str(tmp_path), store=counting)
+        world.clock = ManualClock(datetime.now(UTC))
+        world.live.files = {f"{n}".encode(): Random(n).randbytes(300_000) for n in range(10)}
+        for _ in range(3):
+            world.live.files[b"0"] = os.urandom(300_000)
+            sealed = world.capture()
+        assert world.restored(sealed) == world.contents()
+        first = world.repository().points()[0].body.id
+        repository = world.repository()
+        plan = draft(repository, {first: "too old"}, Economics(max_unused=0.0)).plan
+        sweep(repository, begin(repository, propose(repository, plan, world.clock), world.clock), world.clock)
+        told, went = counting.taken(), wire.taken()
+    assert told.delete == went.delete > 0
+    assert (told.put, told.list) == (went.put, went.list)
+    assert told.get + told.delete == pytest.approx(went.get, rel=0.05)
 
 
 def store_size(store: Store) -> int:
