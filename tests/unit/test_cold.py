@@ -11,6 +11,7 @@ import pytest
 from msgspec.structs import replace
 
 from resurgam.errors import Archived, Denied, Unreachable, UsageError
+from resurgam.restore.adding import add
 from resurgam.restore.run import restore
 from resurgam.stores.archive import Speed, Wakefulness, put_cold, stored
 from resurgam.stores.base import AlreadyThere, Buffer
@@ -63,6 +64,12 @@ class Cold:
         body = (sealed or self.points[-1]).body
         particulars = repository.particulars(body)
         restore(repository, body, particulars, str(into), lambda _: world.driver, world.clock, components=components)
+
+    def add(self, into: Path) -> tuple[str, ...]:
+        """Bring what is missing there; the names of it."""
+        world, repository, body = self.world, self.world.repository(), self.points[-1].body
+        particulars = repository.particulars(body)
+        return add(repository, body, particulars, str(into), lambda _: world.driver, world.clock)[1]
 
     def plan(self, speed: Speed = Speed.BULK, prices: Prices | None = None) -> warmup.WarmUp:
         repository, body = self.world.repository(), self.points[-1].body
@@ -127,6 +134,12 @@ def test_a_restore_is_refused_before_anything_is_written(tmp_path: Path) -> None
     assert (caught.value.exit_code, caught.value.transient) == (16, False)
     assert not [name for name in os.listdir(tmp_path) if name.startswith("out")]
     cold.restore(tmp_path / "notes", components=("notes",))
+    with pytest.raises(Archived):
+        cold.add(tmp_path / "notes")
+    assert not os.path.exists(tmp_path / "notes" / "films")
+    warmup.ask(cold.store, cold.plan())
+    cold.world.clock.advance(48 * HOUR)
+    assert cold.add(tmp_path / "notes") == ("films",)
 
 
 def test_what_is_woken_is_restored_and_asked_for_once(tmp_path: Path) -> None:

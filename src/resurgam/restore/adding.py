@@ -22,6 +22,7 @@ from resurgam.restore.run import Progress, build, claimed, sweep_partial, wanted
 from resurgam.restore.state import Copy, Restored, State, load, save
 from resurgam.restore.switch import fsync_folder, outside
 from resurgam.vault.repository import Repository
+from resurgam.vault.warmup import require_awake
 
 
 def add(
@@ -37,11 +38,13 @@ def add(
 ) -> tuple[Restored, tuple[str, ...]]:
     """Add to the restore in ``target`` what it lacks of ``components`` (of all where none is named); the names of what was added.
 
-    Raises TargetRefused where ``target`` is a restore of another point, or was judged; NotFound, IntegrityError, StoreFull, Denied.
+    Raises TargetRefused where ``target`` is a restore of another point, or was judged; NotFound, IntegrityError, StoreFull, Denied,
+    Archived.
     """
     target = os.path.abspath(target)
     restored = _require_growing(load(target), body, target)
     names = [name for name in wanted(particulars.system, components) if name not in restored.copies]
+    require_awake(repository, body, particulars.system, names)
     partial = f"{target}.partial-{restored.id}"
     sweep_partial(target)
     lock = claimed(partial)
