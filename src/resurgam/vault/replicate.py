@@ -35,7 +35,7 @@ from resurgam.vault.copies import Judge
 from resurgam.vault.identity import IDENTITY, VaultIdentity
 from resurgam.vault.keys import session_object
 from resurgam.vault.pace import Pace
-from resurgam.vault.pack import HEADER, NO_SESSION, frames, placement_of
+from resurgam.vault.pack import HEADER, NO_SESSION, frames, new_buffer, placement_of
 from resurgam.vault.prunes import Prunes
 from resurgam.vault.prunes import Stage as PruneStage
 from resurgam.vault.replicaplan import IN_ORDER, SESSIONS, SHOWING, Copy, Lacking, Stage, lacking
@@ -47,6 +47,7 @@ ROOM = 64 << 20  # bytes of objects in memory at a time: two packs. An edge devi
 THREADS = 8
 TRIES = 5  # of one request over a link that comes and goes
 _SMALL = 256 << 10  # as so many bytes counts what is smaller
+_CONTENTS = (*Stage.PACKS.value, *Stage.INDEX.value)  # named by their digest
 _LOOKS = 3  # at a primary that sweeps meanwhile
 
 T = TypeVar("T")
@@ -151,6 +152,8 @@ class Run:
                 if stage is Stage.POINTS:
                     self._note(held=len(copy.stages[stage].entries))
             elif stage is not Stage.DOOR:
+                if stage is Stage.PACKS and not self._near.roles.residency:
+                    self._abreast(self._object, self._other_keys())  # as the vault was written: keys, then packs
                 self._stage(stage, copy)
 
     def _stage(self, stage: Stage, copy: Copy) -> None:
@@ -212,24 +215,31 @@ class Run:
         listed = self._ask(lambda: list(self._near.store.list(SESSIONS)))
         return [e for e in listed if e.name not in there and len(e.name) > first and e.name[:first] in there]
 
-    def _may_go(self, header: bytes) -> bool:
+    def _other_keys(self) -> list[Entry]:
+        """All keys of sessions that are not there: for a vault in which nothing is ever withheld."""
+        listed = self._ask(partial(_list, self._near.store, SESSIONS))
+        lacking_keys = [entry for entry in listed if entry.name not in self._sessions]
+        self._sessions.update(entry.name for entry in listed)
+        return lacking_keys
+
+    def _may_go(self, header: bytes | memoryview) -> bool:
         return placement_of(header, self._near.vault).may_go_to(self._place.region)
 
-    def _sound(self, entry: Entry) -> bytes | None:
+    def _sound(self, entry: Entry) -> bytes | memoryview | None:
         """The object at the primary, where it is what its name says; else it is told, and not spread."""
         name = entry.name
         try:
-            data = self._ask(lambda: self._near.store.get(name))
+            data = self._ask(lambda: _read(self._near.store, entry))
         except NotFound:
             with self._lock:
                 self._vanished.add(name)
             return None
-        if not self._judge.sound(name, data):
+        if not (_has_digest(name, data) if name.startswith(_CONTENTS) else self._judge.sound(name, bytes(data))):
             self._note(damaged={name: "it is damaged at the primary, and was not copied"})
             return None
         return data
 
-    def _put(self, name: str, data: bytes) -> None:
+    def _put(self, name: str, data: bytes | memoryview) -> None:
         self._pace.spend(len(data))
         try:
             self._ask(lambda: put_once(self._far, name, data))
@@ -242,8 +252,7 @@ class Run:
         self._progress(len(data))
 
     def _lost_contents(self) -> bool:
-        contents = (*Stage.PACKS.value, *Stage.INDEX.value)
-        return any(name.startswith(contents) for name in (*self._done.damaged, *self._done.differing))
+        return any(name.startswith(_CONTENTS) for name in (*self._done.damaged, *self._done.differing))
 
     # Afterwards -------------------------------------------------------------------------------------------------------
 
@@ -268,10 +277,10 @@ class Run:
             self._abreast(self._compare, self._ask(partial(_list, self._far, prefix)))
 
     def _compare(self, entry: Entry) -> None:
-        data, name = self._ask(lambda: self._far.get(entry.name)), entry.name
+        data, name = self._ask(lambda: _read(self._far, entry)), entry.name
         self._progress(len(data))
-        if name.startswith(Stage.PACKS.value + Stage.INDEX.value):
-            same = blake3(data).hexdigest().startswith(name.rpartition("/")[2])
+        if name.startswith(_CONTENTS):
+            same = _has_digest(name, data)
         else:
             try:
                 same = self._ask(lambda: self._near.store.get(name)) == data
@@ -353,6 +362,21 @@ def _lacking(stage: Stage, near: Store, far: Store, gone: frozenset[str]) -> Lac
     here = (entry for prefix in sorted(stage.value) for entry in near.list(prefix))
     there = (entry for prefix in sorted(stage.value) for entry in far.list(prefix))
     return lacking(stage, here, there, gone)
+
+
+def _read(store: Store, entry: Entry) -> bytes | memoryview:
+    """All of an object. A large one lies in memory of its own, which goes back when it is let go: what is allocated again and again
+    in pieces of that size stays with the process, many times over."""
+    if entry.size < _SMALL:
+        return store.get(entry.name)
+    view = memoryview(new_buffer(entry.size))
+    return view[: store.read_into(entry.name, 0, view)]
+
+
+def _has_digest(name: str, data: bytes | memoryview) -> bool:
+    """Whether these are the bytes of the pack or the segment of that name."""
+    digest = name.rpartition("/")[2]
+    return len(digest) in (32, 64) and blake3(data).hexdigest().startswith(digest)
 
 
 def _list(store: Store, prefix: str) -> list[Entry]:
