@@ -254,10 +254,11 @@ class LiveSource:
 
     def _rest(self, found: os.stat_result) -> os.stat_result:
         """Note the file's state, ``found`` just now, at a moment from which on every write shows in it."""
+        self._unsure = False
         if abs(time.time_ns() - found.st_ctime_ns) < TICK:
             time.sleep(TICK / 1e9)
             found = os.fstat(self._descriptor)
-        self._unsure = abs(time.time_ns() - found.st_ctime_ns) < TICK
+            self._unsure = abs(time.time_ns() - found.st_ctime_ns) < TICK
         self._seen = _state(found)
         return found
 

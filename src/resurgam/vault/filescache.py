@@ -99,6 +99,11 @@ class FilesCache:
         self._batch: list[Known] = []
         self._bytes = 0
 
+    @property
+    def exhausted(self) -> bool:
+        """Whether nothing is remembered that ``known`` has not passed."""
+        return self._until is None and not self._near
+
     def known(self, keys: Sequence[bytes]) -> list[Known | None]:
         """What is remembered of each key. They ascend, and none is below the first one of the call before."""
         while self._until is not None and self._until < keys[-1]:

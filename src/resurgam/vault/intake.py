@@ -97,7 +97,7 @@ class Intake:
         self._tables: list[Table] = []
         self._waiting: deque[_Waiting | Known] = deque()
         self._large = 0
-        self._shared = SharedChunks(sink, keys, pool, buffers)
+        self._shared = SharedChunks(sink, keys, pool, buffers, progress)
         self._there = b""  # the chunks that were last found in the vault: neighbours share them
         self._findings: list[Finding] = []
         self._view: View | None = None  # of the blob last taken, while it is being decoded
@@ -109,7 +109,7 @@ class Intake:
 
     def known(self, keys: Sequence[bytes]) -> list[Known | None]:
         """What the host remembers under each key (path, NUL, stamp) and the vault still has all chunks of (P11)."""
-        if self._cache is None or self._paranoid:
+        if self._cache is None or self._paranoid or self._cache.exhausted:
             return [None] * len(keys)
         found = [known if known and self._is_there(known) else None for known in self._cache.known(keys)]
         self._progress(sum(known.size for known in found if known))
@@ -236,7 +236,6 @@ class Intake:
             return self._read_again(blob)
         shared, start = self._shared.keep(blob.size, digest)
         blob.source.close()
-        self._progress(blob.size)
         return _Waiting(blob, digest, shared=shared, start=start)
 
     def _spans(self, blob: Blob) -> Iterator[Future[list[Extent]]]:

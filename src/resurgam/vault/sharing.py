@@ -9,6 +9,7 @@ fits into one is not worth them.
 from __future__ import annotations
 
 import mmap
+from collections.abc import Callable
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -30,13 +31,21 @@ class Shared:
     memory: mmap.mmap
     length: int = 0
     chunk: Future[bytes] | None = None
+    name: bytes = b""  # what ``chunk`` has said
 
 
 class SharedChunks:
     """The shared chunks of one component."""
 
-    def __init__(self, sink: Sink, keys: DomainKeys, pool: ThreadPoolExecutor, buffers: Buffers) -> None:
-        self._sink, self._keys, self._pool, self._buffers = sink, keys, pool, buffers
+    def __init__(
+        self,
+        sink: Sink,
+        keys: DomainKeys,
+        pool: ThreadPoolExecutor,
+        buffers: Buffers,
+        progress: Callable[[int], None],
+    ) -> None:
+        self._sink, self._keys, self._pool, self._buffers, self._progress = sink, keys, pool, buffers, progress
         self._open: Shared | None = None
         self._helpers: Helpers[bytes] | None = None
         self._asked = False  # whether there can be helpers
@@ -61,10 +70,12 @@ class SharedChunks:
 
     def id_of(self, shared: Shared) -> bytes:
         """The id of a chunk; waits until it is stored. Raises what the store raised."""
-        if shared.chunk is None:
-            self._close()
-        assert shared.chunk is not None
-        return shared.chunk.result()
+        if not shared.name:
+            if shared.chunk is None:
+                self._close()
+            assert shared.chunk is not None
+            shared.name = shared.chunk.result()
+        return shared.name
 
     def end(self) -> None:
         """No more files come."""
@@ -79,6 +90,7 @@ class SharedChunks:
         if self._open is None or not self._open.length:
             return
         full, self._open = self._open, None
+        self._progress(full.length)
         if not self._asked and full.length >= SHARED_MIN:
             self._asked = True
             self._helpers = helpers(
