@@ -21,7 +21,7 @@ T = TypeVar("T")
 class RoundStore(Wrapped):
     """Counts ``rounds``; ``history`` has the calls of each, ``most`` how many there were at most in one."""
 
-    def __init__(self, inner: Store, quiet: float = 0.01) -> None:
+    def __init__(self, inner: Store, quiet: float = 0.03) -> None:
         super().__init__(inner)
         self._quiet = quiet
         self._changed = threading.Condition()

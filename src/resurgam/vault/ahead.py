@@ -9,9 +9,9 @@ A pack's neighbours become one range of up to ``RANGE`` bytes, with what lies be
 it costs less than another request. Two threads have filled two packs by turns, so chunks that follow each other lie in turns in
 both; therefore many are looked at before anything is asked for.
 
-No more than ``WINDOW`` bytes are held, on their way or not used yet. Whoever needs a chunk takes it out (:meth:`Ahead.take`); what
-was not foreseen is simply not here, and is read as if there were no reading ahead. So nothing rests on this but speed: a range that
-fails fails its own reader, and bytes are believed no sooner than any others.
+No more than ``WINDOW`` bytes are held, on their way or not used yet; one look more where the reader waits for it. Whoever needs a
+chunk takes it out (:meth:`Ahead.take`); what was not foreseen is simply not here, and is read as if there were no reading ahead. So
+nothing rests on this but speed: a range that fails fails its own reader, and bytes are believed no sooner than any others.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from dataclasses import dataclass, field
 from resurgam.errors import ResurgamError
 from resurgam.stores.base import Store
 from resurgam.vault.index import Place
-from resurgam.vault.pack import FRAME, NO_SESSION, parse_frame
+from resurgam.vault.pack import FRAME, NO_SESSION, Kind, parse_frame
 from resurgam.vault.snapshots import Entry
 
 RANGE = 4 << 20  # bytes of one request at most, but for a chunk that is larger
@@ -84,7 +84,9 @@ class Ahead:
         self._changed = threading.Condition()
         self._held: OrderedDict[int, _Held] = OrderedDict()
         self._where: dict[Key, _Held] = {}
-        self._bytes = self._asked = 0
+        self._bytes = self._asked = self._look = 0
+        self._idle = False  # the reader has used all that it was given, and waits for more
+        self._passed: set[Key] = set()  # read before they were asked for
         self._stopping = False
         self._sessions: set[bytes] = set()
         self._entries: queue.Queue[Entry | _End] = queue.Queue(_ENTRIES)
@@ -94,10 +96,23 @@ class Ahead:
 
     def entries(self) -> Iterator[Entry]:
         """All entries, each when what comes first of it is on its way. Raises what reading them raised."""
-        while not isinstance(entry := self._entries.get(), _End):
+        while not isinstance(entry := self._next(), _End):
             yield entry
         if entry.error is not None:
             raise entry.error
+
+    def _next(self) -> Entry | _End:
+        with suppress(queue.Empty):
+            return self._entries.get_nowait()
+        with self._changed:
+            self._idle = True
+            if self._entries.empty():
+                self._forget_before(self._look)
+            self._changed.notify_all()
+        try:
+            return self._entries.get()
+        finally:
+            self._idle = False
 
     def take(self, place: Place) -> memoryview | None:
         """The frame at ``place``, waited for where it is on its way; None where it was not foreseen, or was taken already.
@@ -105,6 +120,7 @@ class Ahead:
         with self._changed:
             held = self._where.pop((place.pack, place.offset), None)
             if held is None:
+                self._passed |= {(place.pack, place.offset)} if place.kind == Kind.DATA else set()
                 return None
             held.left.discard(place.offset)
             if not held.left:
@@ -131,6 +147,7 @@ class Ahead:
     def _run(self) -> None:
         try:
             for entries, places in self._looks():
+                self._look = self._asked
                 for wanted in ranges_of(places):
                     self._ask(wanted)
                 for entry in entries:
@@ -172,10 +189,15 @@ class Ahead:
                 return
 
     def _ask(self, wanted: Range) -> None:
-        """Send a request when there is room for its answer."""
+        """Send a request when there is room for its answer, or when nobody is left to make room."""
         with self._changed:
-            self._changed.wait_for(lambda: self._stopping or not self._held or self._bytes + wanted.length <= WINDOW)
-            if self._stopping:
+            self._changed.wait_for(
+                lambda: self._stopping or self._idle or not self._held or self._bytes + wanted.length <= WINDOW
+            )
+            passed = {offset for offset in wanted.wanted if (wanted.pack, offset) in self._passed}
+            self._passed -= {(wanted.pack, offset) for offset in passed}
+            wanted.wanted = [offset for offset in wanted.wanted if offset not in passed]
+            if self._stopping or not wanted.wanted:
                 return
             held = _Held(wanted, self._asked, self._pool.submit(self._read, wanted), set(wanted.wanted))
             self._held[id(held)] = held

@@ -37,6 +37,7 @@ SHARED_FROM = (
 )  # bytes of a file from which copies of this process restore it: making them takes some milliseconds
 RUN = 1 << 20  # bytes that are written into a file at a time; threads meet at the interpreter's lock at each write
 AHEAD = 1 << 20  # bytes of a pack that are read at a time where one chunk follows the other
+BEHIND = 256 << 10  # and where a page of a tree is read from far away: those below it were put before it
 _CACHED = 16  # decoded chunks kept: shared chunks of small files, and pages; at most a few MB each
 
 Placed = tuple[int, Extent]  # where in the file, and what
@@ -186,16 +187,21 @@ class ChunkReader:
                 return fetched
         near = memory.pack == place.pack and memory.start <= place.offset <= memory.end
         if not near or place.offset + length > memory.end:
-            wanted = max(length, AHEAD) if near else length
+            start, wanted = place.offset, max(length, AHEAD) if near else length
+            if (
+                not near and place.kind != Kind.DATA and is_far(self._store)
+            ):  # a page leads to those that were put before it
+                start = max(place.offset + length - BEHIND, 0)
+                wanted = max(length, BEHIND)
             memory.pack = ""
             if len(memory.block) < wanted:
                 memory.block = memoryview(bytearray(wanted))
             with _in_pack(place, chunk), timed(self._store):
                 name = f"packs/{place.pack[:2]}/{place.pack}"
-                done = self._store.read_into(name, place.offset, memory.block[:wanted])
-            if done < length:
+                done = self._store.read_into(name, start, memory.block[:wanted])
+            if start + done < place.offset + length:
                 raise _lost(chunk, f"pack {place.pack[:16]} is cut off")
-            memory.pack, memory.start, memory.end = place.pack, place.offset, place.offset + done
+            memory.pack, memory.start, memory.end = place.pack, start, start + done
         return memory.block[place.offset - memory.start :][:length]
 
 

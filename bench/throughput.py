@@ -1,0 +1,203 @@
+"""One large file to an S3 server and back, beside what the server itself gives: ``python -m bench.throughput --gb 20``.
+
+A file of seeded bytes (nothing in them compresses; ``--kind bf16``: weights) is captured into a vault in SeaweedFS on this machine
+and restored, each in a process of its own. In the same run the same packs are fetched by obstore alone, by as many threads, before
+and after the restore, and thrown away (``get``) or written to files and flushed (``get, write``): the first is what the server can
+give, the second what any restore to this disk could do with it. The goal is 80 % of the first. A restore also decrypts, decodes and
+checks every byte, on the same processors on which the server runs.
+
+It takes twice the file's size on disk: the source is removed once it is captured, and everything in the end.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import obstore
+from blake3 import blake3
+
+from resurgam.capture.run import capture
+from resurgam.clock import SystemClock
+from resurgam.drivers.registry import driver_for
+from resurgam.model.system import Component, System, VaultPlace
+from resurgam.restore.run import restore
+from resurgam.stores.objects import ObjectStore
+from resurgam.stores.registry import open_store
+from resurgam.vault.host import HostState
+from resurgam.vault.keyring import Keyring
+from resurgam.vault.repository import Repository
+from tests.stores.seaweed import Seaweed, environment
+
+BUCKET = "bench"
+GETS = 16  # raw requests under way
+GOAL = 0.8
+_BLOCK = 64 << 20
+Row = dict[str, float]
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the bench, or with ``--phase`` one phase of it."""
+    given = _options(arguments)
+    if given.phase:
+        print(json.dumps(_PHASES[given.phase](given.work, given.url)))
+        return 0
+    os.environ |= environment()
+    with tempfile.TemporaryDirectory(prefix="bench-throughput-", dir=given.work) as work:
+        server = Seaweed(f"{work}/server", volumes=int(given.gb * 40) + 60)
+        try:
+            server.start()
+            server.client().create_bucket(Bucket=BUCKET)
+            return _run(given, work, server.url(BUCKET, "vault"))
+        finally:
+            server.kill()
+
+
+def _run(given: argparse.Namespace, work: str, url: str) -> int:
+    digest, size = _make(f"{work}/data.bin", int(given.gb * 1e9), given.kind, given.seed)
+    rows = {"capture": _phase("capture", work, url)}
+    os.unlink(f"{work}/data.bin")
+    rows["get"] = _phase("get", work, url)
+    rows["get, write"] = _phase("write", work, url)
+    rows["restore"] = _phase("restore", work, url)
+    rows["get again"] = _phase("get", work, url)
+    same = _digest(f"{work}/out/data/data.bin") == digest
+    best = max(rows["get"]["rate"], rows["get again"]["rate"])
+    print(
+        f"{size / 1e9:.1f} GB of {given.kind}, seed {given.seed}; the copy is {'the same' if same else 'ANOTHER ONE'}"
+    )
+    print(f"{'':<12} {'seconds':>8} {'MB/s':>7} {'of get':>7} {'memory':>8}")
+    for name, row in rows.items():
+        rate = row["rate"] if name != "capture" else size / row["seconds"] / 1e6
+        print(f"{name:<12} {row['seconds']:>8.1f} {rate:>7.0f} {rate / best:>7.0%} {row['peak'] / 1e6:>5.0f} MB")
+    rate = rows["restore"]["rate"] / best
+    print(f"restore at {rate:.0%} of what the store gives: {'met' if rate >= GOAL else 'MISSED'} ({GOAL:.0%})")
+    return 0 if same else 1
+
+
+def _make(path: str, size: int, kind: str, seed: int) -> tuple[str, int]:
+    """Write the file; its digest and size."""
+    rng, digest, done = np.random.default_rng(seed), blake3(), 0
+    with open(path, "wb") as file:
+        while done < size:
+            if kind == "random":
+                block = rng.bytes(_BLOCK)
+            else:
+                floats = rng.standard_normal(_BLOCK // 2, dtype=np.float32) * np.float32(0.02)
+                block = (floats.view(np.uint32) >> np.uint32(16)).astype(np.uint16).tobytes()
+            file.write(block)
+            digest.update(block)
+            done += len(block)
+    return digest.hexdigest(), done
+
+
+def _digest(path: str) -> str:
+    digest = blake3()
+    with open(path, "rb") as file:
+        while block := file.read(_BLOCK):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _phase(name: str, work: str, url: str) -> Row:
+    """A phase in a process of its own, when nothing is left to be written."""
+    subprocess.run(["sync"], check=True)
+    command = [sys.executable, "-m", "bench.throughput", "--phase", name, "--work", work, "--url", url]
+    done = subprocess.run(command, stdout=subprocess.PIPE, check=True)
+    said: Row = json.loads(done.stdout)
+    return said
+
+
+def _timed(work: Callable[[], int]) -> Row:
+    """How long ``work`` took for the bytes that it says, and the most memory."""
+    began = time.monotonic()
+    size = work()
+    seconds = time.monotonic() - began
+    with open("/proc/self/status", encoding="ascii") as status:
+        peak = next(int(line.split()[1]) for line in status if line.startswith("VmHWM"))
+    return {"seconds": seconds, "rate": size / seconds / 1e6, "peak": peak * 1024.0}
+
+
+def _capture(work: str, url: str) -> Row:
+    clock, store = SystemClock(), open_store(url)
+    Repository.create(store, f"{work}/keys", "bench", clock)
+    component = Component(name="data", driver="files", location=f"{work}/data.bin")
+    place = VaultPlace(path=url, keys=f"{work}/keys")
+    system = System(name="bench", vault=place, components=(component,), root=work)
+
+    def taken() -> int:
+        repository = Repository(store, Keyring(f"{work}/keys"))
+        host = HostState(repository.vault.hex(), system.name, f"{work}/state")
+        sealed = capture(system, driver_for, lambda _system: (), repository, host, clock)
+        return sum(snapshot.stored for snapshot in sealed.body.snapshots)
+
+    return _timed(taken)
+
+
+def _restore(work: str, url: str) -> Row:
+    def restored() -> int:
+        repository = Repository(open_store(url), Keyring(f"{work}/keys"))
+        body = repository.resolve("latest").body
+        restore(repository, body, repository.particulars(body), f"{work}/out", driver_for, SystemClock())
+        return sum(
+            snapshot.stored for snapshot in body.snapshots
+        )  # what had to be fetched, to be compared with the raw gets
+
+    return _timed(restored)
+
+
+def _get(_work: str, url: str) -> Row:
+    return _timed(lambda: _fetched(url, lambda _name, data: len(data)))
+
+
+def _write(work: str, url: str) -> Row:
+    folder = f"{work}/raw"
+    os.mkdir(folder)
+
+    def written(name: str, data: memoryview) -> int:
+        with open(f"{folder}/{name.rpartition('/')[2]}", "wb") as file:
+            size = file.write(data)
+            os.fsync(file.fileno())
+        return size
+
+    found = _timed(lambda: _fetched(url, written))
+    for name in os.listdir(folder):
+        os.unlink(f"{folder}/{name}")
+    os.rmdir(folder)
+    return found
+
+
+def _fetched(url: str, use: Callable[[str, memoryview], int]) -> int:
+    """All packs, by obstore alone: the bucket of the vault's own store, and nothing of what the store adds."""
+    store = open_store(url)
+    assert isinstance(store, ObjectStore)
+    bucket = store._bucket  # so that it is the same client
+    names = [entry.name for entry in store.list("packs/")]
+    with ThreadPoolExecutor(GETS) as pool:
+        return sum(pool.map(lambda name: use(name, memoryview(obstore.get(bucket, name).bytes())), names))
+
+
+_PHASES = {"capture": _capture, "get": _get, "write": _write, "restore": _restore}
+
+
+def _options(arguments: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m bench.throughput", description="A large file to S3 and back.")
+    parser.add_argument("--gb", type=float, default=20.0, help="size of the file (%(default)s)")
+    parser.add_argument("--kind", choices=("random", "bf16"), default="random", help="what is in it (%(default)s)")
+    parser.add_argument("--seed", type=int, default=1, help="of the file (%(default)s)")
+    parser.add_argument("--work", type=os.path.abspath, help="make it there")
+    parser.add_argument("--phase", choices=_PHASES, help=argparse.SUPPRESS)
+    parser.add_argument("--url", help=argparse.SUPPRESS)
+    return parser.parse_args(arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
