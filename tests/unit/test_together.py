@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import threading
+import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from random import Random
@@ -136,7 +138,7 @@ def test_a_dead_copy_costs_few_waits_and_is_asked_again_later() -> None:
     for number in range(300):
         inner.put(f"a/{number}", b"x")
     dead = Dead(inner)
-    copies = Together([dead, inner], clock)
+    copies = Together([dead, inner], clock, aside=lambda work: work())
     for number in range(300):
         assert copies.get(f"a/{number}") == b"x"
     assert (dead.asked, copies.told[0].silent, copies.told[1].came) == (1, "Nobody answers there.", 300)
@@ -162,7 +164,7 @@ def test_nothing_is_concluded_where_no_copy_answers() -> None:
         copies.get("a")
     with pytest.raises(Unreachable):
         list(copies.list())
-    one = Together([Dead(MemoryStore()), MemoryStore()], ManualClock())
+    one = Together([Dead(MemoryStore()), MemoryStore()], ManualClock(), aside=lambda work: work())
     with pytest.raises(NotFound) as caught:
         one.get("a")
     assert "Nobody answers there." in caught.value.message
@@ -201,6 +203,43 @@ def test_a_listing_counts_the_larger_and_the_earlier() -> None:
     there.put("a", b"cut off")
     (entry,) = Together([here, there], ManualClock()).list()
     assert (entry.size, entry.received) == (7, early.now().timestamp())
+
+
+class Hung(Dead):
+    """Takes every call, and says nothing until it is let go."""
+
+    def __init__(self, inner: Store) -> None:
+        super().__init__(inner)
+        self.let_go = threading.Event()
+
+    def _wait(self) -> None:
+        self.asked += 1
+        if self.dead:
+            assert self.let_go.wait(60)
+        if self.dead:
+            raise Unreachable("It never answered.", untouched="Nothing was read.", next_step="Wait.")
+
+
+def test_a_copy_that_hangs_is_asked_again_beside_what_is_under_way() -> None:
+    """Nobody who reads waits for it a second time."""
+    clock, inner = ManualClock(), MemoryStore()
+    inner.put("a", b"x")
+    hung = Hung(inner)
+    copies = Together([hung, inner], clock)
+    hung.let_go.set()
+    assert copies.get("a") == b"x"
+    hung.let_go.clear()
+    clock.advance(PAUSE)
+    assert copies.get("a") == b"x"  # while it is asked
+    deadline = time.monotonic() + 30
+    while hung.asked < 2 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert (hung.asked, copies.told[0].silent != "") == (2, True)
+    hung.dead = False
+    hung.let_go.set()
+    while copies.told[0].silent and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert copies.told[0].silent == ""
 
 
 # ---- the vault
@@ -386,6 +425,20 @@ def test_another_vault_is_no_copy(world: World, tmp_path: Path) -> None:
     with pytest.raises(Denied) as caught:
         opened(world, world.store, other.store)
     assert "another vault" in caught.value.message
+
+
+def test_a_copy_that_hangs_is_left_out_when_copies_are_opened(world: World) -> None:
+    """P12: said by name; the others are read, and nothing is written where the primary is not among them."""
+    hung, whole = Hung(copied(world.store)), expected(world)
+    keyring = Keyring(world.keys)
+    together = open_together([hung, copied(world.store)], keyring, world.clock, patience=0.2)
+    assert [(where, "within 0.2 seconds" in why) for where, why in together.left_out.items()] == [
+        (hung.describe(), True)
+    ]
+    assert restored(world, Repository(together, keyring)) == whole
+    hung.let_go.set()
+    with pytest.raises(Unreachable):
+        open_together([Dead(world.store), Dead(world.store)], keyring, world.clock, patience=30.0)
 
 
 @pytest.mark.parametrize("double", ["faulty", "slow", "eventual", "locking", "lost", "silent"])

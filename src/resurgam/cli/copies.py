@@ -32,8 +32,7 @@ def opened(places: Sequence[str], open_one: Callable[[str], Store], keyring: Key
     if not stores:
         raise refusals[0]
     together = open_together(stores, keyring, clock)
-    silent = [*(error.message for error in refusals), *(told.silent for told in together.told if told.silent)]
-    for why in silent:
+    for why in (*(error.message for error in refusals), *together.left_out.values()):
         output.warning(f"a copy is left out, and what only it holds is not seen: {why}")
     output.at_end(lambda: tell(together))
     return together

@@ -15,7 +15,7 @@ What lies under one of the prefixes ``own`` belongs to its copy, as its name doe
 ``sound`` says of whole objects whether they are what their name says (``vault.copies``); one that is not is asked of the next copy.
 
 **A copy that does not answer** is not asked again for a while: a minute, then two, up to a quarter of an hour. When that is
-over one caller tries, and the others go on without it. So a dead region costs a few waits, and not one for each object.
+over it is asked in the background, and everybody goes on without it. So a dead region costs one wait, and not one for each object.
 
 **What absence means.** The vault says much by what is there, and a copy that lags has less of it. In the union the newest counts:
 
@@ -51,9 +51,17 @@ Sound = Callable[
     [str, bytes], bool
 ]  # whether these are the whole bytes of the object of that name, as far as can be known
 
+Aside = Callable[[Callable[[], None]], None]  # has something done beside what is under way
+_ANY = "vault.json"  # of which any answer will do
+
 PAUSE = 60.0  # seconds for which a copy that did not answer is left alone at first
 LONGEST = 900.0
 _ANOTHER = (NotFound, Unreachable, Denied, IntegrityError, Archived)  # after which the next copy is asked
+
+
+def in_background(work: Callable[[], None]) -> None:
+    """Have ``work`` done while others go on; it ends with the process."""
+    threading.Thread(target=work, name="copy", daemon=True).start()
 
 
 class Told(NamedTuple):
@@ -71,44 +79,54 @@ class Told(NamedTuple):
 class Copy:
     """One copy, its breaker and its counts. Thread-safe."""
 
-    def __init__(self, store: Store, clock: Clock) -> None:
+    def __init__(self, store: Store, clock: Clock, aside: Aside) -> None:
         self.store = store
         self.place = ""  # what it is called among the copies, as far as that is known
         self.writes = True  # whether it may be written to
-        self.received: Mapping[
-            str, float
-        ] = {}  # when the originals of its objects were received, as far as that is told
+        self.received: Mapping[str, float] = {}  # when its originals were received, as far as that is told
         self.silent = ""  # why it does not answer
         self.came: set[str] = set()
         self.lacking: set[str] = set()
         self.spoilt: set[str] = set()
         self.put: set[str] = set()
-        self._clock, self._lock = clock, threading.Lock()
+        self._clock, self._lock, self._aside = clock, threading.Lock(), aside
         self._until, self._pause = 0.0, PAUSE
 
     def ask(self, call: Callable[[Store], T]) -> T:
         """What ``call`` gets from the store. Raises what it raises, and Unreachable at once while it is left alone."""
         with self._lock:
             now = self._clock.monotonic()
-            if self.silent and now < self._until:
-                raise Unreachable(
-                    f"{self.store.describe()} does not answer: {self.silent}",
-                    untouched="It was not asked again yet.",
-                    next_step="Run the same command again, or name another copy.",
-                )
-            self._until = now + self._pause  # others go on without it meanwhile, where it was silent
+            due = bool(self.silent) and now >= self._until
+            if due:
+                self._until = now + self._pause
+        if due:
+            self._aside(self._look_again)
+        if self.silent:
+            raise Unreachable(
+                f"{self.store.describe()} does not answer: {self.silent}",
+                untouched="It was not asked again yet.",
+                next_step="Run the same command again, or name another copy.",
+            )
         try:
-            answer = call(self.store)
+            return call(self.store)
         except Unreachable as error:
-            with self._lock:
-                self._pause = min(2 * self._pause, LONGEST) if self.silent else PAUSE
-                self.silent, self._until = error.message, self._clock.monotonic() + self._pause
+            self._leave_alone(error)
             raise
+
+    def _look_again(self) -> None:
+        try:
+            any(True for _ in self.store.list(_ANY))
+        except Unreachable as error:
+            self._leave_alone(error)
         except ResurgamError:
             self.silent = ""  # a refusal is an answer
-            raise
-        self.silent = ""
-        return answer
+        else:
+            self.silent = ""
+
+    def _leave_alone(self, error: Unreachable) -> None:
+        with self._lock:
+            self._pause = min(2 * self._pause, LONGEST) if self.silent else PAUSE
+            self.silent, self._until = error.message, self._clock.monotonic() + self._pause
 
     @property
     def told(self) -> Told:
@@ -122,10 +140,16 @@ class Together:
     """See the module's docstring. Safe from several threads; ``copies`` are in the order in which they are preferred."""
 
     def __init__(
-        self, stores: Sequence[Store], clock: Clock, sound: Sound = lambda _name, _data: True, own: tuple[str, ...] = ()
+        self,
+        stores: Sequence[Store],
+        clock: Clock,
+        sound: Sound = lambda _name, _data: True,
+        own: tuple[str, ...] = (),
+        aside: Aside = in_background,
     ) -> None:
-        self.copies = tuple(Copy(store, clock) for store in stores)
+        self.copies = tuple(Copy(store, clock, aside) for store in stores)
         self.sound, self._own = sound, own
+        self.left_out: dict[str, str] = {}  # copies that could not be opened, and why
 
     @property
     def places(self) -> tuple[str, ...]:

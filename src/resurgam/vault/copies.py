@@ -15,18 +15,20 @@ Anything else is taken from the first copy that has it. Nothing is believed more
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import cached_property
+from threading import Thread
 
 import msgspec
 from blake3 import blake3
 
 from resurgam.clock import Clock
-from resurgam.errors import Denied, IntegrityError, NewerFormat, NotFound, Unreachable
+from resurgam.errors import Denied, IntegrityError, NewerFormat, NotFound, ResurgamError, Unreachable
 from resurgam.model.codec import from_json
 from resurgam.stores.base import Entry, Store
-from resurgam.stores.together import Copy, Together
+from resurgam.stores.together import Aside, Copy, Together, in_background
 from resurgam.vault.age import Identity
 from resurgam.vault.identity import IDENTITY, VaultIdentity
 from resurgam.vault.keyring import Keyring
@@ -41,25 +43,30 @@ from resurgam.vault.roles import Disowned, RoleTable
 from resurgam.vault.signing import broken
 from resurgam.vault.wraps import session_of
 
+PATIENCE = 15.0  # seconds in which each copy must say something when several are opened
 _PACK = re.compile(r"packs/[0-9a-f]{2}/([0-9a-f]{64})")
 _SESSION_KEY = re.compile(r"keys/session-[0-9a-f]{32}(?:-[0-9]{8})?")
 _SEGMENT = re.compile(r"index/([0-9a-f]{32})")
 
 
-def open_together(stores: Sequence[Store], keyring: Keyring, clock: Clock) -> Together:
-    """``stores`` as one, the preferred one first. One that does not answer now may later. Raises Denied where one of them holds
-    another vault, Unreachable where none answers."""
-    copies = Together(stores, clock, own=(OWN,))
+def open_together(
+    stores: Sequence[Store], keyring: Keyring, clock: Clock, patience: float = PATIENCE, aside: Aside = in_background
+) -> Together:
+    """``stores`` as one, the preferred one first. All are asked at once; one that does not answer within ``patience`` seconds is
+    left out, and ``left_out`` says so. Raises Denied where one of them holds another vault, Unreachable where none answers."""
+    errors = _greeted(stores, keyring, patience)
+    for error in errors:
+        if error is not None and not isinstance(error, Unreachable):
+            raise error
+    answering = [store for store, error in zip(stores, errors, strict=True) if error is None]
+    if not answering:
+        raise next(error for error in errors if error is not None)
+    copies = Together(answering, clock, own=(OWN,), aside=aside)
+    copies.left_out = {
+        store.describe(): error.message for store, error in zip(stores, errors, strict=True) if error is not None
+    }
     judge = Judge(copies, keyring)
     copies.sound = judge.sound
-    silent: list[Unreachable] = []
-    for copy in copies.copies:
-        try:
-            copy.ask(lambda store: _require_ours(store, keyring))
-        except Unreachable as error:
-            silent.append(error)
-    if len(silent) == len(stores):
-        raise silent[0]
     primary = judge.primary
     for copy in copies.copies:
         copy.place = _place(copy, keyring.vault)
@@ -67,6 +74,36 @@ def open_together(stores: Sequence[Store], keyring: Keyring, clock: Clock) -> To
         if judge.retires:
             copy.received = _received(copy)
     return copies
+
+
+def _greeted(stores: Sequence[Store], keyring: Keyring, patience: float) -> list[ResurgamError | None]:
+    """Why each of ``stores`` cannot be read, None where it can."""
+    _ = keyring.trust  # a missing key is told once, and here
+    found: list[ResurgamError | None] = [_late(store, patience) for store in stores]
+
+    def greet(number: int) -> None:
+        try:
+            _require_ours(stores[number], keyring)
+        except ResurgamError as error:
+            found[number] = error
+        else:
+            found[number] = None
+
+    threads = [Thread(target=greet, args=(number,), name="copy", daemon=True) for number in range(len(stores))]
+    until = time.monotonic() + patience
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(max(0.0, until - time.monotonic()))
+    return list(found)
+
+
+def _late(store: Store, patience: float) -> Unreachable:
+    return Unreachable(
+        f"{store.describe()} did not answer within {patience:g} seconds.",
+        untouched="Nothing was read from it.",
+        next_step="Run the same command again, or name another copy.",
+    )
 
 
 def require_recordable(repository: Repository) -> None:
@@ -108,7 +145,8 @@ class CopyState(msgspec.Struct, frozen=True, kw_only=True):
 def survey(together: Together, *, read: bool) -> tuple[CopyState, ...]:
     """How each copy stands; with ``read`` every object of every copy is read."""
     union = {entry.name: entry.size for entry in together.list()}
-    return tuple(_state(together, copy, union, read) for copy in together.copies)
+    there = tuple(_state(together, copy, union, read) for copy in together.copies)
+    return there + tuple(CopyState(copy=where, silent=why) for where, why in together.left_out.items())
 
 
 def _state(together: Together, copy: Copy, union: Mapping[str, int], read: bool) -> CopyState:
