@@ -80,7 +80,8 @@ def test_a_cold_component_is_woken_and_restored(server: Sleepy, tmp_path: Path) 
     refused = world.run("restore", point, "--into", into)
     assert (refused.code, os.path.exists(into)) == (Archived.exit_code, False)
     assert "--warm-up" in refused.err
-    assert world.run("vault", "check", "--read").code == 0
+    checked = world.run("vault", "check", "--read", "--cost", PRICES)
+    assert (checked.code, "1 pack of" in checked.out, "that would cost 0.0" in checked.out) == (0, True, True)
 
     planned = world.run("restore", point, "--into", into, "--warm-up", "--dry-run", "--cost", PRICES, "--speed", "bulk")
     assert planned.code == 0, planned

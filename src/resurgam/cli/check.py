@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from resurgam.capture.prices import load_prices
 from resurgam.cli import output
 from resurgam.cli.context import (
     DEFAULT_MANIFEST,
@@ -26,6 +27,8 @@ from resurgam.vault.check import Check, Damage, Report
 from resurgam.vault.checked import Coverage, Depth
 from resurgam.vault.checkorder import Wish
 from resurgam.vault.copies import CopyState, survey
+from resurgam.vault.cost import reading
+from resurgam.vault.prices import Prices
 from resurgam.vault.repository import Repository
 from resurgam.vault.retention_words import counted
 
@@ -51,6 +54,9 @@ def check(
     cold: Annotated[
         bool, typer.Option("--cold", help="Read also what lies in cold classes: that is paid for by the byte.")
     ] = False,
+    cost: Annotated[
+        str | None, typer.Option("--cost", metavar="PRICES", help="Say what --cold would cost, by this price list.")
+    ] = None,
     depth: Annotated[
         Depth | None, typer.Option(help="How packs are read; as deep as the keys here allow, unless given.")
     ] = None,
@@ -104,7 +110,7 @@ def check(
         told = {"copies": to_plain(copies)} if copies else {}
         output.as_json(plain | {"ok": report.ok, "share": report.coverage.share} | told)
     else:
-        _show(report, wish)
+        _show(report, wish, load_prices(cost) if cost is not None else None)
         _show_copies(copies)
         for stray in context.strays:
             output.line(f"  not ours: {stray}; nothing of a vault has such a name")
@@ -141,7 +147,7 @@ def told_coverage(found: Coverage) -> str:
     return f"{share}; all of it since {oldest:%Y-%m-%d %H:%M}"
 
 
-def _show(report: Report, wish: Wish) -> None:
+def _show(report: Report, wish: Wish, prices: Prices | None) -> None:
     output.line(
         f"{counted(report.points, 'point')}, {counted(report.chunks, 'chunk')} in {counted(report.packs, 'pack')}"
     )
@@ -157,11 +163,8 @@ def _show(report: Report, wish: Wish) -> None:
             output.line(
                 f"  {counted(report.asleep, 'pack')} asleep: `resurgam restore --warm-up` wakes those of a point"
             )
-        elif report.cold.objects and not wish.cold:
-            output.line(
-                f"  {counted(report.cold.objects, 'pack')} of {output.size(report.cold.bytes)} in cold classes not read: --cold "
-                "reads them, at the price of retrieving so much (`resurgam vault stats --cost`)"
-            )
+        elif report.cold and not wish.cold:
+            _show_cold(report, prices)
         if not report.contents:
             output.line("  packs have their digests; contents were not decrypted")
         elif report.walked < report.points:
@@ -180,6 +183,15 @@ def _show(report: Report, wish: Wish) -> None:
         output.line(f"  damaged: {line}", style="bold red")
     if len(lines) > _SHOWN:
         output.line(f"  and {len(lines) - _SHOWN} more; --json names them all", style="bold red")
+
+
+def _show_cold(report: Report, prices: Prices | None) -> None:
+    """What was not read since it is dear to read, and what reading it would cost."""
+    packs, size = (sum(of) for of in zip(*((h.objects, h.bytes) for h in report.cold.values()), strict=True))
+    output.line(f"  {counted(packs, 'pack')} of {output.size(size)} in cold classes not read: --cold reads them")
+    if prices is not None:
+        read = reading("reading them", report.cold, prices)
+        output.line(f"  that would cost {read.each['reading them']:.4f} {read.currency}, by prices of {read.as_of}")
 
 
 def _damage(found: Sequence[Damage]) -> Iterator[str]:

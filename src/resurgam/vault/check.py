@@ -45,7 +45,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     ``contents`` says whether chunks were decrypted too, but for those of the shred domains ``closed``, which were shredded or whose
     keys are not here; ``withheld`` are components whose contents may not lie in this place; ``walked`` of how many points the trees
     were. ``located`` says whether chunks were looked up in the index.
-    ``cold`` is what lies in cold classes, of which so many packs were to be read and are ``asleep``.
+    ``cold`` is what lies in cold classes, by class; so many packs of them were to be read, and are ``asleep``.
     ``coverage`` is how things stand after it, ``unremembered`` why what was read will not be remembered, empty where it will.
     """
 
@@ -63,7 +63,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     withheld: tuple[str, ...] = ()
     coverage: Coverage
     unremembered: str
-    cold: Held = Held()
+    cold: dict[str, Held] = {}
     asleep: int = 0
 
     @property
@@ -137,8 +137,8 @@ class Check:
             packs_read=len(self.read),
             bytes_read=sum(reading.bytes for reading in self.read),
             left=len(self.due) - len(self.read) - len(self._asleep),
-            cold=by_class(("cold", size) for name, size in self.look.sizes.items() if name in self.look.cold).get(
-                "cold", Held()
+            cold=by_class(
+                (name, self.look.sizes[pack]) for pack, name in self.look.cold.items() if pack in self.look.sizes
             ),
             asleep=len(self._asleep),
             walked=self._walked,

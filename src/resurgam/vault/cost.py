@@ -117,6 +117,14 @@ def estimate(facts: Facts, prices: Prices) -> Estimate:
     )
 
 
+def reading(what: str, held: dict[str, Held], prices: Prices, speed: str = "standard") -> Estimate:
+    """What it costs once to read all that is ``held``, by class, and to wake what of it sleeps."""
+    asked = {name: Requests(get=one.objects) for name, one in held.items()}
+    read = {name: one.bytes for name, one in held.items()}
+    act = Act(what=what, a_month=None, requests=asked, read=read, woken=held)
+    return estimate(Facts(now=0.0, held={}, grows={}, acts=(act,), speed=speed), prices)
+
+
 def _storage(facts: Facts, prices: Prices) -> Iterator[Line]:
     for name, held in sorted(facts.held.items()):
         how = f"{held.bytes:,} bytes in {counted(held.objects, 'object')}, now"

@@ -57,11 +57,11 @@ class Lost(msgspec.Struct, frozen=True):
 
 
 class Listed(NamedTuple):
-    """The ``sizes`` of all packs by digest; which of them lie in a ``cold`` class; and the names of other objects among them, which
-    anybody may have put."""
+    """The ``sizes`` of all packs by digest; the classes of those that lie in a ``cold`` one; and the names of other objects among
+    them, which anybody may have put."""
 
     sizes: dict[str, int]
-    cold: frozenset[str]
+    cold: dict[str, str]
     strangers: list[str]
 
 
@@ -69,7 +69,7 @@ def listed_packs(store: Store) -> Listed:
     """What stands where packs do."""
     listed = {entry.name: (entry.size, storage_class) for entry, storage_class in classes_of(store, "packs/")}
     packs = {match[1]: listed.pop(name) for name in list(listed) if (match := _PACK.fullmatch(name))}
-    cold = frozenset(name for name, (_, storage_class) in packs.items() if storage_class in COLD)
+    cold = {name: storage_class for name, (_, storage_class) in packs.items() if storage_class in COLD}
     return Listed({name: size for name, (size, _) in packs.items()}, cold, list(listed))
 
 

@@ -25,11 +25,10 @@ from resurgam.model.point import PointBody
 from resurgam.model.system import System
 from resurgam.stores.archive import HOURS, SLEEPING, Archives, Speed, Stored, Wakefulness, classes_of
 from resurgam.stores.base import Store
-from resurgam.vault.cost import Act, Estimate, Facts, Held, estimate
+from resurgam.vault.cost import Estimate, Held, reading
 from resurgam.vault.needs import needs_of
 from resurgam.vault.prices import Prices
 from resurgam.vault.repository import Repository
-from resurgam.vault.requests import Requests
 from resurgam.vault.retention_words import counted
 
 DAYS = 7  # that woken packs stay awake, where nobody says otherwise
@@ -118,7 +117,7 @@ def plan(
         waking=_counted(by_state[Wakefulness.WAKING]),
         awake=_counted(by_state[Wakefulness.READY]),
         by=max(due, default=None),
-        cost=_cost(asleep, speed, now, prices) if prices is not None else None,
+        cost=reading("warm-up", asleep, prices, speed) if prices is not None else None,
     )
 
 
@@ -180,12 +179,6 @@ def _hours(one: Sleeper, speed: Speed, prices: Prices | None) -> float:
             next_step=f"Give --speed {' or '.join(possible)}.",
         )
     return HOURS[storage_class, speed]
-
-
-def _cost(asleep: dict[str, Held], speed: Speed, now: float, prices: Prices) -> Estimate:
-    read = {name: held.bytes for name, held in asleep.items()}
-    act = Act(what="warm-up", a_month=None, requests={n: Requests() for n in asleep}, read=read, woken=asleep)
-    return estimate(Facts(now=now, held={}, grows={}, acts=(act,), speed=speed.value), prices)
 
 
 def _counted(sleepers: Iterable[Sleeper]) -> dict[str, Held]:
