@@ -74,7 +74,7 @@ def test_every_verb_has_help_with_an_example(tmp_path: Path, words: tuple[str, .
     assert "Examples:" in told.out
     examples = re.findall(rf"^\s+resurgam {' '.join(words)}(.*)$", told.out, re.MULTILINE)
     assert examples
-    for option in re.findall(r"(?<!\S)--[a-z-]+", " ".join(examples)):
+    for option in re.findall(r"(?<!\S)--[a-z0-9-]+", " ".join(examples)):
         assert len(re.findall(rf"{option}\b", told.out)) > 1, option  # in the example, and in the list
 
 
