@@ -3,6 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 MINUTES ?= 60
 SEED ?=
+GB ?= 20
 .DEFAULT_GOAL := help
 
 .PHONY: help demo test check format bench bench-proof bench-scale soak docs clean
@@ -40,8 +41,10 @@ bench: .venv/ready  ## ratios against restic and borg in one run
 bench-proof: .venv/ready  ## how often a verdict is right: make bench-proof SEED=7 (several: SEED="1 2 3")
 	@$(BIN)/python -m bench.proof $(if $(SEED),--seed $(SEED))
 
-bench-scale: .venv/ready  ## time and memory of vaults of ten million chunks
+bench-scale: .venv/ready  ## large vaults, distant stores, a large file: make bench-scale GB=20
 	@$(BIN)/python -m bench.vault_scale
+	@$(BIN)/python -m bench.latency
+	@$(BIN)/python -m bench.throughput --gb $(GB)
 
 soak: .venv/ready  ## the long machines in full: make soak MINUTES=60 SEED=7
 	@$(BIN)/python -m tests.soak --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))

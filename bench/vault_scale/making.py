@@ -83,7 +83,7 @@ class _Maker:
         self._sink = Sink(
             repository.vault,
             Index(),
-            lambda name, data: self._put(f"packs/{name[:2]}/{name}", data),
+            lambda name, data, _placement: self._put(f"packs/{name[:2]}/{name}", data),
             lambda entries: repository.places.seal("trailer", entries, self._signer),
             threads=2,
         )

@@ -1,6 +1,6 @@
 """A capture that was cut off is gone on with, and nothing that had arrived is sent again: in a folder, and on a real S3 server.
 
-There is no half an object to go on with: each is one conditional put (ADR 19). So what is lost is at most the packs in flight.
+There is no half an object to go on with: each is one conditional put (ADR 20). So what is lost is at most the packs in flight.
 """
 
 from __future__ import annotations
