@@ -32,11 +32,11 @@ def append_only(
 
     Examples:
 
-        sudo resurgam vault append-only --vault /mnt/vault
+        resurgam vault append-only --vault /mnt/vault
 
-        sudo resurgam vault append-only --vault /mnt/vault --yes
+        resurgam vault append-only --vault /mnt/vault --yes
 
-        sudo resurgam vault append-only --vault /mnt/vault --lift --yes
+        resurgam vault append-only --vault /mnt/vault --lift --yes
     """
     path = vault or Context(manifest).system.vault.path
     place = parse(path)

@@ -10,7 +10,7 @@ import msgspec
 
 from resurgam.cli import output
 from resurgam.cli.context import Context
-from resurgam.errors import Denied, IntegrityError, ResurgamError, Unreachable
+from resurgam.errors import Denied, ResurgamError
 from resurgam.stores.base import Store
 from resurgam.stores.lock import Bucket, Locks
 from resurgam.vault.protection import NEVER, RENEW_BELOW, WARN_BELOW, Protected
@@ -25,7 +25,7 @@ _RENEW = "`resurgam vault renew --yes`"
 
 class Guard(msgspec.Struct, frozen=True, kw_only=True):
     """How ``status`` finds the locks: which point loses its protection ``first``, and the seconds ``left`` until then. If it does
-    not last, that is too soon, or ``unknown`` for the reason given; what may not be seen here alarms nobody here."""
+    not last, that is too soon, or ``unknown`` for the reason given. Who has no right to see it is not warned."""
 
     lasts: bool
     first: Protected | None = None
@@ -60,7 +60,7 @@ def guard(context: Context, points: Sequence[str], warning: float | None) -> Gua
             found = {one.point: one for one in seen}
         short = [point for point in points if point not in found or found[point].until < soon]
         promised = set(points) - (expiring(context.repository).keys() if short else set())
-    except Denied as error:  # a capture host reads no packs (P9): whoever renews the locks is told when they do not last
+    except Denied as error:  # a capture host reads no packs (P9): whoever renews is told
         return Guard(lasts=True, unknown=error.message)
     except ResurgamError as error:
         return Guard(lasts=False, unknown=error.message)
@@ -103,7 +103,7 @@ def _seen(context: Context, look: Callable[[], T]) -> T | None:
         return None
     try:
         return look()
-    except (Denied, IntegrityError, Unreachable) as error:
+    except ResurgamError as error:  # all else is answered; of a capture, the point is sealed (P1)
         output.note(f"until when points are protected cannot be seen here: {error.message}")
         return None
 

@@ -127,7 +127,7 @@ def status(
     How old the newest point and the newest proven point are, and what was interrupted.
 
     Exit code 23 when the newest point is older than --max-age, or else than the manifest's rpo; and, where the vault locks objects,
-    when the locks on what a point needs end soon, or cannot be seen.
+    when the locks on what a point needs end soon. A host without the right to see that says so.
 
     Examples:
 
@@ -235,8 +235,9 @@ def _metrics(found: Standing) -> str:
     if found.checked.oldest is not None:
         rows.append(("resurgam_vault_read_oldest_seconds", "When all was read last.", found.checked.oldest))
     if found.protection is not None:
-        lapsing = float(not found.protection.lasts)
-        rows.append(("resurgam_protection_lapsing", "1 when locks on what a point needs end soon.", lapsing))
+        if not (found.protection.unknown and found.protection.lasts):
+            lapsing = float(not found.protection.lasts)
+            rows.append(("resurgam_protection_lapsing", "1 when locks on what a point needs end soon.", lapsing))
         if found.protection.left is not None:
             rows.append(("resurgam_protected_seconds", "Until the first of them ends.", found.protection.left))
     rows.append(("resurgam_unfinished_promotions", "Promotions that broke off.", float(len(found.promotions))))
