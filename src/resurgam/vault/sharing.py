@@ -2,7 +2,7 @@
 
 A shared chunk ends after a file whose digest says so, so that one more file among a hundred thousand does not shift the rest.
 The one thread that reads the files is what a capture of them waits for. Threads that code beside it take the interpreter's lock
-from it at every step, so they are children (``helpers``) where that can be. They are made when a first chunk is full: what
+from it at every step, so they are children (``crew``) where that can be. They are made when a first chunk is full: what
 fits into one is not worth them.
 """
 
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from resurgam.errors import IntegrityError
 from resurgam.vault.buffers import SHARED_MAX, Buffers
-from resurgam.vault.helpers import Helpers, helpers
+from resurgam.vault.crew import Crew, crew
 from resurgam.vault.pack import Kind
 from resurgam.vault.sink import DomainKeys, Sink
 from resurgam.vault.spans import coded, hand_over
@@ -47,8 +47,8 @@ class SharedChunks:
     ) -> None:
         self._sink, self._keys, self._pool, self._buffers, self._progress = sink, keys, pool, buffers, progress
         self._open: Shared | None = None
-        self._helpers: Helpers[bytes] | None = None
-        self._asked = False  # whether there can be helpers
+        self._crew: Crew[bytes] | None = None
+        self._asked = False  # whether there can be a crew
 
     def room(self, size: int) -> memoryview:
         """Where the next file's ``size`` bytes, at most SHARED_MAX, are to be read into."""
@@ -82,9 +82,9 @@ class SharedChunks:
         if self._open is not None:  # the last file that was read there was not kept
             self._buffers.shared.put(self._open.memory)
             self._open = None
-        if self._helpers is not None:
-            self._helpers.end()
-            self._helpers = None
+        if self._crew is not None:
+            self._crew.end()
+            self._crew = None
 
     def _close(self) -> None:
         if self._open is None or not self._open.length:
@@ -93,11 +93,11 @@ class SharedChunks:
         self._progress(full.length)
         if not self._asked and full.length >= SHARED_MIN:
             self._asked = True
-            self._helpers = helpers(
+            self._crew = crew(
                 self._buffers.shared_memory, self._code, _ROOM, self._store_coded, self._buffers.shared.put
             )
-        if self._helpers is not None:
-            full.chunk = self._helpers.hand(full.memory, full.length)
+        if self._crew is not None:
+            full.chunk = self._crew.hand(full.memory, full.length)
         else:
             full.chunk = self._pool.submit(self._store, full.memory, full.length)
 

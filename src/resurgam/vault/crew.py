@@ -30,8 +30,8 @@ _TURN = struct.Struct("<II")  # which memory, length; less than a pipe takes at 
 T = TypeVar("T")
 
 
-class Helpers(Generic[T]):
-    """See :func:`helpers`."""
+class Crew(Generic[T]):
+    """See :func:`crew`."""
 
     def __init__(
         self,
@@ -63,7 +63,7 @@ class Helpers(Generic[T]):
         finally:
             os.close(hear)
             os.close(tell)
-        self._thread = threading.Thread(target=self._attend, name="helpers")
+        self._thread = threading.Thread(target=self._attend, name="crew")
         self._thread.start()
 
     def hand(self, memory: mmap.mmap, length: int) -> Future[T]:
@@ -149,13 +149,13 @@ class Helpers(Generic[T]):
             future.set_exception(error)
 
 
-def helpers(
+def crew(
     memories: Sequence[mmap.mmap],
     make: Make,
     room: int,
     take: Callable[[memoryview, memoryview], T],
     free: Callable[[mmap.mmap], None],
-) -> Helpers[T] | None:
+) -> Crew[T] | None:
     """Children that call ``make`` with what is handed to them in one of ``memories`` and with ``room`` bytes to fill, of which it
     returns how many it has.
 
@@ -164,5 +164,5 @@ def helpers(
     count = min(workers.PROCESSES, workers.processors())
     if count > 1 and workers.alone():
         with suppress(OSError):
-            return Helpers(memories, make, room, take, free, count)
+            return Crew(memories, make, room, take, free, count)
     return None

@@ -15,7 +15,7 @@ from resurgam.vault import workers
 # The test runner has threads of its own, and whoever has some is not copied: so each case is a process.
 HANDED = """
 import mmap, os, queue, signal, threading
-from resurgam.vault import helpers, workers
+from resurgam.vault import crew, workers
 
 workers.processors = lambda: 3
 here = os.getpid()
@@ -34,7 +34,7 @@ def take(data, result):
     {take}
     return bytes(result) == bytes(data)[::-1] and bytes(result)
 
-work = helpers.helpers(memories, make, 4096, take, free.put)
+work = crew.crew(memories, make, 4096, take, free.put)
 assert work is not None
 try:
     results = []
@@ -69,8 +69,8 @@ def small(seed):
     return {{b"f%03d" % n: rng.randbytes(9_000) if n % 3 else b"words and words " * rng.randrange(900) for n in range(300)}}
 
 made = []
-helpers = sharing.helpers
-sharing.helpers = lambda *args: made.append(helpers(*args)) or made[-1]
+crew = sharing.crew
+sharing.crew = lambda *args: made.append(crew(*args)) or made[-1]
 world = World(sys.argv[1])
 point = None
 try:
