@@ -214,7 +214,7 @@ def server(tmp_path: Path) -> Iterator[Seaweed]:
 
 
 def test_from_bucket_to_bucket(server: Seaweed, tmp_path: Path) -> None:
-    """On a real S3 server: byte for byte, what is withheld is not there, a prune is swept, and the other bucket alone restores."""
+    """On a real S3 server: byte for byte, what is withheld is not there, and the other bucket alone restores the rest."""
     world = World(os.fspath(tmp_path / "world")).build()
     world.env |= environment("admin")
     change = (world.path("vault"), f'"{server.url("frankfurt", "handbook")}"')

@@ -468,3 +468,22 @@ def test_times_are_read_in_few_objects() -> None:
     own = [e.name for e in store.list("replica/")]
     assert told_times(counting, own) == {f"points/{n}": float(n) for n in range(1, 101)}
     assert counting.calls <= 7
+
+
+def test_what_quotes_contents_stays_in_the_region_too(both: Replicated) -> None:
+    """Evidence about a system with restricted components goes only where every component may go; its absence is no damage."""
+    (sealed, *_) = both.origin.points()
+    origin = both.origin
+    domain = origin.roles.evidence
+    with origin.evidence_writer(sealed.body.id, both.world.clock, RecordType.VERDICT) as writer:
+        document = writer.document({"quoted": "a row of a person"}, domain)
+        writer.flush()
+        writer.put(RecordType.VERDICT, {"document": document, "judgement": 1, "evidence": domain})
+    both.run("frankfurt")
+    both.run("ohio")
+    read = both.at("frankfurt").document(document, dict[str, str], what="it", domain=domain)
+    assert read == {"quoted": "a row of a person"}
+    with pytest.raises(IntegrityError):
+        both.at("ohio").document(document, dict[str, str], what="it", domain=domain)
+    assert check(both.at("ohio"), read=True).damage == ()
+    assert both.at("ohio").state(both.at("ohio").points()[0]).proven  # the verdict itself is there
