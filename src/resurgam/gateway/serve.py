@@ -34,6 +34,7 @@ from resurgam.stores.location import is_loopback
 PORT = 7319
 TOKENS = "tokens.json"
 LOCKS = "locks.sqlite"
+_PAUSE = 75  # seconds between two requests on one connection; clients let go of it sooner
 _GRACE = 60  # seconds that uploads have to end after SIGTERM; systemd waits 90
 
 
@@ -127,6 +128,7 @@ def run(application: Any, listening: socket.socket, context: ssl.SSLContext | No
         access_log=False,
         proxy_headers=False,  # whoever asks could say any address
         server_header=False,
+        timeout_keep_alive=_PAUSE,
         timeout_graceful_shutdown=_GRACE,
         ssl_context_factory=(lambda *_: context) if context else None,
     )

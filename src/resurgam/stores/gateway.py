@@ -40,11 +40,19 @@ from resurgam.stores.location import Location
 from resurgam.stores.lock import Retention
 
 PATIENCE = 60.0  # seconds; after it, a request without answer is not tried again
+IDLE = 30.0  # seconds after which an unused connection is not trusted; the gateway's own patience is longer
 TIMEOUT = 60.0  # seconds without a byte in either direction; the gateway's own is shorter
 TOKEN_FILE = "gateway.token"  # noqa: S105  in the keys' folder
 _TOKEN = re.compile(r"[A-Za-z0-9._~+/=-]{16,500}")  # RFC 6750, b64token
 _AGAIN = {408, 429, 500, 502, 503, 504}
 T = TypeVar("T")
+
+
+class _Idle(NamedTuple):
+    """A connection that nobody uses, since then."""
+
+    since: float
+    connection: http.client.HTTPConnection
 
 
 class _Answer(NamedTuple):
@@ -83,7 +91,7 @@ class GatewayStore:
         self._headers = {"Authorization": f"Bearer {_token(self._where, keys)}"}
         self._tls = _trust(place.settings.get("certificate")) if place.scheme == "https" else None
         self._lock = threading.Lock()
-        self._idle: list[http.client.HTTPConnection] = []
+        self._idle: list[_Idle] = []
         self._process = os.getpid()
         self._closer = weakref.finalize(self, _close, self._idle)
 
@@ -208,12 +216,14 @@ class GatewayStore:
             data, length = _body(response, wanted)
         except BaseException:
             connection.close()
+            with self._lock:
+                _close(self._idle)  # a gateway that went away has left these too
             raise
         if response.will_close:
             connection.close()
         else:
             with self._lock:
-                self._idle.append(connection)
+                self._idle.append(_Idle(time.monotonic(), connection))
         return _Answer(response.status, data, length)
 
     def _connection(self) -> http.client.HTTPConnection:
@@ -222,8 +232,9 @@ class GatewayStore:
             if self._process != os.getpid():
                 _close(self._idle)  # this process's ends only: nothing is said on them
                 self._process = os.getpid()
-            if self._idle:
-                return self._idle.pop()
+            if self._idle and time.monotonic() - self._idle[-1].since < IDLE:
+                return self._idle.pop().connection
+            _close(self._idle)  # the newest is too old, so all are
         if self._tls is None:
             return http.client.HTTPConnection(self._host, self._port, timeout=TIMEOUT)
         pin = self._place.settings.get("certificate")
@@ -272,9 +283,9 @@ class GatewayStore:
         )
 
 
-def _close(connections: list[http.client.HTTPConnection]) -> None:
-    while connections:
-        connections.pop().close()
+def _close(idle: list[_Idle]) -> None:
+    while idle:
+        idle.pop().connection.close()
 
 
 def _body(response: http.client.HTTPResponse, into: memoryview | None) -> tuple[bytes, int]:
