@@ -18,14 +18,7 @@ from typing import Any
 import pytest
 
 from examples.helpdesk import places
-from resurgam.clock import SystemClock
 from resurgam.model.verdict import Judgement
-from resurgam.stores.local import LocalStore
-from resurgam.stores.registry import open_store
-from resurgam.vault.keyring import Keyring
-from resurgam.vault.replicas import Place, next_list, put_list
-from resurgam.vault.replicate import Run
-from resurgam.vault.repository import Repository
 from tests.journeys.test_first_path import needs_isolation
 from tests.journeys.test_helpdesk import PATIENCE, make, probed
 from tests.stores.seaweed import Seaweed, environment
@@ -56,16 +49,6 @@ def command(home: Path, *words: str) -> tuple[int, Any, str]:
     done = subprocess.run(called, cwd=home, capture_output=True, text=True, timeout=4 * PATIENCE, check=False)
     assert done.stdout, done.stderr
     return done.returncode, json.loads(done.stdout), done.stderr
-
-
-def replicated(url: str, keys: Path, to: Path, name: str) -> None:
-    """Listed as a place of the vault, and brought there."""
-    near = Repository(open_store(url), Keyring(str(keys)))
-    place, clock = Place(name=name, location=str(to)), SystemClock()
-    listed = near.here.listed
-    others = listed.places if listed is not None else ()
-    put_list(near, next_list(listed, [*others, place]), clock)
-    Run(near, LocalStore.create(str(to)), place, clock).run(verify=True)
 
 
 def in_the_safe(keys: Path, path: Path) -> Path:
@@ -107,9 +90,10 @@ def test_p3_p4_a_lost_region_is_recovered_from_two_half_lost_replicas(
     assert code == 0, point
     before = probed(home, "answer")
     west, north = tmp_path / "west", tmp_path / "north"
-    replicated(url, keys, west, "west")
-    replicated(url, keys, north, "north")
-    assert command(home, "show", point["id"])[0] == 0  # by which this host knows of the replicas
+    for name in ("west", "north"):
+        assert command(home, "replicate", "add", name, str(tmp_path / name))[0] == 0
+    code, copied, beside = command(home, "replicate", "run", "--verify")
+    assert code == 0, (copied, beside)
     safe = in_the_safe(keys, tmp_path / "safe.agekey")
 
     server.kill()
