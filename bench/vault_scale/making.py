@@ -86,6 +86,7 @@ class _Maker:
             lambda name, data, _placement: self._put(f"packs/{name[:2]}/{name}", data),
             lambda entries: repository.places.seal("trailer", entries, self._signer),
             threads=2,
+            in_flight=1,
         )
         self._leaves: list[list[tuple[bytes, int]]] = []
         self._previous: str | None = None

@@ -67,7 +67,8 @@ def test_a_session_key_serves_one_residency(tmp_path: Path) -> None:
     """So that also the wrapped key of what may not leave can stay."""
     world = eu_world(tmp_path)
     world.capture()
-    vault, sessions = world.repository().vault, {}
+    vault = world.repository().vault
+    sessions: dict[bytes, set[Placement]] = {}
     for entry in world.store.list("packs/"):
         data = memoryview(world.store.get(entry.name))
         for _, frame in frames(data):

@@ -7,7 +7,6 @@ import re
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Annotated
 
 import typer
@@ -17,6 +16,7 @@ from resurgam.capture.manifest_form import DURATION, SECONDS
 from resurgam.cli import copies, output
 from resurgam.clock import Clock, SystemClock
 from resurgam.errors import Denied, NotFound, StoreFull, Unreachable, UsageError
+from resurgam.model.lazily import cached_property
 from resurgam.model.system import System
 from resurgam.stores.asof import past
 from resurgam.stores.base import Store, Tidy

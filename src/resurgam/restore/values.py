@@ -10,9 +10,9 @@ from __future__ import annotations
 import os
 from collections.abc import Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cached_property
 
 from resurgam.drivers.base import Blob, Drivers, Item, Rows
+from resurgam.model.lazily import cached_property
 from resurgam.model.point import PointBody, Snapshot
 from resurgam.model.system import Component, Json
 from resurgam.vault.reader import SnapshotReader

@@ -17,7 +17,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime, timedelta
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import boto3
@@ -28,6 +27,7 @@ from obstore.store import S3Store
 
 from resurgam.clock import Clock
 from resurgam.errors import Denied, NotFound
+from resurgam.model.lazily import cached_property
 from resurgam.model.system import LockMode, VaultLock
 from resurgam.stores.answers import Answer, answer_of, meant, told
 from resurgam.stores.archive import STANDARD, Speed, Stored, stored

@@ -17,13 +17,13 @@ everything in turn.
 
 from __future__ import annotations
 
-from functools import cached_property
 from random import Random, SystemRandom
 
 import msgspec
 
 from resurgam.clock import Clock, SystemClock
 from resurgam.errors import Archived, NotFound
+from resurgam.model.lazily import cached_property
 from resurgam.vault.checked import WITNESSES, Bad, Coverage, Depth, Memory, Notes, coverage, fold, remembered, witness
 from resurgam.vault.checkorder import Wish, due
 from resurgam.vault.cost import Held, by_class

@@ -18,7 +18,6 @@ import re
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from functools import cached_property
 from threading import Thread
 
 import msgspec
@@ -27,6 +26,7 @@ from blake3 import blake3
 from resurgam.clock import Clock
 from resurgam.errors import Denied, IntegrityError, NewerFormat, NotFound, ResurgamError, Unreachable
 from resurgam.model.codec import from_json
+from resurgam.model.lazily import cached_property
 from resurgam.stores.base import Entry, Store
 from resurgam.stores.together import Aside, Copy, Together, in_background
 from resurgam.vault.age import Identity

@@ -30,13 +30,13 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from datetime import datetime
-from functools import cached_property
 from typing import Final
 
 import msgspec
 
 from resurgam.errors import Denied
 from resurgam.model.codec import to_json
+from resurgam.model.lazily import cached_property
 from resurgam.vault import passphrase
 from resurgam.vault.age import Identity, Secret
 from resurgam.vault.keyfiles import (

@@ -12,13 +12,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from functools import cached_property
 from typing import NamedTuple
 
 import msgspec
 import numpy as np
 
 from resurgam.errors import Denied, IntegrityError, NotFound
+from resurgam.model.lazily import cached_property
 from resurgam.model.placement import Placement
 from resurgam.stores.archive import COLD, classes_of
 from resurgam.stores.base import Entry, Store

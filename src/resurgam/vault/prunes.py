@@ -17,13 +17,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from enum import Enum
-from functools import cached_property
 from typing import Final
 
 import msgspec
 
 from resurgam.errors import IntegrityError
 from resurgam.model.codec import versioned
+from resurgam.model.lazily import cached_property
 from resurgam.stores.abreast import each
 from resurgam.stores.base import Entry, Store
 from resurgam.vault.records import Record, RecordType, Subject, read_record

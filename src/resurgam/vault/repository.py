@@ -19,7 +19,7 @@ import secrets
 import threading
 from collections.abc import Collection, Sequence
 from contextlib import suppress
-from functools import cached_property, partial
+from functools import partial
 from typing import TypeVar
 
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -27,6 +27,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from resurgam.clock import Clock
 from resurgam.errors import Denied, IntegrityError, NotFound, TargetRefused
 from resurgam.model.codec import from_json, to_json, versioned
+from resurgam.model.lazily import cached_property
 from resurgam.model.point import Answers, Particulars, PointBody
 from resurgam.model.system import System
 from resurgam.stores.abreast import each, or_refusal, timed

@@ -5,10 +5,10 @@
 Several threads call ``put`` at once; each fills packs of its own, so they meet only at the index's lock. Nothing but
 hashing, compressing and encrypting happens per chunk, and all of that leaves the interpreter lock.
 
-``IN_FLIGHT`` packs are on their way at a time, so that a distant store's answers are not waited for one by one; that, and what the
-threads fill, is all the memory there is: where the store is slower than they are, they wait. The memory that came back last is
-used first, so with a store that keeps up the rest is never touched. Packs arrive in any order; ``flush`` returns when all are
-durable, and no segment names one before.
+``in_flight`` packs are on their way at a time, several to a distant store, so that its answers are not waited for one by one; that,
+and what the threads fill, is all the memory there is: where the store is slower than they are, they wait. The memory that came back
+last is used first, so with a store that keeps up the rest is never touched. Packs arrive in any order; ``flush`` returns when all
+are durable, and no segment names one before.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ from resurgam.vault.pack import (
 )
 from resurgam.vault.snapshots import Extent
 
-IN_FLIGHT = 3  # packs that are being put at a time
+IN_FLIGHT = 3  # packs that are being put at a time, where the store is far; a disk is no quicker for several
 META_SIZE = 8 << 20  # pages lie in packs of their own, so that reading metadata touches no data
 assert META_SIZE != PACK_SIZE, "the pools of pack memory are told apart by it, and one that is too small waits for ever"
 _ROOM = 64 << 10  # more than all else in a pack of one chunk: headers, trailer, footer, alignment
@@ -101,6 +101,7 @@ class Sink:
         put_pack: Callable[[str, memoryview, Placement], None],
         seal_trailer: Callable[[bytes], bytes],
         threads: int,
+        in_flight: int,
     ) -> None:
         self._vault = vault
         self._index = index
@@ -110,11 +111,11 @@ class Sink:
         self._lock = threading.Lock()
         self._open: list[PackBuilder] = []
         self._free: dict[int, queue.LifoQueue[mmap.mmap]] = {}
-        for size, count in ((PACK_SIZE, threads + IN_FLIGHT), (META_SIZE, 1 + IN_FLIGHT)):
+        for size, count in ((PACK_SIZE, threads + in_flight), (META_SIZE, 1 + in_flight)):
             self._free[size] = queue.LifoQueue()
             for _ in range(count):
                 self._free[size].put(new_buffer(size))
-        self._shippers = ThreadPoolExecutor(IN_FLIGHT, thread_name_prefix="ship")
+        self._shippers = ThreadPoolExecutor(in_flight, thread_name_prefix="ship")
         self._shipping: list[Future[None]] = []
         self.finished: list[tuple[str, Entries]] = []
         self.stored = 0  # bytes of new chunks with their frames

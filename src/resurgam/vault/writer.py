@@ -24,6 +24,7 @@ from resurgam.model.codec import to_json
 from resurgam.model.placement import ANYWHERE, Placement, of_all
 from resurgam.model.point import Finding, Particulars, PointBody, Position, Severity, Snapshot
 from resurgam.model.system import Component, System
+from resurgam.stores.abreast import is_far
 from resurgam.stores.archive import put_cold, with_classes
 from resurgam.stores.base import AlreadyThere, put_once
 from resurgam.vault.buffers import Buffers
@@ -40,7 +41,7 @@ from resurgam.vault.records import RecordType, itself, timestamp
 from resurgam.vault.replicas import require_newest_list
 from resurgam.vault.rowmemory import RowMemory
 from resurgam.vault.signing import Role, SigningKey
-from resurgam.vault.sink import DomainKeys, Sink
+from resurgam.vault.sink import IN_FLIGHT, DomainKeys, Sink
 
 if TYPE_CHECKING:
     from resurgam.vault.repository import Repository, Sealed
@@ -70,6 +71,7 @@ class Writer:
             self._put_pack,
             lambda entries: repository.places.seal("trailer", entries, signer),
             THREADS,
+            IN_FLIGHT if is_far(repository.store) else 1,
         )
         self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="take")
         self._buffers = Buffers(_WINDOWS)
