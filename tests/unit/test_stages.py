@@ -24,7 +24,7 @@ from resurgam.vault.repository import Repository, Sealed
 from tests.support import World
 
 TIERS = {"files": "standard", "index": "hot", "documents": "bronze", "archive": "cold", "notes": "cold"}
-NEEDS = {"index": ("documents",), "documents": ("notes",)}
+NEEDS: dict[str, tuple[str, ...]] = {"index": ("documents",), "documents": ("notes",)}
 
 
 def system_of(tiers: dict[str, str], needs: dict[str, tuple[str, ...]]) -> System:
@@ -105,8 +105,7 @@ def begun(world: World) -> tuple[Sealed, Repository, Particulars, str, Drivers, 
 
 def test_p5_a_restore_grows_component_by_component(world: World) -> None:
     """The hot one is there first, by itself; in the end the folder is as one restore would have made it."""
-    sealed, *there = begun(world)
-    repository, particulars, target, drivers, clock = there
+    sealed, repository, particulars, target, drivers, clock = begun(world)
     assert sorted(set(os.listdir(target)) - {FILE}) == ["hot"]
     restored, names = add(repository, sealed.body, particulars, target, drivers, clock)
     assert names == ("rest", "more")
