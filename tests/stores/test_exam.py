@@ -92,7 +92,7 @@ class LocalExam(StoreExam):
     def reopen(self) -> Store:
         return LocalStore(str(self.root))
 
-    def program(self) -> str:
+    def program(self) -> str | None:
         return (
             "from resurgam.stores.local import LocalStore\n"
             f"store = LocalStore({str(self.root)!r}, direct={self.direct})"
@@ -109,28 +109,35 @@ class TestLocalBuffered(LocalExam):
     direct = False
 
 
-class TestLocalSlow(LocalExam):
+class LocalInDouble(LocalExam):
+    """Other processes would go past the double, and show again what they show without it."""
+
+    def program(self) -> None:
+        return None
+
+
+class TestLocalSlow(LocalInDouble):
     """On a store that takes its time."""
 
     def wrap(self, local: LocalStore) -> Store:
         return SlowStore(local, 0.0002)
 
 
-class TestLocalNotYetCrashed(LocalExam):
+class TestLocalNotYetCrashed(LocalInDouble):
     """A store that never crashes only counts."""
 
     def wrap(self, local: LocalStore) -> Store:
         return CrashStore(local)
 
 
-class TestLocalWithRoom(LocalExam):
-    """A store that is not yet full. It takes a put whole before it begins, so nobody can be killed in its midst."""
+class TestLocalWithRoom(LocalInDouble):
+    """A store that is not yet full."""
 
     def wrap(self, local: LocalStore) -> Store:
         return FullStore(local, 1 << 30)
 
 
-class TestLocalFaulty(LocalExam):
+class TestLocalFaulty(LocalInDouble):
     """Every third call fails, before or after its effect: a caller who retries and reads back keeps the contract."""
 
     @pytest.fixture

@@ -30,7 +30,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shared]:
         server.kill()
 
 
-class TestGateway(StoreExam):
+class GatewayExam(StoreExam):
     """Each test has a folder of its own, which is looked at past the gateway."""
 
     server: Shared
@@ -64,49 +64,60 @@ class TestGateway(StoreExam):
         return Path(self.server.folder) / self.own / name
 
 
-class TestGatewaySlow(TestGateway):
+class TestGateway(GatewayExam):
+    """Alone."""
+
+
+class GatewayInDouble(GatewayExam):
+    """Other processes would go past the double, and show again what they show without it."""
+
+    def program(self) -> None:
+        return None
+
+
+class TestGatewaySlow(GatewayInDouble):
     """On a store that takes its time."""
 
     def wrap(self, inner: Store) -> Store:
         return SlowStore(inner, 0.0002)
 
 
-class TestGatewayNotYetCrashed(TestGateway):
+class TestGatewayNotYetCrashed(GatewayInDouble):
     """A store that never crashes only counts."""
 
     def wrap(self, inner: Store) -> Store:
         return CrashStore(inner)
 
 
-class TestGatewayWithRoom(TestGateway):
+class TestGatewayWithRoom(GatewayInDouble):
     """A store that is not yet full."""
 
     def wrap(self, inner: Store) -> Store:
         return FullStore(inner, 1 << 30)
 
 
-class TestGatewayFaulty(TestGateway):
+class TestGatewayFaulty(GatewayInDouble):
     """Every third call fails, before or after its effect: a caller who retries and reads back keeps the contract."""
 
     def wrap(self, inner: Store) -> Store:
         return RetryingCaller(FaultyStore(inner, Random(7), 0.3))
 
 
-class TestGatewayUnanswered(TestGateway):
+class TestGatewayUnanswered(GatewayInDouble):
     """Every third put takes effect unheard: a caller who reads back keeps the contract."""
 
     def wrap(self, inner: Store) -> Store:
         return RetryingCaller(LostResponseStore(inner, Random(13), 0.3, [Lost.UNANSWERED]))
 
 
-class TestGatewayLocking(TestGateway):
+class TestGatewayLocking(GatewayInDouble):
     """Object lock whose time has passed."""
 
     def wrap(self, inner: Store) -> Store:
         return LockingStore(inner, ManualClock(), 0.0)
 
 
-class TestGatewayListingAtOnce(TestGateway):
+class TestGatewayListingAtOnce(GatewayInDouble):
     """The double of a store that lists late, without the lag."""
 
     def wrap(self, inner: Store) -> Store:

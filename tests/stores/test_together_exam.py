@@ -20,7 +20,7 @@ from resurgam.stores.together import Together
 from resurgam.testing.doubles import EventualStore, LockingStore, LostResponseStore
 from resurgam.testing.faults import TRANSIENT, FaultyStore, ManualClock, MemoryStore, ReadOnlyStore, SlowStore
 from resurgam.testing.store_kit import StoreExam
-from tests.stores.test_s3_exam import S3Exam
+from tests.stores.test_s3_exam import S3InDouble
 
 
 class TogetherExam(StoreExam):
@@ -109,7 +109,14 @@ class TestTogether(TogetherExam):
     """Two folders, whole."""
 
 
-class IllExam(TogetherExam):
+class InDouble(TogetherExam):
+    """Other processes would go past the double, and show again what they show without it."""
+
+    def program(self) -> None:
+        return None
+
+
+class IllExam(InDouble):
     """The last copy is ill, and what stands behind is in the first."""
 
     def put_behind(self, name: str, data: bytes) -> None:
@@ -125,7 +132,7 @@ class TestTogetherFaulty(IllExam):
         return FaultyStore(inner, Random(7), 0.3, TRANSIENT)
 
 
-class TestTogetherSlow(TogetherExam):
+class TestTogetherSlow(InDouble):
     """It takes its time, and holds what the first does not."""
 
     def wrap(self, inner: Store) -> Store:
@@ -139,7 +146,7 @@ class TestTogetherEventual(IllExam):
         return EventualStore(inner, ManualClock(), Random(5), 60.0)
 
 
-class TestTogetherLocking(TogetherExam):
+class TestTogetherLocking(InDouble):
     """It locks what is put."""
 
     def wrap(self, inner: Store) -> Store:
@@ -153,7 +160,7 @@ class TestTogetherLostResponses(IllExam):
         return LostResponseStore(inner, Random(3), 0.5)
 
 
-class TestTogetherWithABucket(S3Exam):
+class TestTogetherWithABucket(S3InDouble):
     """A folder that may not be written to before a bucket that holds everything, as after the loss of the first region's disk."""
 
     def wrap(self, inner: Store) -> Store:
