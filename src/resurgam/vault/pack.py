@@ -142,14 +142,14 @@ def decrypt(key: AESGCM, vault: bytes, data: memoryview, frame: Frame, room: mem
 
 
 class PackBuilder:
-    """A pack in memory while it is filled. Not thread-safe: each worker fills its own.
+    """A pack in memory while it is filled, of pages (``meta``) or of data. Not thread-safe: one thread fills it at a time.
 
     ``add`` returns the place for the encrypted bytes, so that the cipher writes straight into the pack.
     """
 
-    def __init__(self, vault: bytes, buffer: mmap.mmap, placement: Placement = ANYWHERE) -> None:
+    def __init__(self, vault: bytes, buffer: mmap.mmap, placement: Placement = ANYWHERE, meta: bool = False) -> None:
         self._buffer = buffer
-        self.placement = placement
+        self.placement, self.meta = placement, meta
         self.view = memoryview(buffer)
         self._entries: list[tuple[bytes, int, int, int, int, int, int, int]] = []
         self.end = HEADER

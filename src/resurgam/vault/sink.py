@@ -2,8 +2,9 @@
 
     hash --> known? --> encode (best of, verified) --> encrypt straight into the pack's memory --> store.put, other threads
 
-Several threads call ``put`` at once; each fills packs of its own, so they meet only at the index's lock. Nothing but
-hashing, compressing and encrypting happens per chunk, and all of that leaves the interpreter lock.
+Several threads call ``put`` at once. Each takes an open pack for as long as it adds one chunk, and gives it back, so that two
+never wait for each other's encryption, and none that ends keeps a pack from the others. Nothing but hashing, compressing and
+encrypting happens per chunk, and all of that leaves the interpreter lock.
 
 ``in_flight`` packs are on their way at a time, several to a distant store, so that its answers are not waited for one by one; that,
 and what the threads fill, is all the memory there is: where the store is slower than they are, they wait. The memory that came back
@@ -15,10 +16,9 @@ from __future__ import annotations
 
 import mmap
 import os
-import queue
 import threading
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from itertools import groupby
 from typing import NamedTuple
 
@@ -107,14 +107,14 @@ class Sink:
         self._index = index
         self._put_pack = put_pack
         self._seal_trailer = seal_trailer
-        self._local = threading.local()
-        self._lock = threading.Lock()
-        self._open: list[PackBuilder] = []
-        self._free: dict[int, queue.LifoQueue[mmap.mmap]] = {}
+        self._changed = threading.Condition()
+        self._open: list[PackBuilder] = []  # those that nobody adds to just now, the last used one last
+        self._failed: BaseException | None = (
+            None  # of a pack that was not put: nothing that is said from then on would be true
+        )
+        self._free: dict[int, list[mmap.mmap]] = {}
         for size, count in ((PACK_SIZE, threads + in_flight), (META_SIZE, 1 + in_flight)):
-            self._free[size] = queue.LifoQueue()
-            for _ in range(count):
-                self._free[size].put(new_buffer(size))
+            self._free[size] = [new_buffer(size) for _ in range(count)]
         self._shippers = ThreadPoolExecutor(in_flight, thread_name_prefix="ship")
         self._shipping: list[Future[None]] = []
         self.finished: list[tuple[str, Entries]] = []
@@ -162,15 +162,13 @@ class Sink:
         return piece.chunk, 0, piece.length
 
     def flush(self) -> None:
-        """Ship every open pack and wait until all are durable. Raises what the store raised."""
-        with self._lock:
-            builders, self._open = self._open, []
-        for builder in builders:
-            self._ship(builder)
-        self._local = threading.local()
-        shipping, self._shipping = self._shipping, []
-        for future in shipping:
-            future.result()
+        """Ship every open pack and wait until all are durable. Raises what the store raised, then and ever after."""
+        with self._changed:
+            while self._open:
+                self._ship(self._open.pop())
+            shipping, self._shipping = self._shipping, []
+        wait(shipping)
+        self._require_shipped()
         self._index.settle()
 
     def close(self) -> None:
@@ -188,39 +186,51 @@ class Sink:
         else:
             session, nonce, cipher = keys.session.id, keys.session.next_nonce(), keys.session.cipher
         frame = Frame(kind, codec, len(encoded) + TAG, length, chunk, session, nonce)
-        header, place = self._pack_with_room(kind is not Kind.DATA, frame.stored, keys.placement).add(frame)
-        cipher.encrypt_into(nonce, encoded, associated(self._vault, header), place)
-        with self._lock:
-            self.stored += FRAME + frame.stored
+        builder = self._taken(kind is not Kind.DATA, frame.stored, keys.placement)
+        try:
+            header, place = builder.add(frame)
+            cipher.encrypt_into(nonce, encoded, associated(self._vault, header), place)
+        except BaseException as error:  # the pack names a chunk now that it does not hold
+            self._failed = self._failed or error
+            raise
+        finally:
+            with self._changed:
+                self._open.append(builder)
+                self.stored += FRAME + frame.stored
+                self._changed.notify_all()
 
-    def _pack_with_room(self, meta: bool, stored: int, placement: Placement) -> PackBuilder:
-        """The thread's open pack. A pack has one placement, and a thread one open pack of each kind, so that memory is bounded
-        whatever the placements are: components come one after the other."""
+    def _taken(self, meta: bool, stored: int, placement: Placement) -> PackBuilder:
+        """An open pack with room, which is the caller's until it is back among the open ones; waits for one, or for memory. A pack
+        has one placement; where it is another one's turn, or there is no room, it goes to the store: so memory is bounded whatever
+        the placements are. Raises what the store has raised, so that a capture stops now, not after everything was read."""
         if meta:  # pages are read by whoever looks what is where; only contents may lie where reading is slow
             placement = placement._replace(cold=False)
-        name = "meta" if meta else "data"
-        builder: PackBuilder | None = getattr(self._local, name, None)
-        if builder is not None and not (builder.placement == placement and builder.has_room(stored)):
-            with self._lock:
-                self._open.remove(builder)
-            self._ship(builder)
-            builder = None
-        if builder is None:
-            self._raise_early()
-            builder = PackBuilder(self._vault, self._memory(META_SIZE if meta else PACK_SIZE, stored), placement)
-            setattr(self._local, name, builder)
-            with self._lock:
-                self._open.append(builder)
-        return builder
+        size = META_SIZE if meta else PACK_SIZE
+        with self._changed:
+            while True:
+                self._require_shipped()
+                alike = [one for one in self._open if one.meta == meta]
+                fitting = [one for one in alike if one.placement == placement and one.has_room(stored)]
+                if fitting:
+                    self._open.remove(fitting[-1])
+                    return fitting[-1]
+                if alike:
+                    self._open.remove(alike[-1])
+                    self._ship(alike[-1])
+                if (memory := self._memory(size, stored)) is not None:
+                    return PackBuilder(self._vault, memory, placement, meta)
+                self._changed.wait()
 
-    def _memory(self, size: int, stored: int) -> mmap.mmap:
-        """Memory for a pack of ``size``; for the rare chunk that is larger than that, as much as it needs."""
+    def _memory(self, size: int, stored: int) -> mmap.mmap | None:
+        """Memory for a pack of ``size``, None where all is in use; for the rare chunk that is larger, as much as it needs."""
         needed = stored + _ROOM
-        return new_buffer(-(-needed // ALIGN) * ALIGN) if needed > size else self._free[size].get()
+        if needed > size:
+            return new_buffer(-(-needed // ALIGN) * ALIGN)
+        return self._free[size].pop() if self._free[size] else None
 
     def _ship(self, builder: PackBuilder) -> None:
-        with self._lock:
-            self._shipping.append(self._shippers.submit(self._ship_now, builder))
+        self._shipping = [future for future in self._shipping if not future.done()]
+        self._shipping.append(self._shippers.submit(self._ship_now, builder))
 
     def _ship_now(self, builder: PackBuilder) -> None:
         try:
@@ -229,15 +239,16 @@ class Sink:
             self._put_pack(name, data, builder.placement)
             self._index.add_pack(name, entries)
             self.finished.append((name, entries))
+        except BaseException as error:  # noqa: BLE001 - raised by whoever puts or flushes next
+            self._failed = self._failed or error
         finally:
             memory = builder.release()
-            if len(memory) in self._free:
-                self._free[len(memory)].put(memory)
+            with self._changed:
+                if len(memory) in self._free:
+                    self._free[len(memory)].append(memory)
+                self._changed.notify_all()
 
-    def _raise_early(self) -> None:
-        """A store that is full or gone must stop the capture now, not after everything was read."""
-        with self._lock:
-            done = [future for future in self._shipping if future.done()]
-            self._shipping = [future for future in self._shipping if not future.done()]
-        for future in done:
-            future.result()
+    def _require_shipped(self) -> None:
+        """P1: whoever has passed over this error once meets it again, so that no point is sealed that misses a pack."""
+        if self._failed is not None:
+            raise self._failed
