@@ -9,16 +9,21 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import time
 from contextlib import suppress
+from pathlib import Path
+from typing import ClassVar
 
 from resurgam.clock import SystemClock
 from resurgam.gateway.serve import TOKENS
 from resurgam.gateway.tokens import Tokens
+from resurgam.stores import wire
 from resurgam.stores.gateway import GatewayStore
 from resurgam.stores.location import Location, parse
 
@@ -90,6 +95,9 @@ class _Process:
             self.kill()
             raise AssertionError(self.log())
         self.told = json.loads(line)
+        if "url" not in self.told:
+            self.kill()
+            raise AssertionError(line)
         self.port = int(self.told["url"].partition("?")[0].rpartition(":")[2])
 
     def kill(self) -> None:
@@ -184,3 +192,66 @@ def wait_for(what: object, until: float = 20.0) -> None:
     while not what():
         assert time.monotonic() < deadline, "it did not come about"
         time.sleep(0.02)
+
+
+class Raw:
+    """A connection on which a test says what it likes. The certificate is not looked at."""
+
+    opened: ClassVar[list[Raw]] = []
+
+    def __init__(self, server: Served) -> None:
+        context = ssl.create_default_context()
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        plain = socket.create_connection(("127.0.0.1", server.port), timeout=30)
+        self.socket = context.wrap_socket(plain)
+        self.opened.append(self)
+
+    def send(self, data: bytes) -> None:
+        self.socket.sendall(data)
+
+    def upload(self, name: str, token: str, data: bytes, sent: int, length: int | None = None) -> None:
+        """The head of an upload of ``data`` and its first ``sent`` bytes."""
+        head = [
+            f"PUT {wire.OBJECTS}{name} HTTP/1.1",
+            "Host: gateway",
+            f"Authorization: Bearer {token}",
+            f"Content-Length: {len(data) if length is None else length}",
+            f"Content-Digest: {wire.digest_of(data)}",
+        ]
+        self.send("\r\n".join([*head, "", ""]).encode() + data[:sent])
+
+    def ask(self, *lines: str) -> tuple[int, bytes]:
+        """A request without a body."""
+        self.send("\r\n".join([*lines, "Host: gateway", "", ""]).encode())
+        return self.answer()
+
+    def answer(self) -> tuple[int, bytes]:
+        """Status and body of the next answer."""
+        got = b""
+        while b"\r\n\r\n" not in got:
+            piece = self.socket.recv(65536)
+            assert piece, "hung up"
+            got += piece
+        head, _, body = got.partition(b"\r\n\r\n")
+        length = int(re.search(rb"content-length: (\d+)", head)[1])  # type: ignore[index]
+        while len(body) < length:
+            body += self.socket.recv(65536)
+        return int(head.split()[1]), body
+
+    def close(self) -> None:
+        self.socket.close()
+
+
+def raw(server: Served, *lines: str) -> tuple[int, bytes]:
+    """One request on a connection of its own."""
+    connection = Raw(server)
+    try:
+        return connection.ask(*lines)
+    finally:
+        connection.close()
+
+
+def in_folder(server: Served) -> list[str]:
+    """The files in the vault's folder, waiting ones included, seen past the gateway."""
+    root = Path(server.folder)
+    return sorted(str(path.relative_to(root)) for path in root.rglob("*") if not path.is_dir())

@@ -7,13 +7,11 @@ import json
 import os
 import re
 import socket
-import ssl
 import subprocess
 import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import ClassVar
 
 import pytest
 
@@ -24,10 +22,14 @@ from resurgam.stores.base import AlreadyThere, put_once
 from resurgam.stores.gateway import GatewayStore
 from resurgam.stores.local import LocalStore
 from resurgam.stores.lock import Locks
-from resurgam.vault.rights import RIGHTS, Operation, may
-from tests.stores.gateways import Served, client, wait_for
+from resurgam.vault.rights import DEPTHS, RIGHTS, Operation, may
+from tests.stores.gateways import Raw, Served, client, in_folder, raw, wait_for
 
-NAMES = [own if not own.endswith(("/", "-")) else f"{own}00000001" for own in RIGHTS] + ["elsewhere/a", "tokens.json"]
+NAMES = [
+    *(own if not own.endswith(("/", "-")) else own + "00/" * (DEPTHS.get(own, 2) - 2) + "00000001" for own in RIGHTS),
+    "elsewhere/a",
+    "tokens.json",
+]
 
 
 @pytest.fixture
@@ -51,75 +53,12 @@ def unchanged(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
         server.kill()
 
 
-class Raw:
-    """A connection on which a test says what it likes. The certificate is not looked at."""
-
-    opened: ClassVar[list[Raw]] = []
-
-    def __init__(self, server: Served) -> None:
-        context = ssl.create_default_context()
-        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-        plain = socket.create_connection(("127.0.0.1", server.port), timeout=30)
-        self.socket = context.wrap_socket(plain)
-        self.opened.append(self)
-
-    def send(self, data: bytes) -> None:
-        self.socket.sendall(data)
-
-    def upload(self, name: str, token: str, data: bytes, sent: int, length: int | None = None) -> None:
-        """The head of an upload of ``data`` and its first ``sent`` bytes."""
-        head = [
-            f"PUT {wire.OBJECTS}{name} HTTP/1.1",
-            "Host: gateway",
-            f"Authorization: Bearer {token}",
-            f"Content-Length: {len(data) if length is None else length}",
-            f"Content-Digest: {wire.digest_of(data)}",
-        ]
-        self.send("\r\n".join([*head, "", ""]).encode() + data[:sent])
-
-    def ask(self, *lines: str) -> tuple[int, bytes]:
-        """A request without a body."""
-        self.send("\r\n".join([*lines, "Host: gateway", "", ""]).encode())
-        return self.answer()
-
-    def answer(self) -> tuple[int, bytes]:
-        """Status and body of the next answer."""
-        got = b""
-        while b"\r\n\r\n" not in got:
-            piece = self.socket.recv(65536)
-            assert piece, "hung up"
-            got += piece
-        head, _, body = got.partition(b"\r\n\r\n")
-        length = int(re.search(rb"content-length: (\d+)", head)[1])  # type: ignore[index]
-        while len(body) < length:
-            body += self.socket.recv(65536)
-        return int(head.split()[1]), body
-
-    def close(self) -> None:
-        self.socket.close()
-
-
 @pytest.fixture(autouse=True)
 def closed() -> Iterator[None]:
     """What a test opened is closed after it."""
     yield
     while Raw.opened:
         Raw.opened.pop().close()
-
-
-def raw(server: Served, *lines: str) -> tuple[int, bytes]:
-    """One request on a connection of its own."""
-    connection = Raw(server)
-    try:
-        return connection.ask(*lines)
-    finally:
-        connection.close()
-
-
-def in_folder(server: Served) -> list[str]:
-    """The files in the vault's folder, waiting ones included, seen past the gateway."""
-    root = Path(server.folder)
-    return sorted(str(path.relative_to(root)) for path in root.rglob("*") if not path.is_dir())
 
 
 # --- who may do what -----------------------------------------------------------------------------------------------------
@@ -132,7 +71,7 @@ def test_the_answer_is_the_tables(served: Served, tmp_path: Path) -> None:
         store = served.store(role)
         for name in NAMES:
             path = Path(served.folder, name)
-            path.parent.mkdir(exist_ok=True)
+            path.parent.mkdir(parents=True, exist_ok=True)
             for operation in (Operation.READ, Operation.CREATE, Operation.DELETE, Operation.LIST):
                 path.unlink(missing_ok=True)
                 if operation is not Operation.CREATE:
@@ -153,7 +92,7 @@ def test_locks_are_asked_for_by_the_table(tmp_path: Path) -> None:
         for role in HOLDERS:
             store = server.store(role)
             for name in NAMES:
-                Path(server.folder, name).parent.mkdir(exist_ok=True)
+                Path(server.folder, name).parent.mkdir(parents=True, exist_ok=True)
                 Path(server.folder, name).write_bytes(b"there")
                 allowed = _does(store, Operation.LOCK, name)
                 assert allowed == may(role, Operation.LOCK, name), (role, name)
@@ -215,11 +154,9 @@ def test_a_file_of_tokens_that_others_can_write_lets_nobody_in(served: Served) -
     store = served.store("root")
     store.put("vault.json", b"x")
     os.chmod(served.tokens.path, 0o640)
-    os.utime(served.tokens.path)
     with pytest.raises(Denied, match="mode 640"):
         store.get("vault.json")
     os.chmod(served.tokens.path, 0o600)
-    os.utime(served.tokens.path)
     assert store.get("vault.json") == b"x"
 
 
@@ -278,21 +215,21 @@ def test_killed_in_mid_upload(served: Served) -> None:
     """P1: after kill -9 in the middle of an upload and a restart nothing half is seen, and the name is still free."""
     data, text = os.urandom(5 << 20), served.token("capture")
     uploading = Raw(served)
-    uploading.upload("packs/a", text, data, 3 << 20)
+    uploading.upload("packs/aa/a", text, data, 3 << 20)
     wait_for(lambda: any(os.path.getsize(os.path.join(served.folder, n)) for n in in_folder(served)))
     served.kill()
     uploading.close()
     served.start()
     store = client(served.url, text)
     assert list(store.list()) == []
-    store.put("packs/a", data)
-    assert served.store("reader").get("packs/a") == data
+    store.put("packs/aa/a", data)
+    assert served.store("reader").get("packs/aa/a") == data
 
 
 def test_a_client_that_goes_away_leaves_nothing(served: Served) -> None:
     """P1: half an upload whose client is gone is nothing, also in the waiting room."""
     uploading = Raw(served)
-    uploading.upload("packs/a", served.token("capture"), os.urandom(5 << 20), 3 << 20)
+    uploading.upload("packs/aa/a", served.token("capture"), os.urandom(5 << 20), 3 << 20)
     wait_for(lambda: in_folder(served))
     uploading.close()
     wait_for(lambda: not in_folder(served))
@@ -301,7 +238,7 @@ def test_a_client_that_goes_away_leaves_nothing(served: Served) -> None:
 def test_an_end_that_was_asked_for_waits_for_uploads(served: Served) -> None:
     """P1: at SIGTERM nothing new is taken on, what is under way ends whole, and the process ends with 0."""
     data, uploading = os.urandom(5 << 20), Raw(served)
-    uploading.upload("packs/a", served.token("capture"), data, 3 << 20)
+    uploading.upload("packs/aa/a", served.token("capture"), data, 3 << 20)
     wait_for(lambda: in_folder(served))
     assert served.process is not None
     served.process.terminate()
@@ -310,7 +247,7 @@ def test_an_end_that_was_asked_for_waits_for_uploads(served: Served) -> None:
     assert uploading.answer()[0] == 201
     uploading.close()
     assert served.stop() == 0
-    assert Path(served.folder, "packs/a").read_bytes() == data
+    assert Path(served.folder, "packs/aa/a").read_bytes() == data
 
 
 def _connects(server: Served) -> bool:
@@ -325,32 +262,34 @@ def test_damage_on_the_way_up_is_refused(served: Served) -> None:
     """P1: bytes that are not those of their Content-Digest never become an object; nor does what says no digest, or no length."""
     text, data = served.token("capture"), os.urandom(2 << 20)
     uploading = Raw(served)
-    uploading.upload("packs/a", text, data, 0)
+    uploading.upload("packs/aa/a", text, data, 0)
     uploading.send(bytes([data[0] ^ 1]) + data[1:])
     status, body = uploading.answer()
     assert (status, json.loads(body)["kind"]) == (400, "IntegrityError")
     authorized = f"Authorization: Bearer {text}"
-    assert raw(served, "PUT /v1/objects/packs/a HTTP/1.1", authorized, "Content-Length: 0")[0] == 411
+    assert raw(served, "PUT /v1/objects/packs/aa/a HTTP/1.1", authorized, "Content-Length: 0")[0] == 411
     digest = f"Content-Digest: {wire.digest_of(b'')}"
-    assert raw(served, "PUT /v1/objects/packs/a HTTP/1.1", authorized, digest)[0] == 411
-    assert raw(served, "PUT /v1/objects/packs/a HTTP/1.1", authorized, digest, "Content-Length: 5000000001")[0] == 413
+    assert raw(served, "PUT /v1/objects/packs/aa/a HTTP/1.1", authorized, digest)[0] == 411
+    assert (
+        raw(served, "PUT /v1/objects/packs/aa/a HTTP/1.1", authorized, digest, "Content-Length: 5000000001")[0] == 413
+    )
     assert in_folder(served) == []
     uploading.send(b"")
-    client(served.url, text).put("packs/a", data)
+    client(served.url, text).put("packs/aa/a", data)
 
 
 def test_a_refused_upload_is_heard_of(served: Served) -> None:
     """P2: who sends megabytes to a name that is taken, or without the right to, hears so, and the connection goes on."""
     data, store = os.urandom(24 << 20), served.store("capture")
-    store.put("packs/a", data)
+    store.put("packs/aa/a", data)
     for _ in range(3):
         with pytest.raises(AlreadyThere):
-            store.put("packs/a", data)
+            store.put("packs/aa/a", data)
         with pytest.raises(Denied, match="may not create"):
             store.put("checkpoints/a", data)
     with pytest.raises(Denied, match="not known here"):
-        client(served.url, "rsg1-00000000-" + "A" * 43).put("packs/b", data)
-    put_once(served.store("pruner"), "packs/c", data)
+        client(served.url, "rsg1-00000000-" + "A" * 43).put("packs/aa/b", data)
+    put_once(served.store("pruner"), "packs/aa/c", data)
 
 
 def test_a_full_disk_is_told_as_such(small: Path) -> None:
@@ -363,7 +302,7 @@ def test_a_full_disk_is_told_as_such(small: Path) -> None:
     try:
         store = server.store("capture")
         with pytest.raises(StoreFull):
-            store.put("packs/a", os.urandom(8 << 20))
+            store.put("packs/aa/a", os.urandom(8 << 20))
         assert in_folder(server) == []
         store.put("points/a", b"x")
     finally:
@@ -440,21 +379,23 @@ def test_a_planted_link_is_not_followed(served: Served, tmp_path: Path) -> None:
         with pytest.raises((NotFound, Denied)):
             store.get(name)
     with pytest.raises(Denied):
-        store.put("packs/b", b"x")
+        store.put("packs/aa/b", b"x")
     assert sorted(os.listdir(tmp_path)) == ["secret", "vault", "vault.gateway", "vault.log"]
     assert list(store.list()) == []
 
 
 def test_who_never_ends_a_head_is_hung_up_on(served: Served) -> None:
     """Slow or endless heads hold no connection for long, and others are served meanwhile."""
+    unknown = socket.create_connection(("127.0.0.1", served.port), timeout=30)  # never begins with TLS
     silent, slow, endless = Raw(served), Raw(served), Raw(served)
     slow.send(b"GET /healthz HTTP/1.1\r\nHost: ")
     endless.send(b"GET /healthz HTTP/1.1\r\n")
     with pytest.raises(OSError):
         endless.send(b"".join(b"X-%d: " % n + b"x" * 60_000 + b"\r\n" for n in range(400)))
     assert raw(served, "GET /healthz HTTP/1.1")[0] == 200
-    for held in (silent, slow):
-        assert held.socket.recv(100) == b""
+    for held in (silent.socket, slow.socket, unknown):
+        assert held.recv(100) == b""
+        held.close()
 
 
 def test_more_than_it_takes_on_are_told_to_wait(tmp_path: Path) -> None:
@@ -463,7 +404,7 @@ def test_more_than_it_takes_on_are_told_to_wait(tmp_path: Path) -> None:
     server.start()
     try:
         text, data, uploading = server.token("capture"), os.urandom(2 << 20), Raw(server)
-        uploading.upload("packs/a", text, data, 1000)
+        uploading.upload("packs/aa/a", text, data, 1000)
         wait_for(lambda: in_folder(server))
         with pytest.raises(Unreachable, match="at a time"):
             client(server.url, text, patience=0.0).put("points/a", b"x")
@@ -499,27 +440,27 @@ def test_nothing_young_is_deleted_whoever_asks(tmp_path: Path) -> None:
         text = server.token("pruner")
         store = client(server.url, text)
         assert isinstance(store, Locks)
-        store.put("packs/a", b"x")
+        store.put("packs/aa/a", b"x")
         with pytest.raises(Denied, match="is kept until"):
-            store.delete("packs/a")
-        lock = store.protected("packs/a")
+            store.delete("packs/aa/a")
+        lock = store.protected("packs/aa/a")
         assert lock is not None
         assert timedelta(minutes=59) < lock.until - datetime.now(UTC) < timedelta(minutes=61)
         longer = lock.until + timedelta(seconds=60)
-        store.protect("packs/a", longer)
+        store.protect("packs/aa/a", longer)
         with pytest.raises(Denied, match="never shortened"):
-            store.protect("packs/a", lock.until)
+            store.protect("packs/aa/a", lock.until)
         with pytest.raises(Denied, match="at most until"):
-            store.protect("packs/a", lock.until + timedelta(days=1))
+            store.protect("packs/aa/a", lock.until + timedelta(days=1))
         server.kill()
         server.start()
-        again = client(server.url, text).protected("packs/a")
+        again = client(server.url, text).protected("packs/aa/a")
         assert again is not None
         assert abs(again.until - longer) < timedelta(seconds=0.01)
-        old = Path(server.folder, "packs/old")
+        old = Path(server.folder, "packs/aa/old")
         old.write_bytes(b"x")
         os.utime(old, (1, 1))
-        client(server.url, text).delete("packs/old")
+        client(server.url, text).delete("packs/aa/old")
         assert not old.exists()
     finally:
         server.kill()
@@ -574,6 +515,9 @@ def test_what_is_not_safe_is_not_served(tmp_path: Path) -> None:
         (("--plain-http", "--host", "0.0.0.0", *root), "loopback"),
         (("--state", f"{folder}/state", *root), "lies in the vault"),
         (("--key", "key.pem", *root), "belong together"),
+        (("--name", "a b/c", *root), "is no name"),
+        (("--keep", "0d", *root), "Nothing can be kept"),
+        (("--keep", "99999999999d", *root), "Nothing can be kept"),
         *(((), "root's rights") for _ in root),
     ):
         refused = _serve(folder, "--port", "0", *words)

@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 
 from resurgam.errors import Denied, IntegrityError, NotFound, Unreachable, UsageError
+from resurgam.gateway import app
+from resurgam.gateway.account import Asked
 from resurgam.gateway.keeping import Keeping
 from resurgam.gateway.tokens import Tokens
 from resurgam.gateway.upload import PIECE, SLOWEST, STALL, Gone, Message, Upload
@@ -118,6 +120,47 @@ def test_tokens_by_many_hands(tmp_path: Path) -> None:
     Path(path).write_text("[]")
     with pytest.raises(IntegrityError):
         tokens.holder(made[0])
+
+
+def test_a_file_of_tokens_that_cannot_be_read_lets_nobody_in(tmp_path: Path) -> None:
+    """P12: of a later release, or where no file can be; told as an error, whatever it is."""
+    path = str(tmp_path / "state/tokens.json")
+    _, text = Tokens(path).add("capture", "", ManualClock())
+    Path(path).write_text(Path(path).read_text().replace('"version": 1', '"version": 2'))
+    with pytest.raises(IntegrityError, match="this release"):
+        Tokens(path).holder(text)
+    with pytest.raises(Denied, match="cannot be read"):
+        Tokens(f"{path}/below").holder(text)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root makes files for another user")
+def test_tokens_that_root_makes_are_the_gateways(tmp_path: Path) -> None:
+    """An administrator who makes a token as root does not lock everybody out: the file stays the gateway's own."""
+    path = str(tmp_path / "state/tokens.json")
+    os.mkdir(tmp_path / "state", 0o700)
+    os.chown(tmp_path / "state", 65534, 65534)
+    Tokens(path).add("capture", "", ManualClock())
+    assert {os.stat(one).st_uid for one in (path, f"{path}.lock")} == {65534}
+
+
+def test_a_small_body_has_little_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thief who sends a byte now and then, always in time, holds no place for hours."""
+    monkeypatch.setattr(app, "STALL", 0.2)
+    came = 0
+
+    async def receive() -> Message:
+        nonlocal came
+        came += 1
+        await asyncio.sleep(0.05)
+        return {"type": "http.request", "body": b"1", "more_body": came < 400}
+
+    async def send(_: Message) -> None:
+        raise AssertionError
+
+    exchange = app.Exchange({"headers": []}, receive, send, Asked("", "POST", ""))
+    with pytest.raises(Gone):
+        asyncio.run(app._small(exchange))
+    assert came < 10
 
 
 @pytest.mark.parametrize(

@@ -13,8 +13,11 @@ import typer
 from resurgam.cli import output
 from resurgam.cli.context import JsonOption, duration
 from resurgam.clock import SystemClock
+from resurgam.errors import UsageError
 from resurgam.gateway import serve as serving
 from resurgam.gateway.tokens import HOLDERS, Tokens
+
+_LONGEST = 100 * 365 * 86400.0  # seconds
 
 FolderArgument = Annotated[str, typer.Argument(help="The vault's folder; an empty one is made if it is not there.")]
 StateOption = Annotated[
@@ -65,11 +68,11 @@ def serve(
         state=serving.state_folder(folder, state),
         host=host,
         port=port,
-        name=name or (_name(host)),
+        name=_name(name or host),
         certificate=certificate,
         key=key,
         plain=plain_http,
-        keep=duration(keep) if keep is not None else 0.0,
+        keep=_kept(keep) if keep is not None else 0.0,
         user=user,
         as_root=as_root,
         concurrent=concurrent,
@@ -160,6 +163,18 @@ def revoke(
         return 0
     output.line(f"token {ended.id} for {ended.role} is no more")
     return 0
+
+
+def _kept(words: str) -> float:
+    """The seconds of ``--keep``. Raises UsageError."""
+    seconds = duration(words)
+    if not 0 < seconds <= _LONGEST:
+        raise UsageError(
+            f"Nothing can be kept for {words}.",
+            untouched="Nothing is served.",
+            next_step="Give --keep a time of at most 100 years, or leave it out.",
+        )
+    return seconds
 
 
 def _name(host: str) -> str:

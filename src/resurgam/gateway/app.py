@@ -109,11 +109,12 @@ class Gateway:
         clock: Clock,
         *,
         concurrent: int = 32,
-        may: May = rights.may,
+        may: May = rights.allows,
     ) -> None:
         self._store, self._tokens, self._keeping, self._account, self._clock = store, tokens, keeping, account, clock
         self._may, self._places = may, asyncio.Semaphore(concurrent)
-        self._threads = ThreadPoolExecutor(concurrent, thread_name_prefix="gateway")
+        # One more than there are places: who watches /healthz hears an answer also while every place is taken.
+        self._threads = ThreadPoolExecutor(concurrent + 1, thread_name_prefix="gateway")
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         """See ASGI."""
@@ -314,18 +315,19 @@ def _busy() -> Busy:
 
 
 async def _small(exchange: Exchange) -> bytes:
-    """A body of few bytes. Raises Gone, _Unknown."""
+    """A body of few bytes, all of which have to come within STALL seconds. Raises Gone, _Unknown."""
     body = b""
-    while True:
-        try:
-            message = await asyncio.wait_for(exchange.receive(), STALL)
-        except TimeoutError:
-            raise Gone from None
-        if message["type"] != "http.request":
-            raise Gone
-        piece: bytes = message.get("body", b"")
-        body += piece
-        if len(body) > _SMALL:
-            raise _Unknown(413)
-        if not message.get("more_body", False):
-            return body
+    try:
+        async with asyncio.timeout(STALL):
+            while True:
+                message = await exchange.receive()
+                if message["type"] != "http.request":
+                    raise Gone
+                piece: bytes = message.get("body", b"")
+                body += piece
+                if len(body) > _SMALL:
+                    raise _Unknown(413)
+                if not message.get("more_body", False):
+                    return body
+    except TimeoutError:
+        raise Gone from None

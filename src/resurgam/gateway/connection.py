@@ -6,7 +6,8 @@
                 is hung up on while it sends may never see the answer
     the pause   between two requests is uvicorn's own
 
-Who takes longer, or comes when CONNECTIONS are open, is hung up on.
+Who takes longer, or comes when CONNECTIONS are open, is hung up on. A body without Content-Length (chunked) is refused at its head:
+behind it headers may follow without end, and the parser keeps them all.
 """
 
 from __future__ import annotations
@@ -48,7 +49,9 @@ class Connection(HttpToolsProtocol):
         super().data_received(data)
 
     def on_headers_complete(self) -> None:
-        """As uvicorn's; the head is whole."""
+        """As uvicorn's; the head is whole. Raises ValueError, which the parser turns into an answer with 400."""
+        if any(name == b"transfer-encoding" for name, _ in self.headers):
+            raise ValueError("a body needs Content-Length")
         self._in_body, self._head = True, 0
         self._let_go()
         super().on_headers_complete()

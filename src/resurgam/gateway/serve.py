@@ -10,14 +10,17 @@ Without TLS it serves on the loopback only, for what stands before it there and 
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 import os
 import pwd
+import resource
 import signal
 import socket
 import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from importlib import import_module
 from typing import Any
 
@@ -29,7 +32,7 @@ from resurgam.gateway.certificate import fingerprint, make_certificate
 from resurgam.gateway.keeping import Keeping
 from resurgam.gateway.tokens import Tokens
 from resurgam.stores.local import LocalStore
-from resurgam.stores.location import is_loopback
+from resurgam.stores.location import is_loopback, parse
 
 PORT = 7319
 TOKENS = "tokens.json"
@@ -72,8 +75,13 @@ def state_folder(folder: str, state: str | None) -> str:
 
 def serve(settings: Settings, clock: Clock, ready: Callable[[str], None]) -> None:
     """Serve until SIGTERM; ``ready`` is given the URL for clients. Raises UsageError, Denied, MissingExtra."""
+    name = _require_name(settings.name)
     _require_tls(settings)
     _load()
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(
+        resource.RLIMIT_NOFILE, (most, most)
+    )  # of the usual 1024, those who only connect would leave none
     listening = bind(settings.host, settings.port)
     _give_up_root(settings)
     os.umask(0o077)
@@ -81,7 +89,7 @@ def serve(settings: Settings, clock: Clock, ready: Callable[[str], None]) -> Non
     _make(state)
     pin, context = _tls(settings, clock)
     scheme, port = ("http" if settings.plain else "https"), listening.getsockname()[1]
-    url = f"{scheme}://{settings.name}:{port}{pin}"
+    url = f"{scheme}://{name}:{port}{pin}"
     keeping = Keeping(os.path.join(state, LOCKS), settings.keep, clock)
     tokens, account = Tokens(os.path.join(state, TOKENS)), Account(clock, settings.every)
     tokens.all()  # P12: what would keep everybody out is told now, and not to them
@@ -109,12 +117,18 @@ def run(application: Any, listening: socket.socket, context: ssl.SSLContext | No
     """Run an ASGI application on a socket until SIGTERM; ``ready`` is called when it listens."""
     import uvicorn
 
-    from resurgam.gateway.connection import Connection
+    from resurgam.gateway.connection import HEAD_SECONDS, Connection
 
     class Server(uvicorn.Server):
         """Tells when it listens."""
 
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+            if (
+                context is not None
+            ):  # uvicorn has no setting for it: else who never ends a handshake is waited for a minute
+                loop = asyncio.get_running_loop()
+                patient = partial(loop.create_server, ssl_handshake_timeout=HEAD_SECONDS)
+                loop.create_server = patient  # type: ignore[method-assign]
             await super().startup(sockets)
             ready()
 
@@ -134,6 +148,19 @@ def run(application: Any, listening: socket.socket, context: ssl.SSLContext | No
     )
     signal.signal(signal.SIGTERM, lambda *_: None)  # uvicorn raises it again at the end: by then all is done
     Server(config).run(sockets=[listening])
+
+
+def _require_name(name: str) -> str:
+    """``name``, which can stand in the URL of a vault. Raises UsageError."""
+    try:
+        parse(f"https://{name}:1")
+    except UsageError as error:
+        raise UsageError(
+            f"{name!r} is no name by which clients could call this machine.",
+            untouched="Nothing is served.",
+            next_step="Give a host name or an address with --name, without a port; a name in another script as xn--….",
+        ) from error
+    return name
 
 
 def _require_tls(settings: Settings) -> None:

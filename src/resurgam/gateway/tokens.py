@@ -2,8 +2,9 @@
 
 A token is ``rsg1-ID-SECRET``: eight hexadecimal digits by which it is found and named in logs, and 256 random bits. Of so many
 bits a plain SHA-256 tells nothing, so no slow hash is needed; it is compared in constant time. The file is readable by its owner
-only and lies outside of the vault's folder. Each change replaces it whole, and a running gateway looks at each request whether it
-was replaced: what is revoked ends at once. A file that cannot be read or believed is a file without tokens: nobody gets in (P12).
+only and lies outside of the vault's folder; what root makes there belongs to whoever owns the folder, as the gateway does. Each
+change replaces it whole, and a running gateway looks at each request whether it was replaced: what is revoked ends at once. A file
+that cannot be read or believed is a file without tokens: nobody gets in (P12).
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from resurgam.vault.rights import ROLES
 MONITOR = "monitor"  # a role of its own, that may read /metrics and nothing of the vault
 HOLDERS = (*ROLES, MONITOR)
 _FORM = re.compile(r"rsg1-([0-9a-f]{8})-([A-Za-z0-9_-]{43})")
+_VERSION = 1
 _NOBODY = "0" * 64  # what an unknown token is compared with, so that it takes as long
 
 
@@ -101,9 +103,13 @@ class Tokens:
         with self._lock:
             try:
                 status = os.stat(self.path)
-                now: tuple[int, int, int] | None = (status.st_ino, status.st_mtime_ns, status.st_size)
-            except FileNotFoundError:
-                now = None
+                now: tuple[int, int, int] | None = (
+                    status.st_ino,
+                    status.st_ctime_ns,
+                    status.st_size,
+                )  # ctime: also of modes
+            except OSError:
+                now = None  # `_read` tells what is wrong
             if now is None or now != self._seen:
                 self._known, self._seen = {}, None  # first nobody, in case it cannot be believed
                 self._known, self._seen = {token.id: token for token in self._read()}, now
@@ -127,14 +133,15 @@ class Tokens:
                 untouched="Nobody is let in.",
                 next_step=f"chmod 600 {self.path}; if somebody may have written there, make all tokens anew.",
             )
-        try:
-            return msgspec.json.decode(data, type=_File).tokens
-        except msgspec.DecodeError:
-            raise IntegrityError(
-                f"{self.path} is no file of tokens.",
-                untouched="Nobody is let in.",
-                next_step="Remove it, and make tokens with `resurgam vault tokens add`.",
-            ) from None
+        with suppress(msgspec.DecodeError):
+            found = msgspec.json.decode(data, type=_File)
+            if found.version == _VERSION:
+                return found.tokens
+        raise IntegrityError(
+            f"{self.path} is no file of tokens that this release knows.",
+            untouched="Nobody is let in.",
+            next_step="Use the release that wrote it; or remove it, and make tokens with `resurgam vault tokens add`.",
+        )
 
     @contextmanager
     def _changing(self) -> Iterator[list[Token]]:
@@ -142,7 +149,8 @@ class Tokens:
         folder = os.path.dirname(self.path)
         try:
             os.makedirs(folder, mode=0o700, exist_ok=True)
-            guard = os.open(f"{self.path}.lock", os.O_RDWR | os.O_CREAT, 0o600)
+            guard = os.open(f"{self.path}.lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+            _give_away(guard, folder)
         except OSError as error:
             raise Denied(
                 f"{folder} cannot be written: {error.strerror}.",
@@ -153,7 +161,7 @@ class Tokens:
             fcntl.flock(guard, fcntl.LOCK_EX)
             tokens = self._read()
             yield tokens
-            write_private(self.path, msgspec.json.format(msgspec.json.encode(_File(1, tokens))))
+            write_private(self.path, msgspec.json.format(msgspec.json.encode(_File(_VERSION, tokens))))
         finally:
             os.close(guard)
 
@@ -164,6 +172,7 @@ def write_private(path: str, data: bytes) -> None:
     try:
         descriptor = os.open(waiting, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         try:
+            _give_away(descriptor, os.path.dirname(path))
             with os.fdopen(descriptor, "wb") as file:
                 file.write(data)
                 file.flush()
@@ -184,3 +193,10 @@ def write_private(path: str, data: bytes) -> None:
             untouched="It is as it was.",
             next_step="Check who owns its folder, and the space on its disk.",
         ) from error
+
+
+def _give_away(descriptor: int, folder: str) -> None:
+    """What root makes in another user's ``folder`` is that user's: the gateway has to read it. Raises OSError."""
+    if os.geteuid() == 0:
+        owner = os.stat(folder)
+        os.fchown(descriptor, owner.st_uid, owner.st_gid)

@@ -58,7 +58,12 @@ _OF_BUCKET: Final = (
     "s3:PutLifecycleConfiguration",
     "s3:PutReplicationConfiguration",
 )
-_OF_OBJECTS: Final = ("s3:BypassGovernanceRetention", "s3:PutObjectAcl", "s3:PutObjectLegalHold")
+_OF_OBJECTS: Final = (
+    "s3:BypassGovernanceRetention",
+    "s3:PutObjectAcl",
+    "s3:PutObjectLegalHold",
+    "s3:PutObjectVersionAcl",
+)
 _REPLACES: Final[Conditions] = {"Null": {"s3:if-none-match": "true"}}
 
 

@@ -12,7 +12,9 @@ role's credentials, whatever program they run:
   what is still promised. Nobody may shorten one, or change how a bucket keeps versions.
 * Everybody lists: names, sizes and times are no secret to who has credentials here, and leases and prunes rest on whole listings.
 
-A namespace is what names begin with, `vault.json` a whole name. A name outside of all of them is nobody's (P12).
+A namespace is what names begin with, `vault.json` a whole name. A name outside of all of them is nobody's (P12). A folder cannot
+hold both an object and others below it, so a thief's ``log/0000000007/x`` would keep that entry from ever being written: where the
+vault is a folder, names are created at the depth of the format only (:func:`allows`).
 """
 
 from __future__ import annotations
@@ -23,9 +25,12 @@ from typing import Final, NamedTuple
 from resurgam.vault.identity import IDENTITY
 from resurgam.vault.signing import Role
 
+DEPTHS: Final = {"approvals/": 3, "packs/": 3, "prune/": 3, "records/": 3}  # parts of a name; else 2
 READER: Final = "reader"
 REPLICATOR: Final = "replicator"
 PACKS: Final = "packs/"
+REPLICA: Final = "replica/"
+PROBE: Final = "probe/"
 ROLES: Final = (*(role.value for role in Role), READER, REPLICATOR)
 
 
@@ -92,9 +97,9 @@ RIGHTS: Final[dict[str, Rights]] = {
     "checks/": _rights(Role.VERIFIER, Role.PRUNER, Role.AUDITOR),
     "checkpoints/": _rights(Role.AUDITOR),
     "replicas/": _rights(Role.APPROVER),
-    "replica/": _rights(),  # what one replica has for itself: its mark, and when the originals were received
+    REPLICA: _rights(),  # what one replica has for itself: its mark, and when the originals were received
     "log/": _rights(*_SIGNERS),
-    "probe/": _rights(deleted_by=(Role.ROOT,)),
+    PROBE: _rights(deleted_by=(Role.ROOT,)),
 }
 
 
@@ -110,3 +115,13 @@ def may(role: str, operation: Operation, name: str) -> bool:
         return role in _ALL
     own = namespace(name)
     return own is not None and role in RIGHTS[own].of(operation)
+
+
+def allows(role: str, operation: Operation, name: str) -> bool:
+    """As ``may``, where the vault is a folder: nothing is created where an object would stand in the way of others."""
+    return may(role, operation, name) and (operation is not Operation.CREATE or _is_at_its_depth(name))
+
+
+def _is_at_its_depth(name: str) -> bool:
+    own, parts = namespace(name), name.count("/") + 1
+    return own in (IDENTITY, PROBE, REPLICA) or parts == DEPTHS.get(own or "", 2)
