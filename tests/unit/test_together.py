@@ -365,7 +365,7 @@ def test_records_go_to_the_primary_alone_wherever_it_is_named(world: World) -> N
         repository, together = opened(world, *stores)
         assert {repository.here.place, *repository.here.beside} == {ORIGIN, "west"}
         assert list(together.list("replica/")) == []
-        require_recordable(repository)
+        require_recordable(repository, repository.points()[0].body)
         before = len(list(west.list()))
         repository.put_record(
             RecordType.QUARANTINE, repository.points()[0].body.id, Quarantined(), Role.APPROVER, world.clock
@@ -373,7 +373,7 @@ def test_records_go_to_the_primary_alone_wherever_it_is_named(world: World) -> N
         assert len(list(west.list())) == before
     repository, _ = opened(world, west, Dead(world.store))
     with pytest.raises(TargetRefused, match="written to"):
-        require_recordable(repository)
+        require_recordable(repository, repository.points()[0].body)
     with pytest.raises(Denied):
         repository.store.put("points/0123456789abcdef", b"x")
     assert len(list(west.list())) == before

@@ -76,7 +76,7 @@ def add(
             untouched="Nothing was changed.",
             next_step=f"Give another name, or take that one out first: `resurgam replicate remove {name} --yes`.",
         )
-    promises = replica_store(place.location, context.clock, repository, json)
+    promises = replica_store(place, context.clock, repository, json)
     listed = before.places if before is not None else (_place(ORIGIN, _here(context), home_region, LAG),)
     put_list(repository, next_list(before, (*listed, place), output.on_one_line(why)), context.clock)
     if json:
@@ -367,4 +367,4 @@ def _lines(repository: Repository, found: Sequence[Lag]) -> Iterator[str]:
         if one.withheld:
             yield f"      {counted(one.withheld, 'pack')} may not lie in that region"
         if one.lost:
-            yield f"      {counted(len(one.lost), 'pack')} that it had are gone: {one.lost[0]}"
+            yield f"      older than its points, and not there: {counted(len(one.lost), 'object')}, {one.lost[0]} among them"

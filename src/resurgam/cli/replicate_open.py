@@ -13,7 +13,8 @@ from resurgam.stores.base import Store
 from resurgam.stores.location import Location, parse
 from resurgam.stores.promises import Promise, examine, is_empty, require
 from resurgam.stores.registry import create_store, open_store
-from resurgam.vault.replicate import require_ours
+from resurgam.vault.replicaguard import require_ours
+from resurgam.vault.replicas import Place, require_free
 from resurgam.vault.repository import Repository
 
 OneVaultOption = Annotated[
@@ -26,16 +27,15 @@ def at(location: str, clock: Clock) -> Store:
     return open_store(location, clock=clock)
 
 
-def replica_store(location: str, clock: Clock, repository: Repository, json: bool) -> tuple[Promise, ...]:
+def replica_store(replica: Place, clock: Clock, repository: Repository, json: bool) -> tuple[Promise, ...]:
     """Make the folder, or ask the bucket what it promises. Raises TargetRefused where something else lies there, Denied."""
-    place = parse(location)
-    if not isinstance(place, Location):
-        store = open_store(location, clock=clock) if os.path.exists(place) else create_store(location, clock=clock)
-        require_ours(store, repository)
-        return ()
-    store = create_store(location, clock=clock)
+    place = parse(replica.location)
+    folder = not isinstance(place, Location)
+    there = not isinstance(place, Location) and os.path.exists(place)
+    store = (open_store if there else create_store)(replica.location, clock=clock)
     require_ours(store, repository)
-    if not is_empty(store):
+    require_free(store, repository.vault, replica.name)
+    if folder or not is_empty(store):
         return ()
     promises = examine(store, None, clock)
     for promise in promises if not json else ():

@@ -122,7 +122,7 @@ def verify(
     hidden = [os.path.abspath(path) for path in (*live, *hide)]
     if record:  # what is missing is told before the work, not after it
         _ = repository.keyring.signer(Role.VERIFIER)
-        require_recordable(repository)
+        require_recordable(repository, body)
     yardsticks = yardsticks_of(repository, sealed, particulars)
     first_proof = yardsticks.baseline is None
     began = clock.monotonic()

@@ -189,7 +189,7 @@ class Together:
         refusals: list[ResurgamError] = []
         for copy in self.copies:
             try:
-                listings.append(self._listed(copy, prefix))
+                listings.append(self.listed(copy, prefix))
                 listed.append(copy)
             except (NotFound, Unreachable, Denied) as error:
                 refusals.append(error)
@@ -267,7 +267,8 @@ class Together:
         if not found:
             raise _nowhere(name, refusals)
 
-    def _listed(self, copy: Copy, prefix: str) -> Sequence[Entry]:
+    def listed(self, copy: Copy, prefix: str = "") -> Sequence[Entry]:
+        """What one copy lists of what all may have. Raises Unreachable, Denied, NotFound."""
         shared = copy.ask(lambda store: [e for e in store.list(prefix) if not e.name.startswith(self._own)])
         told = copy.received
         return (

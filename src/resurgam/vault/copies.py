@@ -27,6 +27,7 @@ from resurgam.clock import Clock
 from resurgam.errors import Denied, IntegrityError, NewerFormat, NotFound, ResurgamError, Unreachable
 from resurgam.model.codec import from_json
 from resurgam.model.lazily import cached_property
+from resurgam.model.point import PointBody
 from resurgam.stores.base import Entry, Store
 from resurgam.stores.together import Aside, Copy, Together, in_background
 from resurgam.vault.age import Identity
@@ -35,7 +36,7 @@ from resurgam.vault.keyring import Keyring
 from resurgam.vault.keys import unwrap_index, unwrap_session
 from resurgam.vault.othercopy import RECORDS, ROLES, is_ours, verified_record
 from resurgam.vault.records import latest_roles, read_roles
-from resurgam.vault.replicas import ORIGIN, OWN, mark_of, newest, require_primary
+from resurgam.vault.replicas import ORIGIN, OWN, mark_of, newest, require_primary, require_takes_evidence
 from resurgam.vault.replicas import PREFIX as LISTS
 from resurgam.vault.replicatimes import told_times
 from resurgam.vault.repository import Repository
@@ -106,9 +107,10 @@ def _late(store: Store, patience: float) -> Unreachable:
     )
 
 
-def require_recordable(repository: Repository) -> None:
-    """Raises TargetRefused, Denied where nothing can be signed into this vault: told before work that ends in a record."""
+def require_recordable(repository: Repository, body: PointBody) -> None:
+    """Raises TargetRefused, Denied where no evidence on that point can go into this vault: told before work that ends in it."""
     require_primary(repository)
+    require_takes_evidence(repository, body)
     if isinstance(repository.store, Together):
         repository.store.require_written()
 
@@ -152,10 +154,8 @@ def survey(together: Together, *, read: bool) -> tuple[CopyState, ...]:
 def _state(together: Together, copy: Copy, union: Mapping[str, int], read: bool) -> CopyState:
     where = copy.store.describe()
     try:
-        there = {entry.name: entry.size for entry in copy.ask(lambda store: list(store.list()))}
-        damaged = [
-            name for name, size in there.items() if size != union[name] or (read and not _sound(together, copy, name))
-        ]
+        there = {entry.name: entry.size for entry in together.listed(copy)}
+        damaged = [n for n, size in there.items() if (not _sound(together, copy, n) if read else size != union.get(n))]
     except (Unreachable, Denied) as error:
         return CopyState(copy=where, silent=error.message)
     missing = sorted(union.keys() - there.keys())

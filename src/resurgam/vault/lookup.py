@@ -19,7 +19,7 @@ import numpy as np
 
 from resurgam.errors import Denied, IntegrityError, NotFound
 from resurgam.model.lazily import cached_property
-from resurgam.model.placement import Placement
+from resurgam.model.placement import ANYWHERE, Placement
 from resurgam.stores.archive import COLD, classes_of
 from resurgam.stores.base import Entry, Store
 from resurgam.vault.checked import Checked, remembered
@@ -31,6 +31,7 @@ from resurgam.vault.pack import FRAME
 from resurgam.vault.policies import PREFIX as POLICIES
 from resurgam.vault.policies import policies, policy_name
 from resurgam.vault.records import Record, RecordType
+from resurgam.vault.replicas import quoting
 from resurgam.vault.repository import Repository, Sealed
 from resurgam.vault.roles import Disowned
 from resurgam.vault.wraps import first_opened, wraps_of_index
@@ -91,7 +92,7 @@ class Lookup:
         self.damage: list[Damage] = []
         self.points: list[tuple[Sealed, list[Record]]] = list(self._points())
         self._withheld = {sealed.body.id: repository.here.withholds(sealed.body) for sealed, _ in self.points}
-        self._not_quoted = self._quoting() if any(self._withheld.values()) else frozenset()
+        self.quoting = self._quotations() if repository.roles.residency else {}
         self.missing = missing_in(repository, (sealed for sealed, _ in self.points))
         self.damage += [
             Damage(PLACE + point, f"is gone, which {after} says came before it: {_GONE}", (point,))
@@ -204,21 +205,20 @@ class Lookup:
         """The components whose contents may not lie in this place: they are no damage."""
         return tuple(sorted(frozenset().union(*self._withheld.values())))
 
-    def _quoting(self) -> frozenset[bytes]:
-        """The documents that quote what may not lie here."""
-        here = self.repository.here
-        return frozenset(
-            chunk
+    def _quotations(self) -> dict[bytes, Placement]:
+        """The documents that quote contents of a point, and where they may lie."""
+        return {
+            chunk: quoting(sealed.body)
             for sealed, records in self.points
-            if not here.holds_answers(sealed.body)
             for _, chunk in documents_of(sealed, records)
             if chunk.hex() != sealed.body.particulars
-        )
+        }
 
     def _expected(self, needs: Needs, row: int) -> bool:
         """Whether the chunk of that row is to be expected in this place."""
         stays = self.repository.roles.residency.get(needs.domains[int(needs.domain[row])], "")
-        return self.repository.here.holds(Placement(stays)) and needs.ids[row].tobytes() not in self._not_quoted
+        here = self.repository.here
+        return here.holds(Placement(stays)) and here.holds(self.quoting.get(needs.ids[row].tobytes(), ANYWHERE))
 
     def _missing_packs(self) -> list[str]:
         """Packs that segments name and that are not there. Where something is withheld, they may be what is; what points need of

@@ -180,7 +180,7 @@ class Planner:
 
     def salvager(self, seen: Seen) -> Salvager:
         """Who looks into damaged packs."""
-        return Salvager(self.repository, seen.domains(), forsake=self._forsake)
+        return Salvager(self.repository, seen.domains(), seen.look.quoting, forsake=self._forsake)
 
     def _look(self, progress: BytesDone | None) -> Seen:
         listed = listed_packs(self.repository.store).sizes

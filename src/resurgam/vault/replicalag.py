@@ -1,9 +1,9 @@
 """How far a replica is behind: what would be lost if the primary were gone now.
 
 A replica lags by the age of the oldest sealed point that is not there, by the clock of the primary's store: its RPO. Points come
-last, so a point that is there was whole there when it came. That its packs are there still is asked by name and size; that they
-are what they were, ``vault check`` and ``replicate run --verify`` tell. Nothing of a lag is known of a place that does not
-answer: it counts as behind (P12).
+last, so a point that is there was whole there when it came. That what came before it is there still is asked by name and size; that
+it is what it was, ``vault check`` and ``replicate run --verify`` tell, and where something is withheld, only they tell of keys of
+sessions. Nothing of a lag is known of a place that does not answer: it counts as behind (P12).
 """
 
 from __future__ import annotations
@@ -16,15 +16,16 @@ from resurgam.stores.abreast import each
 from resurgam.stores.base import Entry, Store
 from resurgam.vault.naming import POINT_NAME
 from resurgam.vault.pack import HEADER, placement_of
-from resurgam.vault.replicaplan import Stage
+from resurgam.vault.replicaplan import SESSIONS, Copy, Stage
 from resurgam.vault.replicas import Place
 from resurgam.vault.replicate import look
 from resurgam.vault.repository import Repository
 
 
 class Lag(msgspec.Struct, frozen=True, kw_only=True):
-    """How one place stands. ``points`` of the promised ones are there, ``missing`` are not; ``bytes`` are to be sent; ``lost``
-    packs were there before. ``seconds`` is its lag, None where it is not known, for the reason that ``silent`` tells."""
+    """How one place stands. ``points`` of the promised ones are there, ``missing`` are not; ``bytes`` are to be sent. What is
+    ``lost`` came before points that are there, and is not there itself: those may not restore. ``seconds`` is its lag, None where
+    it is not known, for the reason that ``silent`` tells."""
 
     place: str
     location: str
@@ -55,7 +56,7 @@ def lag(near: Repository, far: Store, place: Place, now: float) -> Lag:
     promised = {sealed.body.id: sealed for sealed in near.points()}
     lacking = {entry.name.removeprefix("points/") for entry in copy.stages[Stage.POINTS].entries}
     there = [entry for entry in far.list("points/") if POINT_NAME.fullmatch(entry.name)]
-    shown = [promised[name].received for e in there if (name := e.name.removeprefix("points/")) in promised]
+    shown = (promised[name].received for e in there if (name := e.name.removeprefix("points/")) in promised)
     missing = [sealed for name, sealed in promised.items() if name in lacking]
     packs = list(allowed(near, place, copy.stages[Stage.PACKS].entries))
     others = sum(part.bytes for stage, part in copy.stages.items() if stage is not Stage.PACKS)
@@ -67,10 +68,28 @@ def lag(near: Repository, far: Store, place: Place, now: float) -> Lag:
         points=len(promised) - len(missing),
         missing=tuple(sealed.body.id for sealed in missing),
         bytes=others + sum(entry.size for entry in packs),
-        lost=tuple(entry.name for entry in packs if shown and entry.received < max(shown)),
+        lost=tuple(_before(max(shown, default=0.0), [*packs, *_older_stages(copy), *_keys(near, far)])),
         withheld=len(copy.stages[Stage.PACKS].entries) - len(packs),
         seconds=max((now - sealed.received for sealed in missing), default=0.0),
     )
+
+
+def _before(moment: float, entries: Iterable[Entry]) -> Iterable[str]:
+    return (entry.name for entry in entries if entry.received < moment)
+
+
+def _older_stages(copy: Copy) -> Iterable[Entry]:
+    """What is lacking of the stages that were listed after the points, but for packs: what a point needs was in these listings."""
+    stages = (Stage.DOOR, Stage.INDEX, Stage.REST, Stage.PRUNES, Stage.RECORDS)
+    return (entry for stage in stages for entry in copy.stages[stage].entries)
+
+
+def _keys(near: Repository, far: Store) -> Iterable[Entry]:
+    """Keys of sessions that are not there, of a vault in which nothing is withheld."""
+    if near.roles.residency:
+        return []
+    there = {entry.name for entry in far.list(SESSIONS)}
+    return [entry for entry in near.store.list(SESSIONS) if entry.name not in there]
 
 
 def metrics(found: Iterable[Lag], vault: str) -> str:

@@ -29,6 +29,7 @@ from resurgam.model.codec import from_json, to_json, versioned
 from resurgam.model.placement import Placement, of_all
 from resurgam.stores.base import AlreadyThere, Entry, Store, put_once
 from resurgam.stores.together import Together
+from resurgam.vault.identity import IDENTITY
 from resurgam.vault.records import RecordType, itself, make_record, read_record, timestamp
 from resurgam.vault.roles import RoleTable
 from resurgam.vault.signing import Role, broken
@@ -108,6 +109,10 @@ class Here(msgspec.Struct, frozen=True, kw_only=True):
             return True
         known = self.listed.named(place) if self.listed is not None else None
         return placement.may_go_to(known.region if known is not None else "")
+
+    def takes(self, placement: Placement) -> bool:
+        """Whether what is so placed may be written: to the primary, also where other places are read together with it."""
+        return self._holds(self.listed.primary if self.listed is not None else ORIGIN, placement)
 
     def withholds(self, body: PointBody) -> frozenset[str]:
         """The components of a point whose contents are not here."""
@@ -203,6 +208,17 @@ def require_newest_list(repository: Repository, host: HostState) -> None:
         )
 
 
+def require_takes_evidence(repository: Repository, body: PointBody) -> None:
+    """Raises TargetRefused where what quotes the contents of a point may not lie at the primary, however it came to be read."""
+    if not repository.here.takes(quoting(body)):
+        said = ", ".join(sorted({snapshot.residency for snapshot in body.snapshots} - {""}))
+        raise TargetRefused(
+            f"Evidence on point {body.id} quotes contents with residency {said}, and the primary lies elsewhere.",
+            untouched="Nothing was written.",
+            next_step="Judge without a record: --unrecorded.",
+        )
+
+
 def require_here(repository: Repository, body: PointBody, components: Iterable[str]) -> None:
     """Raises NotFound where one of ``components`` is withheld here, naming the places that may have it."""
     here = repository.here
@@ -249,18 +265,32 @@ def put_list(repository: Repository, body: Places, clock: Clock) -> Places:
 
 def put_mark(store: Store, vault: bytes, name: str, clock: Clock) -> None:
     """Mark ``store`` as the place ``name``; where it is that already, nothing changes. Raises TargetRefused where it is another."""
+    if require_free(store, vault, name):
+        put_once(store, MARK, to_json(Mark(format=FORMAT, vault=vault.hex(), name=name, made=timestamp(clock.now()))))
+
+
+def require_free(store: Store, vault: bytes, name: str) -> bool:
+    """Whether ``store`` is to be marked as the place ``name``. Raises TargetRefused where it is another, also an unmarked one: a
+    vault of which nothing says that it is a replica is the one that was made there, and a mark would end all captures into it."""
     try:
         there = mark_of(store, vault)
     except NotFound:
-        mark = Mark(format=FORMAT, vault=vault.hex(), name=name, made=timestamp(clock.now()))
-        put_once(store, MARK, to_json(mark))
-        return
-    if there != name:
-        raise TargetRefused(
-            f"{store.describe()} is the replica {there} of this vault, not {name}.",
-            untouched="Nothing was changed.",
-            next_step="Correct the location: `resurgam replicate status` shows which place is where.",
-        )
+        if name == ORIGIN or not _is_origin(store, name):
+            return True
+        there = ORIGIN
+    if there == name:
+        return False
+    raise TargetRefused(
+        f"{store.describe()} is {there} among the places of this vault, not {name}.",
+        untouched="Nothing was changed.",
+        next_step="Name the place of that replica, or an empty one: `resurgam replicate status` shows which place is where.",
+    )
+
+
+def _is_origin(store: Store, name: str) -> bool:
+    """Whether a vault lies in ``store`` without the times that runs to the replica ``name`` have left: those outlast its mark."""
+    vault = any(entry.name == IDENTITY for entry in store.list(IDENTITY))
+    return vault and not any(True for _ in store.list(f"{OWN}{name}/"))
 
 
 def read_mark(data: bytes) -> Mark:

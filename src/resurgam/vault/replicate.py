@@ -8,8 +8,8 @@
     look      list the replica again: everything is there, at its size; with ``verify`` all of it is read back
 
 No key is needed: packs and segments are named by their digest, records are signed, and a pack's header says where it may lie. What
-is damaged at the primary is told and not copied. Where that is a pack or a segment, nothing that would show a new point is copied
-either: who has no index key cannot know which points need it (P1).
+is damaged at the primary is told and not copied. Where that is a pack, a segment or a key, nothing that would show a new point is
+copied either: who has no index key cannot know which points need it (P1).
 
 A run can be stopped anywhere and given again, also by two at once: every put is create-only, and what is there is not sent again.
 Nothing is ever deleted by a run. What prunes of the primary have swept can be swept at the replica too (:func:`left_to_sweep`),
@@ -22,13 +22,13 @@ import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 import msgspec
 from blake3 import blake3
 
 from resurgam.clock import Clock
-from resurgam.errors import Busy, IntegrityError, NotFound, TargetRefused, Unreachable
+from resurgam.errors import Busy, NotFound, Unreachable
 from resurgam.model.codec import from_json
 from resurgam.stores.base import AlreadyThere, Entry, Store, put_once
 from resurgam.vault.copies import Judge
@@ -38,31 +38,23 @@ from resurgam.vault.pace import Pace
 from resurgam.vault.pack import HEADER, NO_SESSION, frames, new_buffer, placement_of
 from resurgam.vault.prunes import Prunes
 from resurgam.vault.prunes import Stage as PruneStage
+from resurgam.vault.replicaguard import Ask, asked_once, has, require_one_log, require_ours
 from resurgam.vault.replicaplan import IN_ORDER, SESSIONS, SHOWING, Copy, Lacking, Stage, lacking
-from resurgam.vault.replicas import Place, put_mark
+from resurgam.vault.replicas import ORIGIN, Place, put_mark
 from resurgam.vault.replicatimes import put_times
 from resurgam.vault.repository import Repository
+from resurgam.vault.signing import broken
 
 ROOM = 64 << 20  # bytes of objects in memory at a time: two packs. An edge device has 256 MB for everything
 THREADS = 8
 TRIES = 5  # of one request over a link that comes and goes
 _SMALL = 256 << 10  # as so many bytes counts what is smaller
 _CONTENTS = (*Stage.PACKS.value, *Stage.INDEX.value)  # named by their digest
+_NEEDED = (*_CONTENTS, "keys/")  # what a point may need, and nobody without a key can tell
 _LOOKS = 3  # at a primary that sweeps meanwhile
 
 T = TypeVar("T")
 BytesDone = Callable[[int], None]
-
-
-class Ask(Protocol):
-    """Makes a request, perhaps again and again."""
-
-    def __call__(self, call: Callable[[], T], /) -> T: ...
-
-
-def asked_once(call: Callable[[], T]) -> T:
-    """Once."""
-    return call()
 
 
 class Copied(msgspec.Struct, frozen=True, kw_only=True):
@@ -105,7 +97,7 @@ class Run:
         self._pace, self._progress = Pace(bytes_per_second), progress or (lambda _size: None)
         self._wait = wait or threading.Event().wait
         self._judge = Judge(near.store, near.keyring)
-        self._lock = threading.Lock()
+        self._lock, self._keys = threading.Lock(), threading.Lock()
         self._sessions: set[str] = set()  # objects of session keys that are there
         self._vanished: set[str] = set()
         self._came: dict[str, int] = {}  # what was put in this stage, with its size
@@ -118,6 +110,7 @@ class Run:
         self._ask(lambda: put_mark(self._far, self._near.vault, self._place.name, self._clock))
         for _ in range(_LOOKS):
             self._vanished.clear()
+            self._done = msgspec.structs.replace(self._done, withheld=0, withheld_bytes=0, held=0)  # by the last look
             copy = look(self._near, self._far, self._ask)
             self._note(differing=copy.differing)
             self._stage(Stage.DOOR, copy)  # first of all: who opens that place learns that it is a replica
@@ -148,7 +141,7 @@ class Run:
         if told:
             self._ask(lambda: put_times(self._far, self._place.name, told))
         for stage in Stage:
-            if stage in SHOWING and (self._vanished or self._lost_contents()):
+            if stage in SHOWING and (self._vanished or self._lost_what_points_need()):
                 if stage is Stage.POINTS:
                     self._note(held=len(copy.stages[stage].entries))
             elif stage is not Stage.DOOR:
@@ -172,22 +165,25 @@ class Run:
 
     def _identity(self) -> None:
         """The place is a vault from here on: it can be opened, and says that it is a replica."""
-        if not self._ask(lambda: _has(self._far, IDENTITY)):
-            self._put(IDENTITY, self._ask(lambda: self._near.store.get(IDENTITY)))
+        if self._ask(lambda: has(self._far, IDENTITY)):
+            return
+        data = self._ask(lambda: self._near.store.get(IDENTITY))
+        if (
+            from_json(data, VaultIdentity, what=IDENTITY) != self._near.identity
+        ):  # nothing signs it: two readings have to agree
+            raise broken(IDENTITY, "it reads differently each time")
+        self._put(IDENTITY, data)
 
     def _pack(self, entry: Entry) -> None:
         """One pack, after the keys of its sessions, where it may lie there."""
-        if self._near.roles.residency and not self._may_go(
-            self._ask(lambda: self._near.store.get(entry.name, 0, HEADER))
-        ):
+        if self._near.roles.residency and self._stays(entry):
             return self._note(withheld=1, withheld_bytes=entry.size)
         data = self._sound(entry)
         if data is None:
             return None
         if not self._may_go(data):  # what was read first need not be true, what has the digest is
             return self._note(withheld=1, withheld_bytes=entry.size)
-        for session in {frame.session for _, frame in frames(memoryview(data))} - {NO_SESSION}:
-            self._session(session_object(session))
+        self._keys_of(data)
         return self._put(entry.name, data)
 
     def _object(self, entry: Entry) -> None:
@@ -195,18 +191,22 @@ class Run:
         if data is not None:
             self._put(entry.name, data)
 
-    def _session(self, name: str) -> None:
-        """A session's key, before a pack needs it. Where its first object is lost, those that were wrapped later follow."""
-        with self._lock:
-            if name in self._sessions:
-                return
-        try:
-            self._put(name, self._ask(lambda: self._near.store.get(name)))
-        except NotFound:
-            for entry in self._ask(partial(_list, self._near.store, f"{name}-")):
-                self._put(entry.name, self._ask(partial(self._near.store.get, entry.name)))
-        with self._lock:
-            self._sessions.add(name)
+    def _keys_of(self, pack: bytes | memoryview) -> None:
+        """The keys of a pack's sessions, where they are not there: what opens a pack comes before it."""
+        for session in {frame.session for _, frame in frames(memoryview(pack))} - {NO_SESSION}:
+            with self._keys:
+                self._key(session_object(session))
+
+    def _key(self, name: str) -> None:
+        """The first object of a session's key, or, where that is lost, what was wrapped later."""
+        if name in self._sessions:
+            return
+        wraps = self._ask(partial(_list, self._near.store, name))
+        if not wraps:
+            self._note(damaged={name: "it is missing at the primary, and a pack needs it"})
+        for entry in wraps:
+            self._object(entry)
+        self._sessions.add(name)
 
     def _later_wraps(self) -> list[Entry]:
         """Keys that were wrapped anew, of sessions that the replica has: no session of which it has no pack."""
@@ -221,6 +221,13 @@ class Run:
         lacking_keys = [entry for entry in listed if entry.name not in self._sessions]
         self._sessions.update(entry.name for entry in listed)
         return lacking_keys
+
+    def _stays(self, entry: Entry) -> bool:
+        """Whether a pack may not lie there, by what its header says; of one that is gone, the next look at it tells."""
+        try:
+            return not self._may_go(self._ask(lambda: self._near.store.get(entry.name, 0, HEADER)))
+        except NotFound:
+            return False
 
     def _may_go(self, header: bytes | memoryview) -> bool:
         return placement_of(header, self._near.vault).may_go_to(self._place.region)
@@ -251,8 +258,8 @@ class Run:
         self._note(objects=1, bytes=len(data))
         self._progress(len(data))
 
-    def _lost_contents(self) -> bool:
-        return any(name.startswith(_CONTENTS) for name in (*self._done.damaged, *self._done.differing))
+    def _lost_what_points_need(self) -> bool:
+        return any(name.startswith(_NEEDED) for name in (*self._done.damaged, *self._done.differing))
 
     # Afterwards -------------------------------------------------------------------------------------------------------
 
@@ -272,7 +279,7 @@ class Run:
 
     def _read_back(self) -> None:
         """Read everything that lies at the replica, and compare: packs and segments with their digests, all else with the
-        primary's."""
+        primary's. A session's key that was lost there comes again; where something is withheld, only packs tell which those are."""
         for prefix in (SESSIONS, *(prefix for stage in Stage for prefix in stage.value)):
             self._abreast(self._compare, self._ask(partial(_list, self._far, prefix)))
 
@@ -281,12 +288,20 @@ class Run:
         self._progress(len(data))
         if name.startswith(_CONTENTS):
             same = _has_digest(name, data)
+            if same and name.startswith(Stage.PACKS.value):
+                self._verified_pack(name, data)
         else:
             try:
                 same = self._ask(lambda: self._near.store.get(name)) == data
             except NotFound:
                 same = True  # what the primary lost, the replica keeps
         self._note(verified=1, differing=() if same else (name,))
+
+    def _verified_pack(self, name: str, data: bytes | memoryview) -> None:
+        if self._place.name == ORIGIN or self._may_go(data):  # the origin holds what was captured there
+            self._keys_of(data)
+        else:
+            self._note(damaged={name: "it lies there, and may not lie in that region"})
 
     # How ----------------------------------------------------------------------------------------------------------------
 
@@ -395,51 +410,6 @@ def left_to_sweep(far: Repository) -> list[Entry]:
     that was moved had come. Raises Unreachable."""
     gone = swept(far.prunes())
     return [entry for prefix in ("packs/", "index/") for entry in far.store.list(prefix) if entry.name in gone]
-
-
-def require_ours(far: Store, near: Repository) -> None:
-    """Raises TargetRefused where something else lies in ``far`` than this vault."""
-    names = (
-        [entry.name for entry in far.list() if not entry.name.startswith("probe/")] if not _has(far, IDENTITY) else []
-    )
-    if names and not any(name.startswith("replica/") for name in names):
-        raise TargetRefused(
-            f"{far.describe()} is not empty, and no replica of this vault: {names[0]} lies there.",
-            untouched="Nothing was written.",
-            next_step="Name an empty place.",
-        )
-    if _has(far, IDENTITY):
-        theirs = from_json(far.get(IDENTITY), VaultIdentity, what=f"{IDENTITY} in {far.describe()}")
-        if (theirs.vault, theirs.root) != (near.identity.vault, near.identity.root):
-            raise TargetRefused(
-                f"{far.describe()} holds another vault, {theirs.name} ({theirs.vault}).",
-                untouched="Nothing was written.",
-                next_step="Name the place of a replica of this vault, or an empty one.",
-            )
-
-
-def require_one_log(near: Repository, far: Store, copy: Copy, ask: Ask) -> None:
-    """Raises IntegrityError where the two logs have parted. Each entry names the digest of the one before it, so the last one that
-    both have speaks for all."""
-    log = copy.stages[Stage.LOG]
-    if copy.ahead:
-        raise IntegrityError(
-            f"The replica in {far.describe()} has {copy.ahead}, and the primary has nothing of that number any more.",
-            untouched="Nothing was copied, and nothing was removed.",
-            next_step="Find out what was taken from the primary: `resurgam audit verify`. "
-            "`resurgam vault repair --from REPLICA` brings it back.",
-        )
-    last = log.last_there
-    if last and ask(lambda: near.store.get(last)) != ask(lambda: far.get(last)):
-        raise IntegrityError(
-            f"{last} in {far.describe()} is another than the primary's: both were written to, each without the other.",
-            untouched="Nothing was copied, and nothing was removed.",
-            next_step="Keep that place as it is for what only it has (`--vault` reads it), and add an empty one in its stead.",
-        )
-
-
-def _has(store: Store, name: str) -> bool:
-    return any(entry.name == name for entry in store.list(name))
 
 
 def _restless(vanished: set[str]) -> Busy:

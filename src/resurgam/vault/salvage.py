@@ -9,6 +9,9 @@ Frames stay as they are, since their place is not authenticated. Those that open
 those whose key is not here. All of them are: a capture that is under way may rest on any. New packs are signed by the pruner, and
 name the key that had signed for the chunks (``vault.places``): it is in the damaged pack's trailer, where that can still be
 believed and names this frame in this place. Of others nobody can say it: readers find them, and no writer builds on them.
+
+Where a frame may lie (``model.placement``) says the header of its pack, but not that of a damaged one: else one changed byte would
+let contents leave their region. In a vault with residencies the points say it, and what none of them needs goes nowhere.
 """
 
 from __future__ import annotations
@@ -16,9 +19,10 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Mapping
 
 import msgspec
+from blake3 import blake3
 
 from resurgam.errors import Denied, IntegrityError, NotFound
-from resurgam.model.placement import Placement
+from resurgam.model.placement import NOWHERE, Placement
 from resurgam.vault.inventory import ids_of
 from resurgam.vault.pack import FRAME, Frame, Kind, placement_of, scan
 from resurgam.vault.packreading import Opener
@@ -42,11 +46,19 @@ class Salvage(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Salvager:
-    """Looks into damaged packs. ``domain_of`` tells the shred domains of chunks that points need. With ``forsake`` frames are left
+    """Looks into damaged packs. ``domain_of`` tells the shred domains of chunks that points need, ``quoting`` where the documents
+    among them may lie that quote contents. With ``forsake`` frames are left
     whose domain opens here and whose session's key is gone or spoilt."""
 
-    def __init__(self, repository: Repository, domain_of: Mapping[bytes, str], *, forsake: bool = False) -> None:
-        self._repository, self._domain_of, self._forsake = repository, domain_of, forsake
+    def __init__(
+        self,
+        repository: Repository,
+        domain_of: Mapping[bytes, str],
+        quoting: Mapping[bytes, Placement],
+        *,
+        forsake: bool = False,
+    ) -> None:
+        self._repository, self._domain_of, self._quoting, self._forsake = repository, domain_of, quoting, forsake
         self._opener = Opener(repository)
 
     def look(self, pack: str, what: str, only: Collection[bytes] | None = None) -> Salvage:
@@ -77,11 +89,20 @@ class Salvager:
             view = memoryview(self._repository.store.get(f"packs/{pack[:2]}/{pack}"))
         except NotFound:
             return
-        origins, placement = self._origins(pack, len(view)), placement_of(view, self._repository.vault)
+        origins, said = self._origins(pack, len(view)), placement_of(view, self._repository.vault)
+        believed = not self._repository.roles.residency or blake3(view).hexdigest() == pack
         for offset, frame in scan(view):
             data = view[offset : offset + FRAME + frame.stored]
             if (only is None or frame.id in only) and frame.kind in tuple(Kind) and self._keep(frame, data):
+                placement = said if believed else self._placement(frame, said.cold)
                 yield frame, data, origins.get((offset, frame.id), NOBODY), placement
+
+    def _placement(self, frame: Frame, cold: bool) -> Placement:
+        domain = self._domain_of.get(frame.id)
+        if domain is None:
+            return NOWHERE
+        stays = self._repository.roles.residency.get(domain, "")
+        return self._quoting.get(frame.id, Placement(stays, cold))
 
     def _keep(self, frame: Frame, data: memoryview) -> bool:
         try:

@@ -38,7 +38,7 @@ from resurgam.vault.lineage import forgotten
 from resurgam.vault.pace import Pace
 from resurgam.vault.pack import Kind
 from resurgam.vault.records import RecordType, itself, timestamp
-from resurgam.vault.replicas import require_newest_list
+from resurgam.vault.replicas import quoting, require_newest_list, require_takes_evidence
 from resurgam.vault.rowmemory import RowMemory
 from resurgam.vault.signing import Role, SigningKey
 from resurgam.vault.sink import IN_FLIGHT, DomainKeys, Sink
@@ -277,13 +277,14 @@ class EvidenceWriter(Writer):
         self._clock = clock
         sealed = repository.sealed(point)
         self._about = sealed.record.subject
+        require_takes_evidence(repository, sealed.body)
         signer = repository.keyring.signer(role)
         lease = reserve_records(repository, point, types, signer, clock)
         self._free = dict(zip(types, lease.names, strict=True))
         try:
             require_promised(repository, point)
             super().__init__(repository, signer, lease)
-            self.quoting = of_all(snapshot.residency for snapshot in sealed.body.snapshots)
+            self.quoting = quoting(sealed.body)
         except BaseException as error:
             self._give_up(error, repository, signer)
             raise
@@ -322,7 +323,7 @@ def require_residency(repository: Repository, system: System) -> None:
     before may be anywhere, and chunks stored now may be taken for ones that may go anywhere. Also where this place, a replica that
     was made the primary, lies in a region in which the component's contents may not lie."""
     for component in system.components:
-        if not repository.here.holds(Placement(component.residency)):
+        if not repository.here.takes(Placement(component.residency)):
             raise TargetRefused(
                 f"{component.name} has residency {component.residency}, and the primary {repository.here.place} lies elsewhere.",
                 untouched="Nothing was read or written.",
