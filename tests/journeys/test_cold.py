@@ -144,6 +144,8 @@ def test_costs_are_told_before_and_after(tmp_path: Path) -> None:
     lines = [line for line in cost["lines"] if line["monthly"]]
     assert sum(float(line["amount"]) for line in lines) == pytest.approx(float(cost["month"]))
     dearer = world.run("vault", "stats", "--cost", PRICES, "--every", "1m", "--json").json["cost"]
+    endless = world.run("vault", "stats", "--cost", PRICES, "--every", "0s")
+    assert (endless.code, "without end" in endless.err) == (2, True)
     assert float(dearer["month"]) > float(cost["month"])
     bad = tmp_path / "bad.yaml"
     bad.write_text("resurgam_prices: 1\ncurency: EUR\n", encoding="utf-8")

@@ -110,6 +110,9 @@ def test_a_lock_that_would_lapse_is_renewed_and_garbage_is_not(server: Seaweed, 
     assert world.locked_until(garbage) <= until.timestamp() + 1
     assert world.run("show", "--json").json["protected"]["until"] > time.time() + 5.9 * HOUR
     assert world.run("vault", "renew", "--for", "6h").out.endswith("nothing is due\n")
+    for words in ("0s", "9999999d"):
+        refused = world.run("vault", "renew", "--for", words, "--yes")
+        assert (refused.code, "cannot be made to hold" in refused.err) == (2, True)
 
 
 def test_status_warns_before_protection_lapses(server: Seaweed, tmp_path: Path) -> None:

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import os
+from datetime import datetime, timedelta
 from pathlib import Path
 from random import Random
 
 import msgspec
 import pytest
 
-from resurgam.errors import Denied, UsageError
+from resurgam.cli import protection as protection_words
+from resurgam.errors import Denied, NotFound, UsageError
 from resurgam.model.system import LockMode
+from resurgam.stores.lock import Retention
 from resurgam.testing.doubles import LockingStore
 from resurgam.testing.faults import ManualClock, MemoryStore
+from resurgam.vault import usage
 from resurgam.vault.host import VAULT_NOTES, HostState
 from resurgam.vault.keyring import Keyring
 from resurgam.vault.protection import Protected
@@ -221,6 +225,68 @@ def test_no_locks_no_renewal(tmp_path: Path) -> None:
         draft(world.repository(), PERIOD, {}, 0.0)
     with pytest.raises(UsageError, match="locks no objects"):
         protection(world.repository(), None, 0.0)
+
+
+def test_one_object_that_may_not_be_locked_stops_no_other(world: Locked, monkeypatch: pytest.MonkeyPatch) -> None:
+    """P12: a refusal is raised when all else is renewed; what a prune takes meanwhile is no error."""
+    captured(world, a=LARGE)
+    world.days(20)
+    protect, drafted = world.locks.protect, draft(world.pruner(), PERIOD, {}, world.now)
+    refused, gone, *others = drafted.plan.names
+
+    def picky(name: str, until: datetime) -> None:
+        if name == refused:
+            raise Denied("Not this one.", untouched="All.", next_step="Ask its owner.")
+        if name == gone:
+            raise NotFound("It is gone.", untouched="All.", next_step="Look again.")
+        protect(name, until)
+
+    monkeypatch.setattr(world.locks, "protect", picky)
+    with pytest.raises(Denied, match="Not this one"):
+        renew(world.pruner(), drafted)
+    assert {world.end(name) for name in others} == {world.now + PERIOD}
+    assert world.end(refused) < world.now + PERIOD
+
+
+def test_a_point_whose_chunks_are_gone_is_not_called_protected(world: Locked) -> None:
+    """P12: nothing locks what is not there, however long the rest of the point is locked."""
+    sealed = captured(world, a=LARGE)
+    for pack in world.packs():
+        world.locks.inner.delete(pack)
+    found = world.protected()[sealed.body.id]
+    assert (found.until, found.first) == (0.0, f"points/{sealed.body.id}")
+    assert found.why
+    assert protection_words.told(found).startswith("not known to be protected")
+    assert protection_words.when(found) == "not known"
+
+
+def test_one_lock_that_can_be_lifted_is_looked_at_each_time(world: Locked, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Points that rest on one governance lock among compliance ones are not remembered: nothing would tell when it is lifted."""
+    captured(world, a=LARGE)
+    (lifted, *_), protected = sorted(world.packs()), world.locks.protected
+    world.locks.protect(lifted, world.clock.now() + timedelta(seconds=2 * PERIOD))  # not the first to end
+
+    def mixed(name: str) -> Retention | None:
+        lock = protected(name)
+        return lock._replace(mode=LockMode.GOVERNANCE) if lock is not None and name == lifted else lock
+
+    monkeypatch.setattr(world.locks, "protected", mixed)
+    protection(world.pruner(), world.notes(), world.now)
+    assert world.notes().points(0) == {}
+    assert lifted not in world.notes().ends()
+
+
+def test_what_a_lock_holds_is_reckoned_by_the_lock_itself(world: Locked, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was renewed while it was promised is paid for until that lock ends, and not a period after it was put."""
+    gone = captured(world, gone=LARGE)
+    del world.live.files[b"gone"]
+    world.days(20)
+    captured(world, kept=LARGE)
+    world.renew()
+    monkeypatch.setattr(usage, "expiring", lambda _: {gone.body.id: "no rule keeps it"})
+    facts = usage.of_vault(world.pruner(), usage.Habits(), world.now)
+    assert facts.early
+    assert {early.locked for early in facts.early} == {world.now + PERIOD}
 
 
 # --- what the host remembers -----------------------------------------------------------------------------------------

@@ -37,9 +37,7 @@ _DAY = 86_400.0
 
 def of_a_vault(context: Context, prices: Prices, every: str | None, drills: float | None) -> Estimate:
     """What the open vault costs as it is used, or as it would be with ``every`` and ``drills``."""
-    given = duration(every) if every is not None else None
-    lock = context.system.vault.lock if context.vault is None else None
-    habits = Habits(every=given, drills=_decimal(drills), lock=lock.period if lock else 0.0)
+    habits = Habits(every=_seconds(every), drills=_decimal(drills))
     return estimate(of_vault(context.repository, habits, context.clock.now().timestamp()), prices)
 
 
@@ -48,7 +46,7 @@ def of_a_system(
 ) -> Estimate:
     """What captures of a system will cost, by its size now and by what earlier ones added where there were any."""
     system = context.system
-    seconds, said = every_word(duration(every) if every else None, system.objectives.rpo, output.seconds)
+    seconds, said = every_word(_seconds(every), system.objectives.rpo or None, output.seconds)
     if seconds is None:
         raise UsageError(
             "How often captures are made is not said.",
@@ -133,6 +131,16 @@ def _money(amount: Decimal) -> str:
     """Two digits after the point, or as many as the first two that say something."""
     digits = 2 if not amount or amount >= 1 else min(max(1 - amount.adjusted(), 2), 8)
     return f"{amount:,.{digits}f}"
+
+
+def _seconds(every: str | None) -> float | None:
+    """Those between two captures. Raises UsageError."""
+    seconds = None if every is None else duration(every)
+    if seconds == 0:
+        raise UsageError(
+            "Captures cannot be made without end.", untouched="Nothing was done.", next_step="Give --every 15m or more."
+        )
+    return seconds
 
 
 def _decimal(number: float | None) -> Decimal | None:

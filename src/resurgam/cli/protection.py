@@ -11,10 +11,8 @@ import msgspec
 from resurgam.cli import output
 from resurgam.cli.context import Context
 from resurgam.errors import Denied, ResurgamError
-from resurgam.stores.base import Store
-from resurgam.stores.lock import Bucket, Locks
 from resurgam.vault.protection import NEVER, RENEW_BELOW, WARN_BELOW, Protected
-from resurgam.vault.protection_look import protection
+from resurgam.vault.protection_look import may_lock, protection
 from resurgam.vault.protection_notes import LockNotes
 from resurgam.vault.pruning import expiring
 
@@ -72,6 +70,8 @@ def guard(context: Context, points: Sequence[str], warning: float | None) -> Gua
 
 def told(found: Protected) -> str:
     """One line for people."""
+    if found.why:
+        return f"not known to be protected: {found.why}"
     if found.until == NEVER:
         return f"not protected: {found.first} is not locked"
     return f"protected until {when(found)} UTC, when the lock of {found.first} ends"
@@ -81,7 +81,7 @@ def told_guard(found: Guard) -> str:
     """One line for people."""
     if found.first is None:
         return f"not known: {found.unknown}" if found.unknown else "nothing is promised"
-    advice = "" if found.lasts else f"; run {_RENEW}"
+    advice = "" if found.lasts else f"; run {'`resurgam vault check`' if found.first.why else _RENEW}"
     return f"point {found.first.point} is {told(found.first)}{advice}"
 
 
@@ -93,24 +93,19 @@ def advise(found: Protected, now: float, period: float) -> None:
 
 def when(found: Protected | None) -> str:
     """The time alone."""
-    if found is None:
+    if found is None or found.why:
         return "not known"
     return "not locked" if found.until == NEVER else f"{datetime.fromtimestamp(found.until, UTC):%Y-%m-%d %H:%M}"
 
 
 def _seen(context: Context, look: Callable[[], T]) -> T | None:
-    if not _locks(context.store):
+    if not may_lock(context.store):
         return None
     try:
         return look()
     except ResurgamError as error:  # all else is answered; of a capture, the point is sealed (P1)
         output.note(f"until when points are protected cannot be seen here: {error.message}")
         return None
-
-
-def _locks(store: Store) -> bool:
-    """Whether there may be locks: a bucket can say that it has none."""
-    return isinstance(store, Locks) and not (isinstance(store, Bucket) and store.facts.lockable is False)
 
 
 def _notes(context: Context) -> LockNotes:

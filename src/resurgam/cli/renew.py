@@ -27,6 +27,7 @@ from resurgam.vault.pruning import expiring
 from resurgam.vault.retention_words import at, counted
 
 _SHOWN = 20
+_LONGEST = 100 * 365 * 86_400.0  # seconds; a slip of the finger would be for ever
 
 
 def renew(
@@ -85,7 +86,14 @@ def renew(
 def _period(context: Context, words: str | None) -> float:
     """Seconds that locks are to hold. Raises UsageError where nothing says it."""
     if words is not None:
-        return duration(words)
+        seconds = duration(words)
+        if not 0 < seconds <= _LONGEST:
+            raise UsageError(
+                f"Locks cannot be made to hold for {words}.",
+                untouched="Nothing was changed.",
+                next_step="Give more than nothing, and a hundred years at most: nobody can make a lock shorter.",
+            )
+        return seconds
     lock = context.system.vault.lock if context.system_name is not None else None
     if lock is None:
         raise UsageError(

@@ -55,11 +55,12 @@ class Reach:
 
 class Protected(msgspec.Struct, frozen=True, kw_only=True):
     """Until when ``point`` is protected, in seconds since 1970; ``first`` is the object whose lock ends then. ``NEVER`` where an
-    object is not locked at all."""
+    object is not locked at all, or where it is not known what the point needs: then ``why`` says so."""
 
     point: str
     until: float
     first: str
+    why: str = ""
 
 
 class Renewal(msgspec.Struct, frozen=True, kw_only=True):
@@ -102,6 +103,9 @@ def protected(reach: Reach, ends: Mapping[str, float]) -> tuple[Protected, ...]:
     shared = _first(reach.shared, ends)
     found = []
     for point, names in reach.own.items():
+        if why := reach.trouble.get(f"points/{point}"):  # P12: what is gone is under no lock
+            found.append(Protected(point=point, until=NEVER, first=f"points/{point}", why=why))
+            continue
         until, first = min(shared, _first(names, ends), limits.of(point))
         found.append(Protected(point=point, until=until, first=first))
     return tuple(found)

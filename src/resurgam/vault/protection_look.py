@@ -12,15 +12,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
 
 from resurgam.errors import NotFound, UsageError
-from resurgam.model.system import LockMode
 from resurgam.stores.asof import originals
 from resurgam.stores.base import Store
-from resurgam.stores.lock import Locks, Retention
+from resurgam.stores.lock import Bucket, Locks, Retention
 from resurgam.vault.identity import IDENTITY
 from resurgam.vault.inventory import Inventory
 from resurgam.vault.marking import survey
@@ -34,6 +34,11 @@ HISTORY = ("checkpoints/", "log/")
 _REFERENCE = "/reference-"
 
 Progress = Callable[[int], None]  # how many objects were asked about, or locked, since the last call
+
+
+def may_lock(store: Store) -> TypeGuard[Locks]:
+    """Whether there may be locks in ``store``: a bucket can say that it has none."""
+    return isinstance(store, Locks) and not (isinstance(store, Bucket) and store.facts.lockable is False)
 
 
 def locking(store: Store) -> Locks:
@@ -110,8 +115,8 @@ def ends_of(
     with ThreadPoolExecutor(AT_ONCE, thread_name_prefix="locks") as pool:
         for name, lock in zip(asked, pool.map(lambda name: _protected(store, name), asked), strict=True):
             found[name] = lock.until.timestamp() if lock is not None else NEVER
-            if notes is not None and lock is not None and lock.mode is LockMode.COMPLIANCE:
-                notes.saw(name, found[name])
+            if notes is not None:
+                notes.saw(name, lock)
             if progress is not None:
                 progress(1)
     return found

@@ -17,6 +17,8 @@ from collections.abc import Iterable
 import msgspec
 from blake3 import blake3
 
+from resurgam.model.system import LockMode
+from resurgam.stores.lock import Retention
 from resurgam.vault.host import HostState, told
 from resurgam.vault.protection import Protected
 from resurgam.vault.repository import Repository
@@ -44,14 +46,20 @@ class LockNotes:
         self._key = blake3(where, key=repository.secret.host_key()).digest()
         self._path, self._folder = host.path(f"locks-{blake3(where).hexdigest()[:16]}"), host.folder
         self._note = self._read()
+        self._soft: set[str] = set()  # objects seen without a lock, or under one that can be lifted
 
     def ends(self) -> dict[str, float]:
         """Until when objects are locked at least."""
         return self._note.objects
 
-    def saw(self, name: str, end: float) -> None:
-        """The lock of ``name`` ends then, or later."""
-        self._note.objects[name] = end
+    def saw(self, name: str, lock: Retention | None) -> None:
+        """How ``name`` is locked; None where it is not. Remembered is what can only get longer."""
+        if lock is not None and lock.mode is LockMode.COMPLIANCE:
+            self._note.objects[name] = lock.until.timestamp()
+            self._soft.discard(name)
+        else:
+            self._note.objects.pop(name, None)
+            self._soft.add(name)
 
     def points(self, prune: int) -> dict[str, Protected]:
         """Until when points are protected at least, by id; nothing where there was another prune since."""
@@ -63,13 +71,13 @@ class LockNotes:
         }
 
     def write(self, prune: int, points: Iterable[Protected], *, whole: bool) -> None:
-        """Remember all that was seen, and ``points``: these alone where they are the ``whole`` vault's, and only those of which
-        nothing but compliance locks was seen. Raises Denied, StoreFull."""
+        """Remember all that was seen, and ``points``: these alone where they are the ``whole`` vault's, and none where a lock
+        was seen that can be lifted, or none at all: nothing would tell of that. Raises Denied, StoreFull."""
         if whole or prune != self._note.prune:
             self._note.points = {}
         self._note.prune = prune
         for one in points:
-            if one.first in self._note.objects:
+            if not self._soft and not one.why:
                 self._note.points[one.point] = one.until, one.first
         data = msgspec.msgpack.encode(self._note)
         with told(self._folder):

@@ -14,12 +14,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import NamedTuple
 
 import msgspec
 
-from resurgam.errors import Denied
+from resurgam.errors import Denied, NotFound
 from resurgam.stores.asof import Originals
 from resurgam.stores.lock import Locks
 from resurgam.vault.protection import RENEW_BELOW, Reach, Renewal, plan_renewal, protected
@@ -64,31 +65,36 @@ def draft(
 def renew(
     repository: Repository, drafted: Draft, notes: LockNotes | None = None, progress: Progress | None = None
 ) -> Draft:
-    """Do what the plan says; returns it with ``ends`` and ``points`` as they are then. Raises Denied, Unreachable: what was renewed
-    until then stays so."""
+    """Do what the plan says; returns it with ``ends`` and ``points`` as they are then. Raises Unreachable, and Denied for an object
+    whose lock may not be made longer, after all others were renewed: what was renewed until then stays so."""
     plan, until = drafted.plan, datetime.fromtimestamp(drafted.plan.until, UTC)
 
-    def lengthen(name: str) -> None:
-        _lengthen(drafted.store, name, until)
+    def lengthen(name: str) -> Denied | None:
+        refusal = _lengthen(drafted.store, name, until)
         if progress is not None:
             progress(1)
+        return refusal
 
     with ThreadPoolExecutor(AT_ONCE, thread_name_prefix="locks") as pool:
-        for _ in pool.map(lengthen, plan.names):
-            pass
+        refusals = [refusal for refusal in pool.map(lengthen, plan.names) if refusal is not None]
     # As the store says: a server that takes the request and keeps its lock as it was is found out here.
     ends = drafted.ends | ends_of(drafted.store, plan.names, notes, plan.until + 1.0)
     after = protected(drafted.reach, ends)
     if notes is not None:
         notes.write(repository.prunes().last, after, whole=True)
+    if refusals:
+        raise refusals[0]
     return drafted._replace(ends=ends, plan=msgspec.structs.replace(plan, points=after))
 
 
-def _lengthen(store: Locks, name: str, until: datetime) -> None:
-    """Lock ``name`` until then, unless somebody has locked it for longer meanwhile. Raises Denied, NotFound, Unreachable."""
-    try:
-        store.protect(name, until)
-    except Denied:
-        there = store.protected(name)
-        if there is None or there.until < until:
-            raise
+def _lengthen(store: Locks, name: str, until: datetime) -> Denied | None:
+    """Lock ``name`` until then, unless somebody has locked it for longer meanwhile. What is gone is left to the look that follows:
+    a prune took it, or somebody did. Returns a refusal, which is to stop no other object's renewal. Raises Unreachable."""
+    with suppress(NotFound):
+        try:
+            store.protect(name, until)
+        except Denied as refusal:
+            there = store.protected(name)
+            if there is None or there.until < until:
+                return refusal
+    return None

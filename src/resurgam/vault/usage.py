@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
+from math import inf
 
 import msgspec
 import numpy as np
@@ -24,6 +25,8 @@ from resurgam.vault.checked import remembered
 from resurgam.vault.cost import MONTH, STANDARD, Act, Early, Facts, Held, by_class
 from resurgam.vault.needs import needs_of
 from resurgam.vault.pack import FRAME, PACK_SIZE
+from resurgam.vault.protection import NEVER
+from resurgam.vault.protection_look import ends_of, may_lock
 from resurgam.vault.prunes import Stage
 from resurgam.vault.pruning import draft, expiring
 from resurgam.vault.repository import Repository, Sealed
@@ -36,13 +39,11 @@ _DAY = 86_400.0
 
 class Habits(msgspec.Struct, frozen=True, kw_only=True):
     """How a vault is meant to be used. ``every`` are seconds between two captures, ``drills`` verified restores a month; None: as
-    many as in the last 30 days. ``speed`` is how what sleeps is woken; ``lock`` how many seconds an object is locked after it was
-    put, 0 where none is."""
+    many as in the last 30 days. ``speed`` is how what sleeps is woken."""
 
     every: float | None = None
     drills: Decimal | None = None
     speed: Speed = Speed.STANDARD
-    lock: float = 0.0
 
     @property
     def captures(self) -> Decimal | None:
@@ -221,16 +222,27 @@ class _Look:
             self.said.append(f"what a prune could free is not known: {error.message}")
             return []
         going = [self._packs[name] for name in sorted(plan.packs) if name in self._packs]
-        lock = self._habits.lock
+        ends = self._locked([entry.name for entry, _ in going])
         return [
             Early(
                 storage_class=storage_class,
                 bytes=entry.size,
                 received=entry.received,
-                locked=entry.received + lock if lock else 0.0,
+                locked=ends.get(entry.name, NEVER),
             )
             for entry, storage_class in going
         ]
+
+    def _locked(self, names: Sequence[str]) -> dict[str, float]:
+        """When the lock of each ends, as the store says: what was promised once may have been renewed long after it was put."""
+        store = self._repository.store
+        if not may_lock(store):
+            return {}
+        try:
+            return ends_of(store, names, None, inf)
+        except Denied as error:
+            self.said.append(f"until when that is locked is not known: {error.message}")
+            return {}
 
 
 def _capturing(shape: Shape, added: dict[str, int], captures: Decimal) -> Act:
