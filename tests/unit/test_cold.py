@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+import threading
+from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from random import Random
 
@@ -13,6 +15,7 @@ from msgspec.structs import replace
 from resurgam.errors import Archived, Denied, Unreachable, UsageError
 from resurgam.restore.adding import add
 from resurgam.restore.run import restore
+from resurgam.stores import abreast
 from resurgam.stores.archive import Speed, Wakefulness, put_cold, stored
 from resurgam.stores.base import AlreadyThere, Buffer
 from resurgam.testing.archiving import ArchivingStore
@@ -293,3 +296,20 @@ def test_the_header_of_a_copy_is_understood(storage_class: str, header: str, sta
     """``x-amz-restore`` as the S3 API writes it."""
     found = stored(storage_class, header)
     assert (found.state, found.until is not None) == (state, ends)
+
+
+def test_a_distant_store_is_asked_abreast(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """P11: ten thousand packs are not asked about, nor woken, one round trip after the other."""
+    cold = Cold(tmp_path)
+    monkeypatch.setattr(abreast, "is_far", lambda _store: True)
+    threads: dict[str, set[threading.Thread]] = {"state": set(), "warm": set()}
+
+    def noted(verb: str, done: Callable[..., object], *args: object) -> object:
+        threads[verb].add(threading.current_thread())
+        return done(*args)
+
+    for verb in threads:
+        monkeypatch.setattr(cold.store, verb, partial(noted, verb, getattr(cold.store, verb)))
+    warmup.ask(cold.store, cold.plan())
+    assert all(threads.values())
+    assert threading.main_thread() not in threads["state"] | threads["warm"]

@@ -70,7 +70,12 @@ def test_a_thread_that_has_ended_keeps_no_pack(tmp_path: Path, kind: Kind) -> No
 def test_more_threads_than_packs(tmp_path: Path) -> None:
     """Whoever finds no memory waits until another one has added its chunk."""
     world = Sinking(tmp_path)
-    threads = [threading.Thread(target=lambda: [world.put(200_000) for _ in range(40)], daemon=True) for _ in range(8)]
+
+    def fill() -> None:
+        for _ in range(40):
+            world.put(200_000)
+
+    threads = [threading.Thread(target=fill, daemon=True) for _ in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:

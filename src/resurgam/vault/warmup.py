@@ -23,6 +23,7 @@ from resurgam.errors import Archived, UsageError
 from resurgam.model.placement import COLD
 from resurgam.model.point import PointBody
 from resurgam.model.system import System
+from resurgam.stores.abreast import each
 from resurgam.stores.archive import HOURS, SLEEPING, Archives, Speed, Stored, Wakefulness, classes_of
 from resurgam.stores.base import Store
 from resurgam.vault.cost import Estimate, Held, reading
@@ -87,7 +88,9 @@ def look(store: Store, packs: Collection[str]) -> list[Sleeper]:
         for entry, storage_class in classes_of(store, "packs/")
         if storage_class in SLEEPING
     ]
-    return [Sleeper(pack, entry.size, store.state(entry.name)) for pack, entry in listed if pack in packs]
+    wanted = [(pack, entry) for pack, entry in listed if pack in packs]
+    states = each(store, lambda one: store.state(one[1].name), wanted)
+    return [Sleeper(pack, entry.size, state) for (pack, entry), state in zip(wanted, states, strict=True)]
 
 
 def plan(
@@ -125,8 +128,8 @@ def ask(store: Store, wanted: WarmUp) -> None:
     """Ask for everything that the plan names. Raises Unreachable, Denied; given again it goes on."""
     assert isinstance(store, Archives) or not wanted.ask, "only such a store has sleepers"
     if isinstance(store, Archives):
-        for name in wanted.ask:
-            store.warm(name, wanted.days, wanted.speed)
+        for _ in each(store, lambda name: store.warm(name, wanted.days, wanted.speed), wanted.ask):
+            pass
 
 
 def not_yet(wanted: WarmUp) -> Archived:
