@@ -17,6 +17,7 @@ from resurgam.gateway.keeping import Keeping
 from resurgam.gateway.tokens import Tokens
 from resurgam.gateway.upload import PIECE, SLOWEST, STALL, Gone, Message, Upload
 from resurgam.stores.base import Entry
+from resurgam.stores.gateway import GatewayStore
 from resurgam.stores.local import LocalStore
 from resurgam.stores.location import Location, parse
 from resurgam.stores.wire import digest_of
@@ -141,6 +142,22 @@ def test_tokens_that_root_makes_are_the_gateways(tmp_path: Path) -> None:
     os.chown(tmp_path / "state", 65534, 65534)
     Tokens(path).add("capture", "", ManualClock())
     assert {os.stat(one).st_uid for one in (path, f"{path}.lock")} == {65534}
+
+
+def test_a_token_is_shown_to_its_own_gateway_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """P12: of a file with tokens for several gateways each is given its own, and one that is not named none."""
+    file, ones = tmp_path / "tokens", {f"{place}.example.org:7319": f"rsg1-{place * 20}" for place in ("a", "b")}
+    file.write_text("\n".join(f"{address} {token}" for address, token in ones.items()))
+    file.chmod(0o600)
+    monkeypatch.delenv("RESURGAM_VAULT_TOKEN", raising=False)
+    monkeypatch.setenv("RESURGAM_VAULT_TOKEN_FILE", str(file))
+    for address, token in ones.items():
+        assert GatewayStore(Location("https", address))._headers == {"Authorization": f"Bearer {token}"}
+    with pytest.raises(Denied, match="There is no token for") as caught:
+        GatewayStore(Location("https", "c.example.org:7319"))
+    assert not any(token in str(caught.value) for token in ones.values())
+    file.write_text(f"{ones['a.example.org:7319']}\n\n")
+    assert "a" * 20 in GatewayStore(Location("https", "c.example.org:7319"))._headers["Authorization"]
 
 
 def test_a_small_body_has_little_time(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,8 @@ PATIENCE seconds; then it is Unreachable. A put that is tried again may meet its
 **Who it speaks to** is known by the certificate's SHA-256, where the URL has it, and else by an authority that the system trusts,
 or one of the file RESURGAM_VAULT_CA. Nothing is sent, the token least of all, before that is known. **Who speaks** is known by a
 token, from RESURGAM_VAULT_TOKEN, the file RESURGAM_VAULT_TOKEN_FILE, or ``gateway.token`` in the keys' folder; such files must be
-readable by their owner only.
+readable by their owner only. Who speaks to several gateways writes a line ``HOST:PORT TOKEN`` for each into the file: a token that
+is for one of them is never shown to another.
 
 Needs nothing but Python's library, so that a host that captures has no more installed than it had.
 """
@@ -45,6 +46,7 @@ TIMEOUT = 60.0  # seconds without a byte in either direction; the gateway's own 
 TOKEN_FILE = "gateway.token"  # noqa: S105  in the keys' folder
 _TOKEN = re.compile(r"[A-Za-z0-9._~+/=-]{16,500}")  # RFC 6750, b64token
 _AGAIN = {408, 429, 500, 502, 503, 504}
+_LONGEST_FILE = 64 << 10
 T = TypeVar("T")
 
 
@@ -88,7 +90,7 @@ class GatewayStore:
         address = urlsplit(f"//{place.bucket}")
         self._host, self._port = address.hostname or "", address.port
         self._base = f"/{place.prefix}" if place.prefix else ""
-        self._headers = {"Authorization": f"Bearer {_token(self._where, keys)}"}
+        self._headers = {"Authorization": f"Bearer {_token(self._where, place.bucket, keys)}"}
         self._tls = _trust(place.settings.get("certificate")) if place.scheme == "https" else None
         self._lock = threading.Lock()
         self._idle: list[_Idle] = []
@@ -305,13 +307,13 @@ def _body(response: http.client.HTTPResponse, into: memoryview | None) -> tuple[
     return b"", filled
 
 
-def _token(where: str, keys: str | None) -> str:
-    """The token, from the environment or its file. Raises Denied; it is never part of the message."""
+def _token(where: str, address: str, keys: str | None) -> str:
+    """The token for the gateway at ``address``, from the environment or its file. Raises Denied; never part of the message."""
     token, source = os.environ.get("RESURGAM_VAULT_TOKEN"), "RESURGAM_VAULT_TOKEN"
     if token is None:
         beside = os.path.join(keys, TOKEN_FILE) if keys and os.path.isdir(keys) else None
         source = os.environ.get("RESURGAM_VAULT_TOKEN_FILE") or beside or ""
-        token = _from_file(source) if source else None
+        token = _for_address(_from_file(source) or "", address) if source else None
     if token is None:
         raise Denied(
             f"There is no token for {where}.",
@@ -327,11 +329,18 @@ def _token(where: str, keys: str | None) -> str:
     return token.strip()
 
 
+def _for_address(text: str, address: str) -> str | None:
+    """Of the lines of a file: the one token, or that of the line ``HOST:PORT TOKEN`` with this ``address``."""
+    lines = [line.split() for line in text.splitlines() if line.strip()]
+    named = {words[0]: words[1] for words in lines if len(words) == 2}
+    return named.get(address) if named else text.strip() or None
+
+
 def _from_file(path: str) -> str | None:
     """What stands in it; None where it is not there. Raises Denied."""
     try:
         with open(path, encoding="ascii", errors="replace") as file:
-            mode, text = os.fstat(file.fileno()).st_mode, file.read(1000)
+            mode, text = os.fstat(file.fileno()).st_mode, file.read(_LONGEST_FILE)
     except FileNotFoundError:
         return None
     except OSError as error:
