@@ -16,6 +16,7 @@ from resurgam.gateway.account import Asked
 from resurgam.gateway.keeping import Keeping
 from resurgam.gateway.tokens import Tokens
 from resurgam.gateway.upload import PIECE, SLOWEST, STALL, Gone, Message, Upload
+from resurgam.stores import disk
 from resurgam.stores.base import Entry
 from resurgam.stores.gateway import GatewayStore
 from resurgam.stores.local import LocalStore
@@ -98,6 +99,24 @@ def test_kept_by_the_gateways_clock(tmp_path: Path) -> None:
         keeping.delete(store, entries[1])
         assert list(store.list()) == []
         keeping.close()
+
+
+def test_a_page_begins_after_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A page of a listing is what comes after any name, there or not; what lies in folders before it is not read again."""
+    names = sorted(["a", "b-b", "b.b", "b/a", "b/b/c", "b0", "c/a", "c/b"])
+    with LocalStore.create(str(tmp_path / "vault")) as store:
+        for name in names:
+            store.put(name, b"x")
+        for after in [*names, "", "b", "b/", "b/b", "b/b/", "b/c", "c/", "d"]:
+            assert [entry.name for entry in store.list("", after)] == [name for name in names if name > after], after
+            assert [entry.name for entry in store.list("b", after)] == [
+                n for n in names if n[0] == "b" and n > after
+            ], after
+        opened: list[int] = []
+        entries = disk.entries
+        monkeypatch.setattr(disk, "entries", lambda *words: opened.append(1) or entries(*words))
+        assert [entry.name for entry in store.list("", "c/a")] == ["c/b"]
+        assert len(opened) == 2
 
 
 def test_tokens_by_many_hands(tmp_path: Path) -> None:

@@ -249,8 +249,7 @@ class Gateway:
 
     async def _list(self, exchange: Exchange, prefix: str, after: str) -> None:
         def page() -> bytes:
-            later = (entry for entry in self._store.list(prefix) if entry.name > after)
-            found: list[Entry] = list(islice(later, wire.PAGE + 1))
+            found: list[Entry] = list(islice(self._store.list(prefix, after), wire.PAGE + 1))
             return msgspec.json.encode(
                 {"objects": [tuple(entry) for entry in found[: wire.PAGE]], "more": len(found) > wire.PAGE}
             )

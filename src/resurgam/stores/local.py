@@ -255,14 +255,14 @@ class LocalStore:
         there = os.statvfs(self._root)
         return there.f_bavail * there.f_frsize
 
-    def list(self, prefix: str = "") -> Iterator[Entry]:
-        """All objects whose names begin with ``prefix``, sorted by name. Opens only folders that can hold such, and asks only for
-        entries that can be such: one point among ten thousand is one."""
+    def list(self, prefix: str = "", after: str = "") -> Iterator[Entry]:
+        """All objects whose names begin with ``prefix`` and come after ``after``, sorted by name. Opens only folders that can hold
+        such, and asks only for entries that can be such: one point among ten thousand is one."""
         base = prefix[: prefix.rfind("/") + 1]
         if base and not _is_name(base[:-1]):
             return
-        for name, status in self._walk(base, prefix[len(base) :]):
-            if status is not None:
+        for name, status in self._walk(base, prefix[len(base) :], after):
+            if status is not None and name > after:
                 yield Entry(name, status.st_size, status.st_mtime)
 
     def strays(self) -> builtins.list[str]:
@@ -281,9 +281,9 @@ class LocalStore:
         oldest = self._clock.now().timestamp() - ABANDONED
         return [name for name, status in disk.entries(waiting) if status.st_mtime < oldest]
 
-    def _walk(self, base: str, beginning: str = "") -> Iterator[tuple[str, os.stat_result | None]]:
+    def _walk(self, base: str, beginning: str = "", after: str = "") -> Iterator[tuple[str, os.stat_result | None]]:
         """Names below the folder ``base`` of which the next part has that ``beginning``, sorted; with their status, or None for a
-        stray."""
+        stray. Folders of which every name comes before ``after`` are not opened."""
         try:
             with self._folder(base.split("/")[:-1], base) as folder, self._told("listed", base or "the vault's folder"):
                 entries = disk.entries(folder, beginning)
@@ -298,7 +298,8 @@ class LocalStore:
             if not _is_name(name.removesuffix("/")) or not (is_folder or stat.S_ISREG(status.st_mode)):
                 yield name, None
             elif is_folder:
-                yield from self._walk(name)
+                if name > after or after.startswith(name):
+                    yield from self._walk(name, after=after)
             else:
                 yield name, status
 
