@@ -104,6 +104,31 @@ def test_p12_a_replica_that_lost_what_its_points_need_is_behind(both: Replicated
     assert (found.lost, found.seconds, found.behind) == ((lost,), 0.0, True)
 
 
+@pytest.mark.parametrize("prefix", ["index/", "packs/", "points/"])
+def test_p12_so_is_one_in_which_something_is_cut_off(both: Replicated, prefix: str) -> None:
+    """Its name is listed, and that is not enough."""
+    both.run("frankfurt")
+    there = both.stores["frankfurt"]
+    cut = names(there, prefix)[0]
+    both.stores["frankfurt"] = replaced(there, cut, there.get(cut)[:-1])
+    found = standing(both, "frankfurt")
+    assert (found.lost, found.behind) == ((cut,), True)
+
+
+@pytest.mark.parametrize("prefix", ["points/", "log/"])
+def test_p12_a_primary_from_which_something_was_taken_is_told(both: Replicated, prefix: str) -> None:
+    """Nothing is missing at the replica, and all is not well: its status must not be green on the day it is needed."""
+    both.run("frankfurt")
+    store = copied(both.world.store)
+    taken = names(store, prefix)
+    for name in taken:
+        store.delete(name)
+    both.world.store = store
+    found = standing(both, "frankfurt")
+    assert found.behind
+    assert found.ahead == (tuple(taken) if prefix == "points/" else (taken[-1],))
+
+
 def test_p12_so_is_one_that_lost_a_session_key_where_nothing_is_withheld(tmp_path: Path) -> None:
     """Then all keys belong there."""
     both = Replicated(World(str(tmp_path)))

@@ -28,6 +28,7 @@ from resurgam.vault.replicas import LAG, NAME, ORIGIN, Place, Places, next_list,
 from resurgam.vault.replicate import Copied, Run, left_to_sweep
 from resurgam.vault.repository import Repository
 from resurgam.vault.retention_words import counted
+from resurgam.vault.signing import Role
 
 app = typer.Typer(no_args_is_help=True, help="The same vault at other places.", rich_markup_mode=None)
 app.command("export")(carry.export)
@@ -76,6 +77,7 @@ def add(
             untouched="Nothing was changed.",
             next_step=f"Give another name, or take that one out first: `resurgam replicate remove {name} --yes`.",
         )
+    repository.require_believed(repository.keyring.signer(Role.APPROVER))  # before a folder is made
     promises = replica_store(place, context.clock, repository, json)
     listed = before.places if before is not None else (_place(ORIGIN, _here(context), home_region, LAG),)
     put_list(repository, next_list(before, (*listed, place), output.on_one_line(why)), context.clock)
@@ -200,7 +202,7 @@ def status(
 ) -> int:
     """Show how far each replica is behind: what would be lost if the primary were gone now.
 
-    Exit code 23 when one lags by more than it may, has lost something, or does not answer.
+    Exit code 23 when one lags by more than it may, has lost something, has what the primary lacks, or does not answer.
 
     Examples:
 
@@ -367,4 +369,6 @@ def _lines(repository: Repository, found: Sequence[Lag]) -> Iterator[str]:
         if one.withheld:
             yield f"      {counted(one.withheld, 'pack')} may not lie in that region"
         if one.lost:
-            yield f"      older than its points, and not there: {counted(len(one.lost), 'object')}, {one.lost[0]} among them"
+            yield f"      its points may need what it lost or cut off: {counted(len(one.lost), 'object')}, {one.lost[0]} among them"
+        if one.ahead:
+            yield f"      the primary lacks what it has: {counted(len(one.ahead), 'object')}, {one.ahead[0]} among them"

@@ -24,8 +24,9 @@ from resurgam.vault.repository import Repository
 
 class Lag(msgspec.Struct, frozen=True, kw_only=True):
     """How one place stands. ``points`` of the promised ones are there, ``missing`` are not; ``bytes`` are to be sent. What is
-    ``lost`` came before points that are there, and is not there itself: those may not restore. ``seconds`` is its lag, None where
-    it is not known, for the reason that ``silent`` tells."""
+    ``lost`` came before points that are there, and is not there itself, or not at its size: those may not restore. ``ahead`` are
+    points and the last of the log that only that place has: they were taken from the primary, or it went on alone. ``seconds`` is
+    its lag, None where it is not known, for the reason that ``silent`` tells."""
 
     place: str
     location: str
@@ -35,14 +36,15 @@ class Lag(msgspec.Struct, frozen=True, kw_only=True):
     missing: tuple[str, ...] = ()
     bytes: int = 0
     lost: tuple[str, ...] = ()
+    ahead: tuple[str, ...] = ()
     withheld: int = 0
     seconds: float | None = None
     silent: str = ""
 
     @property
     def behind(self) -> bool:
-        """Whether its objective is not met."""
-        return self.seconds is None or self.seconds > self.objective or bool(self.lost)
+        """Whether its objective is not met, or what is there does not fit the primary."""
+        return self.seconds is None or self.seconds > self.objective or bool(self.lost or self.ahead)
 
 
 def unknown(place: Place, why: str) -> Lag:
@@ -57,6 +59,8 @@ def lag(near: Repository, far: Store, place: Place, now: float) -> Lag:
     lacking = {entry.name.removeprefix("points/") for entry in copy.stages[Stage.POINTS].entries}
     there = [entry for entry in far.list("points/") if POINT_NAME.fullmatch(entry.name)]
     shown = (promised[name].received for e in there if (name := e.name.removeprefix("points/")) in promised)
+    here = {entry.name for entry in near.store.list("points/")}  # after the replica: what came meanwhile is not ahead
+    ahead = [entry.name for entry in there if entry.name not in here] + [copy.ahead] * bool(copy.ahead)
     missing = [sealed for name, sealed in promised.items() if name in lacking]
     packs = list(allowed(near, place, copy.stages[Stage.PACKS].entries))
     others = sum(part.bytes for stage, part in copy.stages.items() if stage is not Stage.PACKS)
@@ -68,7 +72,8 @@ def lag(near: Repository, far: Store, place: Place, now: float) -> Lag:
         points=len(promised) - len(missing),
         missing=tuple(sealed.body.id for sealed in missing),
         bytes=others + sum(entry.size for entry in packs),
-        lost=tuple(_before(max(shown, default=0.0), [*packs, *_older_stages(copy), *_keys(near, far)])),
+        lost=(*_before(max(shown, default=0.0), [*packs, *_older_stages(copy), *_keys(near, far)]), *copy.differing),
+        ahead=tuple(ahead),
         withheld=len(copy.stages[Stage.PACKS].entries) - len(packs),
         seconds=max((now - sealed.received for sealed in missing), default=0.0),
     )
