@@ -8,6 +8,8 @@ from collections.abc import Iterator
 import botocore.session
 import pytest
 
+from tests.stores.seaweed import Seaweed
+
 
 @pytest.fixture(scope="session", autouse=True)
 def _one_form_of_each_api() -> Iterator[None]:
@@ -15,3 +17,16 @@ def _one_form_of_each_api() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(botocore.session, "create_loader", functools.cache(botocore.session.create_loader))
         yield
+
+
+@pytest.fixture(scope="session")
+def seaweed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seaweed]:
+    """A real S3 server for all tests that do not kill it: a bucket ``plain``, and ``locked``, which keeps versions and locks."""
+    server = Seaweed(str(tmp_path_factory.mktemp("seaweed")))
+    try:
+        server.start()
+        server.client().create_bucket(Bucket="plain")
+        server.client().create_bucket(Bucket="locked", ObjectLockEnabledForBucket=True)
+        yield server
+    finally:
+        server.kill()

@@ -7,7 +7,6 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -200,40 +199,29 @@ def test_an_edge_device_replicates_in_256_mb(plain: World) -> None:
     assert objects(frankfurt) == objects(world.path("vault"))
 
 
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[Seaweed]:
-    """Two regions: two buckets."""
-    made = Seaweed(str(tmp_path / "server"))
-    try:
-        made.start()
-        for bucket in ("frankfurt", "ohio"):
-            made.client().create_bucket(Bucket=bucket)
-        yield made
-    finally:
-        made.kill()
-
-
-def test_from_bucket_to_bucket(server: Seaweed, tmp_path: Path) -> None:
+def test_from_bucket_to_bucket(seaweed: Seaweed, tmp_path: Path) -> None:
     """On a real S3 server: byte for byte, what is withheld is not there, and the other bucket alone restores the rest."""
+    for bucket in ("frankfurt", "ohio"):
+        seaweed.client().create_bucket(Bucket=bucket)
     world = World(os.fspath(tmp_path / "world")).build()
     world.env |= environment("admin")
-    change = (world.path("vault"), f'"{server.url("frankfurt", "handbook")}"')
+    change = (world.path("vault"), f'"{seaweed.url("frankfurt", "handbook")}"')
     world.manifest(change)
     assert world.run("vault", "init").code == 0
     assert world.run("vault", "add-domain", "people", "--residency", "eu").code == 0
     world.manifest(change, EU)
     world.capture()
-    added = world.run("replicate", "add", "ohio", server.url("ohio", "copy"), "--region", "us")
+    added = world.run("replicate", "add", "ohio", seaweed.url("ohio", "copy"), "--region", "us")
     assert (added.code, "exactly one wins" in added.out) == (0, True)
     assert world.run("replicate", "run", "--verify").code == 0
-    ours, theirs = (bucket_objects(server, *place) for place in (("frankfurt", "handbook"), ("ohio", "copy")))
+    ours, theirs = (bucket_objects(seaweed, *place) for place in (("frankfurt", "handbook"), ("ohio", "copy")))
     missing = {name for name in ours if name not in theirs}
     assert missing
     assert all(name.startswith(("packs/", "keys/session-")) for name in missing)
     assert all(data == ours[name] for name, data in theirs.items() if not name.startswith("replica/"))
     assert world.run("replicate", "run", "--json").json["done"]["ohio"]["objects"] == 0
     part = world.run(
-        "restore", "latest", "--into", world.place("part"), "--component", "config", "--vault", server.url("ohio", "copy"),
+        "restore", "latest", "--into", world.place("part"), "--component", "config", "--vault", seaweed.url("ohio", "copy"),
         "--keys", world.path("keys"),
     )  # fmt: skip
     assert part.code == 0, part

@@ -12,40 +12,39 @@ import pytest
 from tests.journeys.world import World, remove, tree
 from tests.stores.seaweed import SECRET, Seaweed, environment
 
-BUCKET = "vaults"
+BUCKET = "plain"
 LOCKED = "locked"
 
 
 @pytest.fixture
-def server(tmp_path: Path) -> Iterator[Seaweed]:
-    """A server of the test's own: it is killed in one of them."""
+def mortal(tmp_path: Path) -> Iterator[Seaweed]:
+    """A server of the test's own: it is killed."""
     server = Seaweed(str(tmp_path / "server"))
     try:
         server.start()
         server.client().create_bucket(Bucket=BUCKET)
-        server.client().create_bucket(Bucket=LOCKED, ObjectLockEnabledForBucket=True)
         yield server
     finally:
         server.kill()
 
 
 def world_on(server: Seaweed, folder: Path, bucket: str = BUCKET, lock: str = "") -> World:
-    """A system whose manifest names the bucket; no vault yet."""
+    """A system whose manifest names a prefix of the bucket, called as the test's folder; no vault yet."""
     world = World(os.fspath(folder / "world")).build()
     world.env |= environment("writer" if bucket == BUCKET else "admin")
-    world.manifest((world.path("vault"), f'"{server.url(bucket, "handbook")}"{lock}'))
+    world.manifest((world.path("vault"), f'"{server.url(bucket, folder.name)}"{lock}'))
     return world
 
 
-def objects(server: Seaweed, prefix: str) -> list[str]:
-    """The objects of the vault, seen past it."""
-    found = server.client().list_objects_v2(Bucket=BUCKET, Prefix=f"handbook/{prefix}")
+def packs_of(server: Seaweed, folder: Path) -> list[str]:
+    """The packs of the vault, seen past it."""
+    found = server.client().list_objects_v2(Bucket=BUCKET, Prefix=f"{folder.name}/packs/")
     return [entry["Key"] for entry in found.get("Contents", ())]
 
 
-def test_the_whole_way(server: Seaweed, tmp_path: Path) -> None:
+def test_the_whole_way(seaweed: Seaweed, tmp_path: Path) -> None:
     """P1 P3: init says what the bucket promises; two captures; all is read; restored to the byte, also with no manifest."""
-    world = world_on(server, tmp_path)
+    world = world_on(seaweed, tmp_path)
     made = world.run("vault", "init")
     assert (made.code, made.err) == (0, "")
     for words in ("exactly one wins", "listings are whole", "keeps no versions", "lock objects"):
@@ -64,15 +63,15 @@ def test_the_whole_way(server: Seaweed, tmp_path: Path) -> None:
     remove(world.path("state"))
     remove(world.system.path("resurgam.yaml"))
     anew = world.place("anew")
-    away = ("--vault", server.url(BUCKET, "handbook"), "--keys", world.path("keys"))
+    away = ("--vault", seaweed.url(BUCKET, tmp_path.name), "--keys", world.path("keys"))
     found = world.run("restore", second, "--into", anew, *away)
     assert found.code == 0, found
     assert tree(os.path.join(anew, "prompts/prompts")) == tree(world.system.path("prompts"))
 
 
-def test_no_credential_is_shown_or_kept(server: Seaweed, tmp_path: Path) -> None:
+def test_no_credential_is_shown_or_kept(seaweed: Seaweed, tmp_path: Path) -> None:
     """P12: neither what is said nor what is written down holds the secret; a manifest that holds one is refused."""
-    world = world_on(server, tmp_path)
+    world = world_on(seaweed, tmp_path)
     said = [world.run("vault", "init"), world.run("capture"), world.run("status"), world.run("show")]
     world.env |= environment("writer", f"{SECRET}-but-wrong")
     said.append(world.run("capture"))
@@ -88,25 +87,25 @@ def test_no_credential_is_shown_or_kept(server: Seaweed, tmp_path: Path) -> None
     assert SECRET not in refused.out + refused.err
 
 
-def test_a_server_killed_in_mid_capture(server: Seaweed, tmp_path: Path) -> None:
+def test_a_server_killed_in_mid_capture(mortal: Seaweed, tmp_path: Path) -> None:
     """P1: the capture says that nobody answers; what was sealed is whole; the next capture goes on and the vault checks."""
-    world = world_on(server, tmp_path)
+    world = world_on(mortal, tmp_path)
     assert world.run("vault", "init").code == 0
     first = world.capture()
-    packs = len(objects(server, "packs/"))
+    packs = len(packs_of(mortal, tmp_path))
     with open(world.system.path("prompts/large.bin"), "wb") as file:
         file.write(os.urandom(160 << 20))
     with world.start("capture") as capturing:
         deadline = time.monotonic() + 60
-        while len(objects(server, "packs/")) == packs:
+        while len(packs_of(mortal, tmp_path)) == packs:
             assert capturing.poll() is None
             assert time.monotonic() < deadline
             time.sleep(0.01)
-        server.kill()
+        mortal.kill()
         _, err = capturing.communicate(timeout=180)
     assert capturing.returncode == 7, err
     assert "could not be written" in err
-    server.start()
+    mortal.start()
     assert world.points() == [first]
     assert world.run("vault", "check", "--read").code == 0
     second = world.capture()
@@ -117,22 +116,22 @@ def test_a_server_killed_in_mid_capture(server: Seaweed, tmp_path: Path) -> None
     assert tree(os.path.join(into, "prompts/prompts")) == tree(world.system.path("prompts"))
 
 
-def test_everything_is_locked_as_it_is_written(server: Seaweed, tmp_path: Path) -> None:
+def test_everything_is_locked_as_it_is_written(seaweed: Seaweed, tmp_path: Path) -> None:
     """P2: with ``vault.lock`` no object of the vault can be deleted by the credentials that wrote it, from its first moment on."""
     lock = ", lock: {mode: compliance, for: 2h}"
-    plain = world_on(server, tmp_path, lock=lock)
+    plain = world_on(seaweed, tmp_path, lock=lock)
     refused = plain.run("vault", "init")
     assert refused.code == 6
     assert "locks are refused" in refused.err
     assert not os.path.exists(plain.path("keys"))
     remove(plain.home)
-    world = world_on(server, tmp_path, LOCKED, lock)
+    world = world_on(seaweed, tmp_path, LOCKED, lock)
     made = world.run("vault", "init")
     assert made.code == 0, made
     world.capture()
     assert world.run("vault", "check", "--read").code == 0
-    client = server.client()
-    versions = client.list_object_versions(Bucket=LOCKED, Prefix="handbook/")["Versions"]
+    client = seaweed.client()
+    versions = client.list_object_versions(Bucket=LOCKED, Prefix=f"{tmp_path.name}/")["Versions"]
     of_vault = [version for version in versions if "/probe/" not in version["Key"]]
     assert len(of_vault) > 10
     for version in of_vault:

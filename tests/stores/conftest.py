@@ -1,4 +1,4 @@
-"""A store on a folder, a real file system that is soon full, and a real S3 server."""
+"""A store on a folder, and a real file system that is soon full."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from resurgam.stores.local import LocalStore
-from tests.stores.seaweed import Seaweed
 
 
 @pytest.fixture
@@ -35,16 +34,3 @@ def small(tmp_path: Path) -> Iterator[Path]:
         yield place
     finally:
         subprocess.run(["umount", "--lazy", str(place)], check=True)
-
-
-@pytest.fixture(scope="session")
-def seaweed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seaweed]:
-    """A real S3 server with two buckets: ``plain``, and ``locked``, which keeps versions and locks objects."""
-    server = Seaweed(str(tmp_path_factory.mktemp("seaweed")))
-    try:
-        server.start()
-        server.client().create_bucket(Bucket="plain")
-        server.client().create_bucket(Bucket="locked", ObjectLockEnabledForBucket=True)
-        yield server
-    finally:
-        server.kill()
