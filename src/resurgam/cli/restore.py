@@ -95,6 +95,8 @@ def restore(
 
         resurgam restore latest --into out --warm-up --speed bulk --cost prices.yaml
     """
+    if warm_up and as_of is not None:  # P10: nothing is asked of the store through a view of its past
+        raise _wrong("--warm-up acts on the vault as it is, and --as-of does not.", "Leave one of the two out.")
     context = Context(manifest, vault, keys, as_of=as_of)
     repository = context.repository
     body = context.point(point).body
