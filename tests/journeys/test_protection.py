@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from itertools import count
 from pathlib import Path
-
-import pytest
 
 from tests.journeys.world import World, tree
 from tests.stores.seaweed import Seaweed, environment
@@ -17,18 +14,6 @@ from tests.stores.seaweed import Seaweed, environment
 BUCKET = "locked"
 HOUR = 3600.0
 _numbers = count()
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seaweed]:
-    server = Seaweed(str(tmp_path_factory.mktemp("server")))
-    try:
-        server.start()
-        server.client().create_bucket(Bucket=BUCKET, ObjectLockEnabledForBucket=True)
-        server.client().create_bucket(Bucket="plain")
-        yield server
-    finally:
-        server.kill()
 
 
 class Vault(World):
@@ -81,15 +66,15 @@ class Vault(World):
         return datetime.fromtimestamp(newest, UTC).strftime("%Y-%m-%dT%H:%M:%S")
 
 
-def test_a_lock_that_would_lapse_is_renewed_and_garbage_is_not(server: Seaweed, tmp_path: Path) -> None:
+def test_a_lock_that_would_lapse_is_renewed_and_garbage_is_not(seaweed: Seaweed, tmp_path: Path) -> None:
     """P10: each verb tells until when; a plan changes nothing; `--yes` lengthens what points need, and nothing else."""
-    world = Vault(server, tmp_path)
+    world = Vault(seaweed, tmp_path)
     captured = world.run("capture")
     assert "protected until" in captured.out
     (pack, *_) = world.names("packs/")
     garbage = f"{world.prefix}/packs/ab/{'ab' * 32}"
     until = datetime.fromtimestamp(time.time() + HOUR, UTC)
-    server.client().put_object(
+    seaweed.client().put_object(
         Bucket=BUCKET, Key=garbage, Body=b"x" * 5000, ObjectLockMode="COMPLIANCE", ObjectLockRetainUntilDate=until
     )
     world.system.change_prompt()
@@ -115,9 +100,9 @@ def test_a_lock_that_would_lapse_is_renewed_and_garbage_is_not(server: Seaweed, 
         assert (refused.code, "cannot be made to hold" in refused.err) == (2, True)
 
 
-def test_status_warns_before_protection_lapses(server: Seaweed, tmp_path: Path) -> None:
+def test_status_warns_before_protection_lapses(seaweed: Seaweed, tmp_path: Path) -> None:
     """P12: the exit code, a line and two metrics; from what this host remembers where that is enough, else as the store says."""
-    world = Vault(server, tmp_path)
+    world = Vault(seaweed, tmp_path)
     world.capture()
     metrics = world.place("metrics.prom")
     well = world.run("status", "--json", "--metrics", metrics)
@@ -138,10 +123,10 @@ def test_status_warns_before_protection_lapses(server: Seaweed, tmp_path: Path) 
     assert world.run("status", "--lock-warning", "3h").code == 0  # looked anew: what this host remembers was too little
 
 
-def test_the_vault_before_somebody_harmed_it(server: Seaweed, tmp_path: Path) -> None:
+def test_the_vault_before_somebody_harmed_it(seaweed: Seaweed, tmp_path: Path) -> None:
     """P2 P12: points overwritten and hidden, packs overwritten: `--as-of` shows them, checks them, and restores them to the byte;
     nothing is written anywhere by that, and `vault renew` keeps what lies beneath."""
-    world = Vault(server, tmp_path)
+    world = Vault(seaweed, tmp_path)
     first = world.capture()
     before = tree(world.system.path("prompts"))
     world.system.change_prompt()
@@ -168,7 +153,10 @@ def test_the_vault_before_somebody_harmed_it(server: Seaweed, tmp_path: Path) ->
         assert world.run("diff", first, second, "--stat", "--as-of", when).code == 0
         assert world.run("show", first, "--as-of", when).code == 0
     asleep = world.run("restore", first, "--into", world.place("never"), "--as-of", "first", "--warm-up")
-    assert (asleep.code, "acts on the vault as it is" in asleep.err) == (2, True)
+    assert (asleep.code, "acts on the vault as it is" in asleep.err) == (
+        2,
+        True,
+    )  # and does not say that nothing sleeps
     assert (world.versions(), tree(world.path("state"))) == (untouched, notes)
     told = world.run("vault", "renew", "--for", "6h", "--yes", "--json")
     assert told.code == 8
@@ -178,15 +166,15 @@ def test_the_vault_before_somebody_harmed_it(server: Seaweed, tmp_path: Path) ->
     assert {point["point"] for point in told.json["points"]} == {first, second}
     for key in (hidden, overwritten, *packs):
         oldest = min(
-            (one for one in server.client().list_object_versions(Bucket=BUCKET, Prefix=key)["Versions"]),
+            (one for one in seaweed.client().list_object_versions(Bucket=BUCKET, Prefix=key)["Versions"]),
             key=lambda one: (one["IsLatest"], one["LastModified"]),
         )
         assert world.locked_until(key, oldest["VersionId"]) > time.time() + 5.9 * HOUR
 
 
-def test_no_versions_no_past_and_no_locks(server: Seaweed, tmp_path: Path) -> None:
+def test_no_versions_no_past_and_no_locks(seaweed: Seaweed, tmp_path: Path) -> None:
     """P12: a bucket that keeps no versions, and a folder, say so; nothing is promised there by any verb."""
-    world = Vault(server, tmp_path, mode="", bucket="plain")
+    world = Vault(seaweed, tmp_path, mode="", bucket="plain")
     world.capture()
     refused = world.run("points", "--as-of", "2026-01-01T00:00")
     assert (refused.code, "keeps no versions" in refused.err) == (2, True)
