@@ -31,40 +31,11 @@ from resurgam.testing.faults import MemoryStore
 
 LARGE = (8 << 20) + 13  # more than one step of any store, and no multiple of anything
 BAD_NAMES = (
-    "",
-    "/",
-    "/a",
-    "a/",
-    "a//b",
-    "..",
-    ".",
-    "a/..",
-    "../a",
-    "a/./b",
-    ".a",
-    "A",
-    "a/B",
-    "a b",
-    "a\n",
-    "ä",
-    "a" * 201,
-)
+    "", "/", "/a", "a/", "a//b", "..", ".", "a/..", "../a", "a/./b", ".a", "A", "a/B", "a b", "a\n", "ä", "a" * 201,
+)  # fmt: skip
 NAMES = (
-    "a-b",
-    "a.b",
-    "a/b",
-    "a/c/d",
-    "a0",
-    "aa/b",
-    "b",
-    "b-",
-    "b0/a",
-    "b0/a-a",
-    "b0/aa/x",
-    "log/00",
-    "log/01",
-    "log/1",
-)
+    "a-b", "a.b", "a/b", "a/c/d", "a0", "aa/b", "b", "b-", "b0/a", "b0/a-a", "b0/aa/x", "log/00", "log/01", "log/1",
+)  # fmt: skip
 PREFIXES = ("a", "a/", "a/b", "a/c", "a/c/", "aa", "b", "b0/a", "b0/aa", "log/0", "z", "a/c/d/", "../", "/", "A", ".")
 
 _HALF_A_PUT = """
