@@ -6,6 +6,9 @@ would improve it. pip itself, where it came with the interpreter (``ensurepip``)
 
 An environment knows its own place: programs begin with the path of their interpreter. It is built under another name (P5), so
 before its rename those paths are rewritten, and RECORD with them, and what was made is what stands at its place.
+
+Building a package runs its code: installers are given no credential of the vault and of no cloud. What the index needs, pip has in
+its own settings.
 """
 
 from __future__ import annotations
@@ -33,6 +36,7 @@ _HOUSE = (
     "VIRTUAL_ENV",
     "PIP_REQUIRE_VIRTUALENV",
 )  # variables that speak of another environment
+_CREDENTIALS = ("RESURGAM_", "AWS_", "AZURE_", "GOOGLE_")  # how variables begin that no build may see
 _BUNDLED = "import ensurepip; print(ensurepip.version())"
 
 
@@ -199,11 +203,17 @@ def _version(program: str) -> str:
         return ""
 
 
+def surroundings() -> dict[str, str]:
+    """The variables that an installer, and so the code of any package, sees."""
+    return {
+        name: value for name, value in os.environ.items() if name not in _HOUSE and not name.startswith(_CREDENTIALS)
+    }
+
+
 def _run(argv: Sequence[str]) -> subprocess.CompletedProcess[bytes]:
-    surroundings = {name: value for name, value in os.environ.items() if name not in _HOUSE}
     try:
         return subprocess.run(
-            argv, env=surroundings, stdin=subprocess.DEVNULL, capture_output=True, timeout=INSTALL_TIME, check=False
+            argv, env=surroundings(), stdin=subprocess.DEVNULL, capture_output=True, timeout=INSTALL_TIME, check=False
         )
     except subprocess.TimeoutExpired as error:
         return subprocess.CompletedProcess(argv, 1, error.stdout or b"", b"ERROR: it did not end in time")
