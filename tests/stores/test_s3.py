@@ -21,7 +21,7 @@ from resurgam.clock import SystemClock
 from resurgam.errors import Denied, NotFound, ResurgamError, Unreachable
 from resurgam.model.system import LockMode, VaultLock
 from resurgam.stores import objects, s3
-from resurgam.stores.base import AlreadyThere, put_once
+from resurgam.stores.base import AlreadyThere, Lends, lent, put_once
 from resurgam.stores.lock import Bucket, Locks, Retention
 from resurgam.stores.promises import WRITERS, examine, is_empty, require
 from resurgam.stores.registry import open_store
@@ -110,13 +110,35 @@ def test_what_is_too_large_for_one_request_is_not_sent(seaweed: Seaweed, monkeyp
 
 
 def test_memory_may_be_used_again_at_once(seaweed: Seaweed) -> None:
-    """A pack's memory holds the next pack as soon as ``put`` has returned."""
-    store, memory = opened(seaweed), bytearray(b"a" * 100_000)
-    store.put("packs/a", memory)
-    memory[:] = b"b" * 100_000
-    store.put("packs/b", memory)
-    memory.clear()
-    assert (store.get("packs/a"), store.get("packs/b")) == (b"a" * 100_000, b"b" * 100_000)
+    """P1: a pack's memory, which is sent from without a copy, holds the next pack as soon as ``put`` has returned."""
+    store, memory = opened(seaweed), memoryview(bytearray(8 << 20))
+    for own in range(6):
+        memory[:] = bytes([own]) * len(memory)
+        store.put(f"packs/{own}", memory)
+    memory[:] = bytes(len(memory))
+    for own in range(6):
+        assert store.get(f"packs/{own}") == bytes([own]) * len(memory)
+
+
+def test_what_is_lent_is_what_is_read(seaweed: Seaweed, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reading ahead has the bytes as they came, in one request however long, to the end of the object and not beyond."""
+    store, data = opened(seaweed), Random(2).randbytes(300_000)
+    store.put("a", data)
+    monkeypatch.setattr(objects, "STEP", 1000)
+    monkeypatch.setattr(objects, "READERS", 0)  # no pool can be made, so that none is used
+    assert isinstance(store, Lends)
+    for offset, length in ((0, 300_000), (5, 200_000), (299_990, 50), (300_000, 5)):
+        assert lent(store, "a", offset, length) == data[offset : offset + length]
+    with pytest.raises(NotFound):
+        lent(store, "b", 0, 5)
+
+
+def test_memory_that_is_a_store_keeps_no_memory_of_others() -> None:
+    """P2: the store in memory has a copy of what it is given, since the caller uses that again."""
+    store, memory = objects.ObjectStore(obstore.store.MemoryStore(), "memory"), bytearray(b"a" * 100)
+    store.put("a", memory)
+    memory[:] = b"b" * 100
+    assert store.get("a") == b"a" * 100
 
 
 # --- refusals --------------------------------------------------------------------------------------------------------

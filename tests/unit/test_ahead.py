@@ -256,7 +256,7 @@ def test_a_link_that_stalls_ends_a_capture_with_packs_in_flight_and_no_more(tmp_
     store = Stalled(world.store, "packs/")
     giving_up = store.give_up_when(lambda: world.driver.read_bytes)
     with pytest.raises(Unreachable) as error:
-        world.capture(store)
+        world.capture(RoundStore(store, 0.002))
     giving_up.join(timeout=60)
     assert error.value.next_step
     assert store.most == IN_FLIGHT

@@ -42,9 +42,9 @@ def is_far(store: Store) -> bool:
     return _quickest.get(store, 0.0) > QUICK
 
 
-def each(store: Store, work: Callable[[T], R], parts: Iterable[T]) -> Iterator[R]:
+def each(store: Store, work: Callable[[T], R], parts: Iterable[T], together: int = TOGETHER) -> Iterator[R]:
     """``work`` of each of ``parts``, which makes a request or a few to ``store``, in their order: one after the other as they are
-    asked for; or, where the store is far, ``TOGETHER`` at a time. What one raises is raised when its turn comes."""
+    asked for; or, where the store is far, ``together`` at a time. What one raises is raised when its turn comes."""
     waiting = iter(parts)
     if not is_far(store):
         for part in waiting:
@@ -53,7 +53,7 @@ def each(store: Store, work: Callable[[T], R], parts: Iterable[T]) -> Iterator[R
             yield done
             if is_far(store):
                 break
-    yield from _abreast(work, waiting)
+    yield from _abreast(work, waiting, together)
 
 
 def or_refusal(work: Callable[[T], R]) -> Callable[[T], R | IntegrityError]:
@@ -80,8 +80,8 @@ def read_each(store: Store, names: Iterable[str]) -> Iterator[bytes | None]:
     return each(store, read, names)
 
 
-def _abreast(work: Callable[[T], R], parts: Iterator[T]) -> Iterator[R]:
-    if not (first := [*islice(parts, TOGETHER)]):
+def _abreast(work: Callable[[T], R], parts: Iterator[T], together: int) -> Iterator[R]:
+    if not (first := [*islice(parts, together)]):
         return
     with ThreadPoolExecutor(len(first), thread_name_prefix="abreast") as pool:
         going: deque[Future[R]] = deque(pool.submit(work, part) for part in first)

@@ -13,8 +13,9 @@
   bounds, for at most ``PATIENCE``; then it is Unreachable. A put that is tried again may meet its own first try: AlreadyThere,
   which ``base.put_once`` reads back.
 
-The bytes of a put are copied first: obstore lets go of its input some time after the request has ended, when a pack's memory
-holds the next pack already.
+No bytes are copied that need not be: three packs on their way would be three more in memory. A put sends from the caller's own, of
+which obstore lets go some time after the answer, when the next pack may lie in it already. What a try that had no answer still
+sends from there then comes too late: the server gave its answer for a name that stands, and takes no other bytes for it.
 """
 
 from __future__ import annotations
@@ -72,6 +73,8 @@ class ObjectStore:
         """Create ``name`` durably. An iterable is joined in memory. Raises AlreadyThere, StoreFull, Denied, Unreachable."""
         checked_name(name)
         whole = self._whole(name, data)
+        if isinstance(self._bucket, MemoryStore):
+            whole = bytes(whole)  # it keeps what it is given
         with told("written", name, self._where, reading=False):
             obstore.put(
                 self._bucket, name, whole, mode="create", use_multipart=False
@@ -86,12 +89,12 @@ class ObjectStore:
         except NotFound:
             return
 
-    def _whole(self, name: str, data: Buffer | Iterable[Buffer]) -> bytes:
-        """A copy of ``data`` in one piece. Raises Denied where it is too large for one request."""
-        whole = bytes(data) if isinstance(data, bytes | bytearray | memoryview) else b"".join(data)
-        if len(whole) > LARGEST:
+    def _whole(self, name: str, data: Buffer | Iterable[Buffer]) -> Buffer:
+        """``data`` in one piece, not copied where it is one. Raises Denied where it is too large for one request."""
+        whole = data if isinstance(data, bytes | bytearray | memoryview) else b"".join(data)
+        if (size := memoryview(whole).nbytes) > LARGEST:
             raise Denied(
-                f"{name} has {len(whole):,} bytes; an object of more than {LARGEST:,} cannot be created in one request.",
+                f"{name} has {size:,} bytes; an object of more than {LARGEST:,} cannot be created in one request.",
                 untouched="Nothing was written.",
                 next_step="Use a folder for this vault.",
             )
@@ -104,11 +107,15 @@ class ObjectStore:
         first, size = self._first(name, offset, STEP if length is None else min(length, STEP))
         end = size if length is None else min(size, offset + length)
         if offset + len(first) >= end:
-            return first
+            return bytes(first)
         buffer = bytearray(end - offset)
         buffer[: len(first)] = first
         self._fill(name, offset + len(first), memoryview(buffer)[len(first) :])
         return bytes(buffer)
+
+    def lend(self, name: str, offset: int, length: int) -> memoryview:
+        """See ``base.Lends``."""
+        return self._first(name, offset, length)[0]
 
     def read_into(self, name: str, offset: int, buffer: memoryview) -> int:
         """As ``get``, into ``buffer``; returns the number of bytes read. Safe from several threads. Raises NotFound."""
@@ -120,7 +127,7 @@ class ObjectStore:
             self._fill(name, offset + len(first), view[len(first) : wanted])
         return wanted
 
-    def _first(self, name: str, offset: int, length: int) -> tuple[bytes, int]:
+    def _first(self, name: str, offset: int, length: int) -> tuple[memoryview, int]:
         """The first ``length`` bytes from ``offset``, or as many as there are, and the object's whole size: one request
         but at the end, beyond which no server gives a range."""
         checked_name(name)
@@ -128,14 +135,14 @@ class ObjectStore:
         with told("read", name, self._where):
             try:
                 if not length:
-                    return b"", obstore.head(self._bucket, name)["size"]
+                    return memoryview(b""), obstore.head(self._bucket, name)["size"]
                 got = obstore.get(self._bucket, name, options={"range": (offset, offset + length)})
-                return bytes(got.bytes()), got.meta["size"]
+                return memoryview(got.bytes()), got.meta["size"]
             except obstore.exceptions.GenericError:
                 size = obstore.head(self._bucket, name)["size"]
                 if offset < size:
                     raise
-                return b"", size
+                return memoryview(b""), size
 
     def _fill(self, name: str, offset: int, view: memoryview) -> None:
         """All of ``view`` from ``offset``, which the object has, in ranges side by side."""

@@ -93,7 +93,7 @@ class BucketStore(ObjectStore):
         self._create(name, data, {"StorageClass": storage_class} | self._own_lock())
 
     def _create(self, name: str, data: Buffer | Iterable[Buffer], how: dict[str, Any]) -> None:
-        key, whole = self._key(name), self._whole(name, data)
+        key, whole = self._key(name), bytes(self._whole(name, data))
         with told("written", name, self._where, reading=False):
             # P2: never over an existing object
             self._client.put_object(Bucket=self._name, Key=key, Body=whole, IfNoneMatch="*", **how)
@@ -130,7 +130,7 @@ class BucketStore(ObjectStore):
             return None
         return "" if found in (None, "null") else found
 
-    def _first(self, name: str, offset: int, length: int) -> tuple[bytes, int]:
+    def _first(self, name: str, offset: int, length: int) -> tuple[memoryview, int]:
         """As there; but who may list below a prefix only is answered 403 by AWS also for what is not there: a listing tells."""
         try:
             return super()._first(name, offset, length)

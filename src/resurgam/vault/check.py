@@ -17,6 +17,8 @@ everything in turn.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import closing
 from random import Random, SystemRandom
 
 import msgspec
@@ -157,22 +159,27 @@ class Check:
 
     def read_packs(self, progress: BytesDone | None = None) -> None:
         """Read what is due, until time is up. Raises Unreachable."""
-        reader = PackReader(self._repository, self.look.needs, self._depth) if self.due else None
+        if not self.due:
+            return
+        reader = PackReader(self._repository, self.look.needs, self._depth)
+        with closing(reader.read_each(self._in_time(), progress)) as found:
+            for name, reading in found:
+                if isinstance(reading, Archived):
+                    self._asleep.append(name)
+                elif isinstance(reading, NotFound):
+                    if name not in self._repository.prunes().gone:
+                        self._damage.append(Damage(f"pack {name[:16]}", "was there when the check began, and has gone"))
+                else:
+                    self.read.append(reading)
+                    self._closed |= reading.closed
+                    self._judge(reading, reader.needed(name))
+
+    def _in_time(self) -> Iterator[tuple[str, int]]:
+        """What is due, with its sizes, until time is up."""
         for name in self.due:
-            if reader is None or self._clock.monotonic() >= self._until:
+            if self._clock.monotonic() >= self._until:
                 return
-            try:
-                reading = reader.read(name, self.look.sizes[name], progress)
-            except Archived:
-                self._asleep.append(name)
-                continue
-            except NotFound:
-                if name not in self._repository.prunes().gone:
-                    self._damage.append(Damage(f"pack {name[:16]}", "was there when the check began, and has gone"))
-                continue
-            self.read.append(reading)
-            self._closed |= reading.closed
-            self._judge(reading, reader.needed(name))
+            yield name, self.look.sizes[name]
 
     def _judge(self, reading: Reading, needed: list[bytes]) -> None:
         """What a reading means for the points, and for the next check."""

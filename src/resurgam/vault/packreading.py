@@ -10,7 +10,8 @@ the next capture may rest on it. What lies in shred domains whose keys are not h
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import queue
+from collections.abc import Callable, Generator, Iterable, Iterator
 from typing import NamedTuple
 
 import msgspec
@@ -19,7 +20,8 @@ from blake3 import blake3
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from numpy.typing import NDArray
 
-from resurgam.errors import Denied, IntegrityError, NewerFormat
+from resurgam.errors import Archived, Denied, IntegrityError, NewerFormat, NotFound
+from resurgam.stores.abreast import each
 from resurgam.stores.base import Several
 from resurgam.vault.checked import Depth
 from resurgam.vault.codecs import decode
@@ -32,6 +34,7 @@ from resurgam.vault.sink import ChunkKeys
 
 _PIECE = 8 << 20
 _SESSIONS = 64  # opened keys kept
+AHEAD = 2  # packs that are fetched from far away while one is looked into
 
 BytesDone = Callable[[int], None]  # bytes read since the last call
 
@@ -55,12 +58,20 @@ class Reading(msgspec.Struct, frozen=True, kw_only=True):
     closed: frozenset[str]
 
 
+class Fetched(NamedTuple):
+    """A pack in memory: its bytes, and whether they have their digest. ``memory`` is what they lie in."""
+
+    data: memoryview
+    whole: bool
+    memory: bytearray
+
+
 class PackReader:
     """Reads packs of one vault; not for two threads at once. ``needs`` are None without the index key."""
 
     def __init__(self, repository: Repository, needs: Needs | None, depth: Depth) -> None:
         self._repository, self._needs, self._depth = repository, needs, depth
-        self._held = bytearray(_PIECE)
+        self._free: queue.LifoQueue[bytearray] = queue.LifoQueue()  # memory of packs that were read
         self._rows = _rows_by_pack(needs.entries) if needs is not None else {}
         self._numbers: dict[str, list[int]] = {}  # a pack that several segments name has several
         for number, name in enumerate(needs.packs if needs is not None else ()):
@@ -69,9 +80,28 @@ class PackReader:
         self._opener = Opener(repository)
         self._there: dict[bytes, bool] = {}
 
-    def read(self, pack: str, size: int, progress: BytesDone | None = None) -> Reading:
-        """Read ``pack``, which has ``size`` bytes. Raises NotFound where it has gone, Unreachable."""
-        data, whole = self._fetched(pack, size, progress)
+    def read_each(
+        self, sizes: Iterable[tuple[str, int]], progress: BytesDone | None = None
+    ) -> Generator[tuple[str, Reading | NotFound | Archived], None, None]:
+        """Read packs, each of so many bytes, in their order, or say why one cannot be. From far away the next ``AHEAD`` are on
+        their way while one is looked into; else one is read after the other, as they are asked for. Raises Unreachable."""
+
+        def fetched(one: tuple[str, int]) -> tuple[str, Fetched | NotFound | Archived]:
+            try:
+                return one[0], self._fetched(*one)
+            except (NotFound, Archived) as error:
+                return one[0], error
+
+        for pack, got in each(self._repository.store, fetched, sizes, AHEAD):
+            if not isinstance(got, Fetched):
+                yield pack, got
+                continue
+            if progress is not None:
+                progress(len(got.data))
+            yield pack, self._look_into(pack, got.data, got.whole)
+            self._free.put(got.memory)
+
+    def _look_into(self, pack: str, data: memoryview, whole: bool) -> Reading:
         found = dict(scan(data))
         trouble = [] if whole else [Trouble(b"", "its bytes do not have the digest that it is named by")]
         trouble += self._misplaced(pack, found)
@@ -90,30 +120,33 @@ class PackReader:
         joined = self._needs.ids[self._known[self._ours(pack)]].tobytes()
         return [joined[at : at + ID] for at in range(0, len(joined), ID)]
 
-    def _fetched(self, pack: str, size: int, progress: BytesDone | None) -> tuple[memoryview, bool]:
-        """All bytes of a pack, good until the next is read, and whether they have their digest."""
-        if len(self._held) < size:
-            self._held = bytearray(size)
-        room, digest, done = memoryview(self._held)[:size], blake3(), 0
+    def _fetched(self, pack: str, size: int) -> Fetched:
+        """All bytes of a pack, and whether they have their digest. Safe from several threads."""
+        try:
+            memory = self._free.get_nowait()
+        except queue.Empty:
+            memory = bytearray()
+        if len(memory) < size:
+            memory = bytearray(size)
+        room, digest, done = memoryview(memory)[:size], blake3(), 0
         while done < size:
             got = self._repository.store.read_into(f"packs/{pack[:2]}/{pack}", done, room[done : done + _PIECE])
             if not got:
                 break
             digest.update(room[done : done + got])
             done += got
-            if progress is not None:
-                progress(got)
         if digest.hexdigest() == pack:
-            return room[:done], True
-        return self._of_another_copy(pack) or (room[:done], False)
+            return Fetched(room[:done], True, memory)
+        other = self._of_another_copy(pack)
+        return Fetched(room[:done] if other is None else other, other is not None, memory)
 
-    def _of_another_copy(self, pack: str) -> tuple[memoryview, bool] | None:
+    def _of_another_copy(self, pack: str) -> memoryview | None:
         """The pack as another copy has it whole, where several are read together."""
         store = self._repository.store
         if not isinstance(store, Several):
             return None
         sound = (data for data in store.each_copy(f"packs/{pack[:2]}/{pack}") if blake3(data).hexdigest() == pack)
-        return next(((memoryview(data), True) for data in sound), None)
+        return next((memoryview(data) for data in sound), None)
 
     def _ours(self, pack: str) -> NDArray[np.int64]:
         """Rows of ``needs.entries`` that lie in ``pack``."""

@@ -10,12 +10,12 @@ import os
 import threading
 from bisect import bisect_right
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from copy import copy
 from functools import partial
 from operator import itemgetter
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
@@ -40,6 +40,7 @@ AHEAD = 1 << 20  # bytes of a pack that are read at a time where one chunk follo
 BEHIND = 256 << 10  # and where a page of a tree is read from far away: those below it were put before it
 _CACHED = 16  # decoded chunks kept: shared chunks of small files, and pages; at most a few MB each
 
+T = TypeVar("T")
 Placed = tuple[int, Extent]  # where in the file, and what
 
 
@@ -88,16 +89,18 @@ class ChunkReader:
         self._lock = threading.Lock()
         self._cache: OrderedDict[bytes, bytes] = OrderedDict()
         self._memory = _Memory()
-        self._ahead: Ahead | None = None
+        self._ahead: Ahead[Any] | None = None
 
     @contextmanager
-    def ahead(self, of: Callable[[], Iterator[Entry]]) -> Iterator[tuple[ChunkReader, Iterator[Entry]]]:
-        """A reader that fetches beforehand what the entries ``of`` a snapshot need, for as long as somebody goes through them; and
-        those entries. With a store that answers at once there is nothing to be gained, and all is as it was."""
+    def ahead(
+        self, of: Callable[[], Iterator[T]], chunks: Callable[[T], Iterable[bytes]]
+    ) -> Iterator[tuple[ChunkReader, Iterator[T]]]:
+        """A reader that fetches beforehand the ``chunks`` that each ``of`` something needs, for as long as somebody goes through
+        them; and those things. With a store that answers at once there is nothing to be gained, and all is as it was."""
         if not is_far(self._store):
             yield self, of()
             return
-        ahead = Ahead(self._store, of, self._chunks_of, self._index.find, self._open_session)
+        ahead = Ahead(self._store, of, chunks, self._index.find, self._open_session)
         reader = copy(self)
         reader._ahead = ahead
         try:
@@ -105,7 +108,8 @@ class ChunkReader:
         finally:
             ahead.close()
 
-    def _chunks_of(self, entry: Entry) -> Iterator[bytes]:
+    def chunks_of(self, entry: Entry) -> Iterator[bytes]:
+        """The chunks that an entry consists of, in order."""
         return (chunk for chunk, _, _ in extents_of(entry, self.get))
 
     def get(self, chunk: bytes, kind: Kind) -> bytes:
@@ -191,7 +195,7 @@ class ChunkReader:
             if (
                 not near and place.kind != Kind.DATA and is_far(self._store)
             ):  # a page leads to those that were put before it
-                start = max(place.offset + length - BEHIND, 0)
+                start = max(place.offset + min(length - BEHIND, 0), 0)
                 wanted = max(length, BEHIND)
             memory.pack = ""
             if len(memory.block) < wanted:
@@ -321,7 +325,7 @@ class SnapshotReader:
 
     def items(self) -> Iterator[Item]:
         """What a driver writes back. Tables that are views come with no rows: their image holds them."""
-        with self._reader.ahead(self.entries) as (reader, found):
+        with self._reader.ahead(self.entries, self._reader.chunks_of) as (reader, found):
             for entry in found:
                 yield Blob(entry.path, entry.size, VaultSource(reader, entry), entry.meta)
         for table in self.root.tables:

@@ -17,7 +17,8 @@ from resurgam.model.codec import from_msgpack
 from resurgam.model.point import Snapshot
 from resurgam.vault.needs import Needs, as_ids
 from resurgam.vault.pack import ID, Kind
-from resurgam.vault.pages import Child, Get, Inner, Root
+from resurgam.vault.pages import Child, Inner, Root
+from resurgam.vault.reader import ChunkReader
 from resurgam.vault.repository import Repository
 from resurgam.vault.snapshots import Extent, extents_of, read_entries, read_root
 from resurgam.vault.tables import DIGEST, Leaf
@@ -36,7 +37,8 @@ class TreeWalk:
 
     def walk(self, snapshot: Snapshot) -> Trouble:
         """What is wrong with a snapshot's pages. Raises Denied where its domain does not open here."""
-        get = self._repository.chunks(snapshot.domain).get
+        reader = self._repository.chunks(snapshot.domain)
+        get = reader.get
         tree = bytes.fromhex(snapshot.tree)
         try:
             root = read_root(tree, get)
@@ -45,29 +47,31 @@ class TreeWalk:
         found = list(self._unlisted([tree]))
         if (root.component, root.driver) != (snapshot.component, snapshot.driver):
             found.append(f"its root is one of {root.component} ({root.driver})")
-        found += self._tree(root.blobs, Kind.TREE, get)
+        found += self._tree(root.blobs, Kind.TREE, reader)
         for table in root.tables:
-            found += self._tree(table.root, Kind.ROWS, get)
+            found += self._tree(table.root, Kind.ROWS, reader)
         return tuple(dict.fromkeys(found))
 
-    def _tree(self, root: Root, kind: Kind, get: Get) -> Trouble:
-        return self._page(Child(b"", root.page, root.count), root.level, kind, get) if root.page else ()
+    def _tree(self, root: Root, kind: Kind, reader: ChunkReader) -> Trouble:
+        return self._page(Child(b"", root.page, root.count), root.level, kind, reader) if root.page else ()
 
-    def _page(self, child: Child, level: int, kind: Kind, get: Get) -> Trouble:
+    def _page(self, child: Child, level: int, kind: Kind, reader: ChunkReader) -> Trouble:
         if child.page not in self._done:
             self._progress()
             try:
-                self._done[child.page] = tuple(dict.fromkeys(self._below(child, level, kind, get)))
+                self._done[child.page] = tuple(dict.fromkeys(self._below(child, level, kind, reader)))
             except (IntegrityError, NewerFormat) as error:
                 self._done[child.page] = (error.message,)
         return self._done[child.page]
 
-    def _below(self, child: Child, level: int, kind: Kind, get: Get) -> Iterator[str]:
+    def _below(self, child: Child, level: int, kind: Kind, reader: ChunkReader) -> Iterator[str]:
         yield from self._unlisted([child.page])
-        what = f"page {child.page.hex()[:16]}"
+        what, get = f"page {child.page.hex()[:16]}", reader.get
         if level > 0:
-            for inner in from_msgpack(get(child.page, kind), Inner, what=what).children:
-                yield from self._page(inner, level - 1, kind, get)
+            children = from_msgpack(get(child.page, kind), Inner, what=what).children
+            with reader.ahead(lambda: iter(children), self._unseen) as (ahead, found):
+                for inner in found:
+                    yield from self._page(inner, level - 1, kind, ahead)
         elif kind is Kind.ROWS:
             leaf = from_msgpack(get(child.page, kind), Leaf, what=what)
             rows = len(leaf.digests) // DIGEST
@@ -97,6 +101,9 @@ class TreeWalk:
         raw = self._raw[np.maximum(rows, 0)]
         if ((rows >= 0) & (raw > 0) & (ends > raw)).any():
             yield f"a piece of {name} lies beyond its chunk"
+
+    def _unseen(self, child: Child) -> tuple[bytes, ...]:
+        return () if child.page in self._done else (child.page,)
 
     def _unlisted(self, pages: list[bytes]) -> Iterator[str]:
         joined = b"".join(pages)
