@@ -18,7 +18,7 @@
     └── NotProven               20   no passing verdict for what was to be promoted
 
 Codes that are answers and not errors: 20 the verdict is *different*, 21 the verdict is *inconclusive*, 22 a point was
-sealed with findings, 23 a freshness objective is not met, 130 interrupted.
+sealed with findings, 23 a freshness objective is not met, or locks are about to end, 130 interrupted.
 
 The rules: an error says what was wrong (``message``), what was left untouched (``untouched``) and what to do next
 (``next_step``) (P12). No secret goes into any of the three. A driver, a store and a probe raise these and nothing else
