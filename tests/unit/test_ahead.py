@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import pairwise
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -122,7 +123,7 @@ def test_memory_is_bounded_by_the_window(tmp_path: Path, monkeypatch: pytest.Mon
     held: list[int] = []
     ask = Ahead._ask
 
-    def asked(self: Ahead, wanted: ahead.Range) -> None:
+    def asked(self: Ahead[Any], wanted: ahead.Range) -> None:
         ask(self, wanted)
         held.append(self._bytes)
 

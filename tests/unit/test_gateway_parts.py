@@ -7,6 +7,7 @@ import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
@@ -112,11 +113,10 @@ def test_a_page_begins_after_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPa
             assert [entry.name for entry in store.list("b", after)] == [
                 n for n in names if n[0] == "b" and n > after
             ], after
-        opened: list[int] = []
-        entries = disk.entries
-        monkeypatch.setattr(disk, "entries", lambda *words: opened.append(1) or entries(*words))
+        entries = Mock(wraps=disk.entries)
+        monkeypatch.setattr(disk, "entries", entries)
         assert [entry.name for entry in store.list("", "c/a")] == ["c/b"]
-        assert len(opened) == 2
+        assert entries.call_count == 2
 
 
 def test_tokens_by_many_hands(tmp_path: Path) -> None:
