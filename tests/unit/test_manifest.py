@@ -165,6 +165,7 @@ WRONG_TEXT = [
     ("rpo: 15m", "rpo: 15 minutes", "15 minutes", "expected a duration with its unit"),
     ("rpo: 15m", "rpo: 1:30", "1:30", "a number that YAML 1.1 reads in a way of its own"),
     ("250ms", "0s", "0s", "longer than nothing"),
+    ("250ms", "40000d", "40000d", "not longer than a hundred years"),
     ("daily: 7", "daily: 7.5", "7.5", "expected a whole number"),
     ("daily: 7", "daily: -1", "-1", "expected a whole number, 0 or more, found -1"),
     ("daily: 7", "daily: 017", "017", "a number that YAML 1.1 reads in a way of its own"),

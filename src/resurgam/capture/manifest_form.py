@@ -19,6 +19,7 @@ from resurgam.model.nearest import closest
 WRONG: Final = object()
 NAME = r"[a-z0-9][a-z0-9_-]{0,62}"
 SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
+CENTURY = 100 * 365 * 86_400.0  # seconds; no lock is ever made shorter, and a slip of the finger would be for ever
 
 DURATION = r"[0-9]+(\.[0-9]+)?(ms|s|m|h|d|w)"
 
@@ -153,7 +154,11 @@ class Duration:
             found = f"'{node.value}'" if isinstance(node.value, str | int | float) else node.kind()
             return reading.wrong(node, f"expected {self.what}; found {found}.")
         seconds = float(node.value.removesuffix(match[2])) * SECONDS[match[2]]
-        return seconds or reading.wrong(node, f"expected {self.what}, longer than nothing.")
+        if not 0 < seconds <= CENTURY:
+            return reading.wrong(
+                node, f"expected {self.what}, longer than nothing and not longer than a hundred years."
+            )
+        return seconds
 
     def schema(self) -> dict[str, Any]:
         return {"type": "string", "pattern": f"^{DURATION}$"}

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from resurgam.capture.manifest_form import CENTURY
 from resurgam.cli import output, protection
 from resurgam.cli.context import (
     DEFAULT_MANIFEST,
@@ -27,7 +28,6 @@ from resurgam.vault.pruning import expiring
 from resurgam.vault.retention_words import at, counted
 
 _SHOWN = 20
-_LONGEST = 100 * 365 * 86_400.0  # seconds; a slip of the finger would be for ever
 
 
 def renew(
@@ -87,7 +87,7 @@ def _period(context: Context, words: str | None) -> float:
     """Seconds that locks are to hold. Raises UsageError where nothing says it."""
     if words is not None:
         seconds = duration(words)
-        if not 0 < seconds <= _LONGEST:
+        if not 0 < seconds <= CENTURY:
             raise UsageError(
                 f"Locks cannot be made to hold for {words}.",
                 untouched="Nothing was changed.",

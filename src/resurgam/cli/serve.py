@@ -10,14 +10,13 @@ from typing import Annotated
 
 import typer
 
+from resurgam.capture.manifest_form import CENTURY
 from resurgam.cli import output
 from resurgam.cli.context import JsonOption, duration
 from resurgam.clock import SystemClock
 from resurgam.errors import UsageError
 from resurgam.gateway import serve as serving
 from resurgam.gateway.tokens import HOLDERS, Tokens
-
-_LONGEST = 100 * 365 * 86400.0  # seconds
 
 FolderArgument = Annotated[str, typer.Argument(help="The vault's folder; an empty one is made if it is not there.")]
 StateOption = Annotated[
@@ -168,7 +167,7 @@ def revoke(
 def _kept(words: str) -> float:
     """The seconds of ``--keep``. Raises UsageError."""
     seconds = duration(words)
-    if not 0 < seconds <= _LONGEST:
+    if not 0 < seconds <= CENTURY:
         raise UsageError(
             f"Nothing can be kept for {words}.",
             untouched="Nothing is served.",
