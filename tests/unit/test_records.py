@@ -26,7 +26,7 @@ from resurgam.vault.records import (
     sign_roles,
     timestamp,
 )
-from resurgam.vault.roles import RoleKey, RoleTable, Shredded, role_table
+from resurgam.vault.roles import FORMAT, RoleKey, RoleTable, Shredded, role_table
 from resurgam.vault.signing import MAX_DOCUMENT, Role, SigningKey, envelop, open_envelope, pae
 
 VAULT = bytes(range(16))
@@ -385,7 +385,7 @@ def test_no_believable_table_fails_closed() -> None:
 
 def test_newer_table_is_not_passed_over() -> None:
     """An older table may trust a key that the newer one disowned. A stranger's newer table stops nobody."""
-    newer = make_table(2, format=3)
+    newer = make_table(2, format=FORMAT + 1)
     with pytest.raises(NewerFormat):
         latest_roles([stored(make_table(1)), stored(newer)], VAULT, ROOT)
     usurper = SigningKey(Role.ROOT, b"u" * 32)

@@ -108,10 +108,10 @@ class Sink:
         self._put_pack = put_pack
         self._seal_trailer = seal_trailer
         self._changed = threading.Condition()
+        self._last = threading.local()  # the pack of each kind that a thread added to
         self._open: list[PackBuilder] = []  # those that nobody adds to just now, the last used one last
-        self._failed: BaseException | None = (
-            None  # of a pack that was not put: nothing that is said from then on would be true
-        )
+        # Of a pack that was not put: nothing that is said from then on would be true.
+        self._failed: BaseException | None = None
         self._free: dict[int, list[mmap.mmap]] = {}
         for size, count in ((PACK_SIZE, threads + in_flight), (META_SIZE, 1 + in_flight)):
             self._free[size] = [new_buffer(size) for _ in range(count)]
@@ -194,15 +194,19 @@ class Sink:
             self._failed = self._failed or error
             raise
         finally:
+            setattr(self._last, _kind(builder.meta), builder)
             with self._changed:
                 self._open.append(builder)
                 self.stored += FRAME + frame.stored
                 self._changed.notify_all()
 
     def _taken(self, meta: bool, stored: int, placement: Placement) -> PackBuilder:
-        """An open pack with room, which is the caller's until it is back among the open ones; waits for one, or for memory. A pack
-        has one placement; where it is another one's turn, or there is no room, it goes to the store: so memory is bounded whatever
-        the placements are. Raises what the store has raised, so that a capture stops now, not after everything was read."""
+        """An open pack with room, which is the caller's until it is back among the open ones; waits for one, or for memory.
+        A thread goes on with the pack that it used last, so that neighbours lie together and are read together.
+
+        A pack has one placement; where it is another one's turn, or there is no room, it goes to the store: so memory is bounded
+        whatever the placements are. Raises what the store has raised, so that a capture stops now, not after everything was read.
+        """
         if meta:  # pages are read by whoever looks what is where; only contents may lie where reading is slow
             placement = placement._replace(cold=False)
         size = META_SIZE if meta else PACK_SIZE
@@ -212,8 +216,10 @@ class Sink:
                 alike = [one for one in self._open if one.meta == meta]
                 fitting = [one for one in alike if one.placement == placement and one.has_room(stored)]
                 if fitting:
-                    self._open.remove(fitting[-1])
-                    return fitting[-1]
+                    last = getattr(self._last, _kind(meta), None)
+                    chosen = last if last in fitting else fitting[-1]
+                    self._open.remove(chosen)
+                    return chosen
                 if alike:
                     self._open.remove(alike[-1])
                     self._ship(alike[-1])
@@ -252,3 +258,7 @@ class Sink:
         """P1: whoever has passed over this error once meets it again, so that no point is sealed that misses a pack."""
         if self._failed is not None:
             raise self._failed
+
+
+def _kind(meta: bool) -> str:
+    return "meta" if meta else "data"
