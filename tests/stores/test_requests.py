@@ -28,7 +28,7 @@ from tests.stores.counting_proxy import counted
 from tests.stores.seaweed import Seaweed, environment
 from tests.support import World
 
-FEW, SHARE = 8, 0.25
+FEW, SHARE = 10, 0.25
 _numbers = count()
 
 

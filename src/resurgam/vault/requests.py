@@ -75,7 +75,7 @@ def reading(shape: Shape, chunks: int, stored: int) -> int:
     if shape.far:
         return min(chunks, 2 * ceil(stored / RANGE))
     return min(
-        chunks, ceil(2.5 * stored / AHEAD)
+        chunks, ceil(2.2 * stored / AHEAD)
     )  # as measured: files are taken by several threads, each into a pack of its own
 
 
