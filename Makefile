@@ -5,6 +5,8 @@ MINUTES ?= 60
 SEED ?=
 GB ?= 20
 .DEFAULT_GOAL := help
+# The tests start thousands of short processes: each would compile the whole house anew where an environment forbids keeping that.
+export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: help demo test check format bench bench-proof bench-scale soak docs clean
 
