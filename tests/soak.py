@@ -11,6 +11,7 @@ Every machine runs once whole, whatever the time; then all run again with other 
     models     a repository against a dict of its points, over long random lives                     P1, P3, P11
     cuts       300 points of the helpdesk beside writers in all its stores, none of them torn       P1
     memory     a capture of 2 GB in a process of its own stays below 400 MB
+    codecs     chunks, damaged chunks and damaged headers, each of a seed and a number                P12
     servers    the exam of every store on Ceph's gateway and on Azurite, where they are installed       P1, P2
 
 The seed is printed first, what was done last. The exit code is 0 when nothing was found; a finding is a traceback and 1.
@@ -29,6 +30,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from random import Random
 
@@ -43,6 +45,7 @@ from resurgam.stores.local import LocalStore
 from resurgam.testing.faults import ManualClock
 from resurgam.vault.host import HostState
 from resurgam.vault.repository import Repository
+from tests import fuzzing
 from tests.crash import test_capture, test_kill, test_processes, test_prune
 from tests.format import test_flips
 from tests.journeys import test_one_cut
@@ -51,6 +54,7 @@ from tests.stores import azurite, ceph
 from tests.support import no_witness
 from tests.vault_life import CLIMATES
 
+CASES = 100_000  # of the codecs
 KILLS = 200
 CAPTURES = 300
 LIVES, LIFE = 50, 60  # lives in each climate, acts of each
@@ -188,6 +192,11 @@ def _write_megabyte(descriptor: int, rng: Random, number: int) -> None:
         os.lseek(descriptor, 1_000_000, os.SEEK_CUR)
 
 
+def codecs(_folder: Path, seed: int, cases: int = CASES) -> dict[str, int]:
+    """P12: every codec on random and on hostile bytes, every kind of header that lies. What was met, by kind."""
+    return {"cases": cases, **dict(sorted(fuzzing.fuzz(seed, cases).items()))}
+
+
 def servers(_folder: Path, _seed: int) -> dict[str, int]:
     """P1, P2: those of them that are here; what is not here is told as 0."""
     here = {"Ceph": not ceph.missing(), "Azurite": shutil.which(azurite.PROGRAM) is not None}
@@ -209,6 +218,7 @@ MACHINES: dict[str, Machine] = {
     "kills": kills,
     "cuts": cuts,
     "memory": memory,
+    "codecs": codecs,
     "servers": servers,
 }
 
@@ -219,6 +229,7 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=60.0, help="go on with other seeds until then (default 60)")
     parser.add_argument("--seed", type=int, default=None, help="repeat a run (default: a new one)")
     parser.add_argument("--only", choices=sorted(MACHINES), action="append", help="only this machine; repeatable")
+    parser.add_argument("--cases", type=int, default=CASES, help=f"of the codecs (default {CASES:,})")
     parser.add_argument("--memory", help=argparse.SUPPRESS)
     words = parser.parse_args()
     seed = words.seed if words.seed is not None else secrets.randbelow(1 << 31)
@@ -226,6 +237,7 @@ def main() -> int:
         print(capture_much(words.memory, seed))
         return 0
     print(f"seed {seed}: repeat with --seed {seed}", flush=True)
+    machines = MACHINES | {"codecs": partial(codecs, cases=words.cases)}
     totals: Counter[str] = Counter()
     ends, passes = time.monotonic() + 60 * words.minutes, 0
     while passes == 0 or time.monotonic() < ends:
@@ -234,7 +246,7 @@ def main() -> int:
                 break
             began = time.monotonic()
             with tempfile.TemporaryDirectory(prefix="resurgam-soak-") as folder:
-                done = MACHINES[name](Path(folder) / name, seed + passes)
+                done = machines[name](Path(folder) / name, seed + passes)
             told = ", ".join(f"{count} {what}" for what, count in done.items())
             print(f"{name}, seed {seed + passes}: {told}, in {time.monotonic() - began:.0f} s", flush=True)
             totals.update({f"{name}: {what}": count for what, count in done.items() if not what.startswith("peak")})
