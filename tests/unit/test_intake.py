@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Iterable
 from pathlib import Path
 from random import Random
 
 import pytest
 
 from resurgam.drivers.base import Blob
-from resurgam.vault import intake, snapshots
+from resurgam.errors import Denied
+from resurgam.stores.base import Buffer
+from resurgam.testing.faults import Wrapped
+from resurgam.vault import intake, sink, snapshots
 from resurgam.vault.buffers import SHARED_MAX, SPAN, WINDOW
 from resurgam.vault.chunking import MAX_CHUNK, PAGE_STEP
 from resurgam.vault.compare import compare_points
@@ -261,3 +265,26 @@ def test_a_database_grows_by_its_pages(world: World, tmp_path: Path) -> None:
         database.execute("INSERT INTO t VALUES (?, ?)", (number, "one more"))
         database.commit()
     database.close()
+
+
+def test_p1_a_store_that_refuses_is_no_file_that_vanished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file that moves is stored by whoever reads it, and hears there what the store said: the capture ends at once."""
+    monkeypatch.setattr(sink, "PACK_SIZE", 1 << 20)
+    world = World(str(tmp_path))
+    rng = Random(1)
+    world.live.files = {b"m%03d" % n: rng.randbytes(100_000) for n in range(300)}
+    world.live.moves = {path: [rng.randbytes(100_000)] for path in world.live.files}
+    world.store = Refusing(world.store)
+    with pytest.raises(Denied, match="may not be put"):
+        world.capture()
+    assert world.driver.read_bytes < 300 * 100_000  # each of them is read twice
+
+
+class Refusing(Wrapped):
+    """Takes no packs."""
+
+    def put(self, name: str, data: Buffer | Iterable[Buffer]) -> None:
+        """As the inner one, but for packs."""
+        if name.startswith("packs/"):
+            raise Denied(f"{name} may not be put.", untouched="Nothing was written.", next_step="Ask for the right.")
+        self.inner.put(name, data)

@@ -12,9 +12,11 @@ from resurgam.errors import NotFound, TargetRefused
 from resurgam.model.placement import Placement
 from resurgam.stores.base import Store
 from resurgam.testing.faults import Wrapped
+from resurgam.vault import keyadmin
 from resurgam.vault.check import check
 from resurgam.vault.copies import open_together, survey
 from resurgam.vault.keyring import Keyring
+from resurgam.vault.leases import revoke_name
 from resurgam.vault.pack import FRAME, frames, placement_of
 from resurgam.vault.records import RecordType
 from resurgam.vault.repair import Planner
@@ -23,6 +25,7 @@ from resurgam.vault.replicalag import Lag, lag
 from resurgam.vault.replicas import MARK, next_list, put_list
 from resurgam.vault.replicate import Run
 from resurgam.vault.repository import Repository
+from resurgam.vault.signing import Role
 from tests.replication import Replicated, objects, replicated
 from tests.support import World, copied, replaced
 
@@ -142,6 +145,50 @@ def test_p12_so_is_one_that_lost_a_session_key_where_nothing_is_withheld(tmp_pat
     assert standing(both, "ohio").lost == (key,)
     both.run("ohio")
     assert not standing(both, "ohio").behind
+
+
+@pytest.mark.parametrize("name", ["frankfurt", "ohio"])
+def test_p12_and_where_something_is_withheld(both: Replicated, name: str) -> None:
+    """The runs have put down which keys belong there, and those that were withheld are not missed."""
+    both.run(name)
+    assert not standing(both, name).behind
+    there = both.stores[name]
+    (key, *_) = names(there, "keys/session-")
+    there.delete(key)
+    assert (standing(both, name).lost, standing(both, name).behind) == ((key,), True)
+    assert both.run(name, verify=True).ok
+    assert not standing(both, name).behind
+
+
+@pytest.mark.parametrize("name", ["frankfurt", "ohio"])
+@pytest.mark.parametrize("spoilt", [b"", b"no times", bytes(100)], ids=["empty", "words", "zeros"])
+def test_p12_damaged_times_stop_no_run_and_are_told_anew(both: Replicated, name: str, spoilt: bytes) -> None:
+    """Until then what a retired key signed is not believed there, and that is said; nothing more is ever believed."""
+    both.run(name)
+    keyadmin.rotate(both.origin, "capture", both.world.clock)
+    both.run(name)
+    points = [sealed.body.id for sealed in both.origin.points()]
+    damaged = tuple(times for times in names(both.stores[name], "replica/") if "/times-" in times)
+    for times in damaged:
+        both.stores[name].delete(times)
+        both.stores[name].put(times, spoilt)
+    there, found = both.at(name), standing(both, name)
+    assert (there.points(), len(there.refused_points)) == ([], len(damaged))
+    assert (sorted(found.lost), found.behind) == (list(damaged), True)
+    done = both.run(name)
+    assert (done.ok, sorted(done.mended), done.objects) == (True, list(damaged), 0)
+    there = both.at(name)
+    assert ([sealed.body.id for sealed in there.points()], there.refused_points) == (points, [])
+    assert (both.run(name).mended, standing(both, name).behind) == ((), False)
+
+
+def test_a_run_counts_points_and_no_revocations(both: Replicated) -> None:
+    """A name that was given up lies in ``points/`` too."""
+    signer = both.origin.keyring.signer(Role.CAPTURE)
+    revoke_name(both.origin, "points/0123456789abcdef", "it was stopped", signer, both.world.clock)
+    assert len(names(both.world.store, "points/")) == 3
+    assert both.run("frankfurt").points == 2
+    assert standing(both, "frankfurt").points == 2
 
 
 @pytest.mark.parametrize("spoilt", [True, False])

@@ -467,10 +467,10 @@ def test_times_are_read_in_few_objects() -> None:
     """After many runs a reader asks for log2(n) + 1 objects, and knows what each of them told."""
     store = MemoryStore()
     for number in range(1, 101):
-        put_times(store, "b", {f"points/{number}": float(number)})
+        put_times(store, "b", {f"points/{number}": float(number)}, dict)
     counting = CrashStore(store)
     own = [e.name for e in store.list("replica/")]
-    assert told_times(counting, own) == {f"points/{n}": float(n) for n in range(1, 101)}
+    assert told_times(counting, own).received == {f"points/{n}": float(n) for n in range(1, 101)}
     assert counting.calls <= 7
 
 

@@ -343,6 +343,8 @@ def _tell(name: str, copied: Copied) -> None:
         )
     if copied.verified:
         output.line(f"  {counted(copied.verified, 'object')} read back")
+    for what in copied.mended:
+        output.line(f"  mended: {what} was damaged; when originals were received is told anew there")
     for what, why in copied.damaged.items():
         output.line(f"  damaged: {what}: {why}", style="bold red")
     for what in copied.differing:

@@ -116,9 +116,9 @@ def require_recordable(repository: Repository, body: PointBody) -> None:
 
 
 def _received(copy: Copy) -> dict[str, float]:
-    """When the originals of a replica's objects were received. Raises IntegrityError."""
+    """When the originals of a replica's objects were received."""
     try:
-        return copy.ask(lambda store: told_times(store, [entry.name for entry in store.list(OWN)]))
+        return copy.ask(lambda store: told_times(store, [entry.name for entry in store.list(OWN)])).received
     except (NotFound, Unreachable, Denied):
         return {}  # what it lists is refused then, where that matters: loudly
 

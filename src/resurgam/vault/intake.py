@@ -171,6 +171,7 @@ class Intake:
         try:
             waiting = self._start(blob)
         except (NotFound, Denied):
+            self._sink.require_shipped()  # P1: where the store refuses, nothing is wrong with the file
             if blob.view:
                 raise  # it is the component itself
             self._lost.append(_shown(blob))

@@ -2,13 +2,13 @@
 
 A replica lags by the age of the oldest sealed point that is not there, by the clock of the primary's store: its RPO. Points come
 last, so a point that is there was whole there when it came. That what came before it is there still is asked by name and size; that
-it is what it was, ``vault check`` and ``replicate run --verify`` tell, and where something is withheld, only they tell of keys of
-sessions. Nothing of a lag is known of a place that does not answer: it counts as behind (P12).
+it is what it was, ``vault check`` and ``replicate run --verify`` tell. Where something is withheld, runs have put down which keys
+of sessions belong there; else all do. Nothing of a lag is known of a place that does not answer: it counts as behind (P12).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 import msgspec
 
@@ -17,8 +17,9 @@ from resurgam.stores.base import Entry, Store
 from resurgam.vault.naming import POINT_NAME
 from resurgam.vault.pack import HEADER, placement_of
 from resurgam.vault.replicaplan import SESSIONS, Copy, Stage
-from resurgam.vault.replicas import Place
+from resurgam.vault.replicas import OWN, Place
 from resurgam.vault.replicate import look
+from resurgam.vault.replicatimes import told_times
 from resurgam.vault.repository import Repository
 
 
@@ -62,6 +63,8 @@ def lag(near: Repository, far: Store, place: Place, now: float) -> Lag:
     here = {entry.name for entry in near.store.list("points/")}  # after the replica: what came meanwhile is not ahead
     ahead = [entry.name for entry in there if entry.name not in here] + [copy.ahead] * bool(copy.ahead)
     missing = [sealed for name, sealed in promised.items() if name in lacking]
+    times = told_times(far, [entry.name for entry in far.list(f"{OWN}{place.name}/")])
+    older = [*_older_stages(copy), *_keys(near, far, times.received)]
     packs = list(allowed(near, place, copy.stages[Stage.PACKS].entries))
     others = sum(part.bytes for stage, part in copy.stages.items() if stage is not Stage.PACKS)
     return Lag(
@@ -72,7 +75,7 @@ def lag(near: Repository, far: Store, place: Place, now: float) -> Lag:
         points=len(promised) - len(missing),
         missing=tuple(sealed.body.id for sealed in missing),
         bytes=others + sum(entry.size for entry in packs),
-        lost=(*_before(max(shown, default=0.0), [*packs, *_older_stages(copy), *_keys(near, far)]), *copy.differing),
+        lost=(*_before(max(shown, default=0.0), [*packs, *older]), *copy.differing, *times.damaged),
         ahead=tuple(ahead),
         withheld=len(copy.stages[Stage.PACKS].entries) - len(packs),
         seconds=max((now - sealed.received for sealed in missing), default=0.0),
@@ -89,12 +92,11 @@ def _older_stages(copy: Copy) -> Iterable[Entry]:
     return (entry for stage in stages for entry in copy.stages[stage].entries)
 
 
-def _keys(near: Repository, far: Store) -> Iterable[Entry]:
-    """Keys of sessions that are not there, of a vault in which nothing is withheld."""
-    if near.roles.residency:
-        return []
+def _keys(near: Repository, far: Store, came: Collection[str]) -> Iterable[Entry]:
+    """Keys of sessions that are not there: of all, or of those that ``came`` there once, where some are withheld."""
     there = {entry.name for entry in far.list(SESSIONS)}
-    return [entry for entry in near.store.list(SESSIONS) if entry.name not in there]
+    missing = (entry for entry in near.store.list(SESSIONS) if entry.name not in there)
+    return (entry for entry in missing if entry.name in came or not near.roles.residency)
 
 
 def metrics(found: Iterable[Lag], vault: str) -> str:

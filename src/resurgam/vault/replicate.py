@@ -30,6 +30,7 @@ from blake3 import blake3
 from resurgam.clock import Clock
 from resurgam.errors import Busy, NotFound, Unreachable
 from resurgam.model.codec import from_json
+from resurgam.stores.abreast import each, or_refusal
 from resurgam.stores.base import AlreadyThere, Entry, Store, put_once
 from resurgam.vault.copies import Judge
 from resurgam.vault.identity import IDENTITY, VaultIdentity
@@ -42,7 +43,7 @@ from resurgam.vault.replicaguard import Ask, asked_once, has, require_one_log, r
 from resurgam.vault.replicaplan import IN_ORDER, SESSIONS, SHOWING, Copy, Lacking, Stage, lacking
 from resurgam.vault.replicas import ORIGIN, Place, put_mark
 from resurgam.vault.replicatimes import put_times
-from resurgam.vault.repository import Repository
+from resurgam.vault.repository import Repository, Sealed
 from resurgam.vault.signing import broken
 
 ROOM = 64 << 20  # bytes of objects in memory at a time: two packs. An edge device has 256 MB for everything
@@ -59,7 +60,8 @@ BytesDone = Callable[[int], None]
 
 class Copied(msgspec.Struct, frozen=True, kw_only=True):
     """What one run did. ``withheld`` packs may not lie in that region; ``damaged`` objects of the primary were not copied, each
-    with the reason; ``differing`` names stand for other bytes at the replica; ``held`` points wait until the damage is repaired."""
+    with the reason; ``differing`` names stand for other bytes at the replica; ``held`` points wait until the damage is repaired.
+    ``mended`` are times of originals that were damaged at the replica, and were told anew."""
 
     place: str
     objects: int = 0
@@ -71,6 +73,7 @@ class Copied(msgspec.Struct, frozen=True, kw_only=True):
     verified: int = 0
     damaged: dict[str, str] = {}
     differing: tuple[str, ...] = ()
+    mended: tuple[str, ...] = ()
 
     @property
     def ok(self) -> bool:
@@ -137,17 +140,38 @@ class Run:
     def _copy(self, copy: Copy) -> None:
         self._sessions = {entry.name for entry in self._ask(lambda: list(self._far.list(SESSIONS)))}
         others = [entry for stage in Stage if stage is not Stage.PACKS for entry in copy.stages[stage].entries]
-        told = {entry.name: self._near.as_told(entry, always=True).received for entry in others}
-        if told:
-            self._ask(lambda: put_times(self._far, self._place.name, told))
+        self._tell_times(others)
         for stage in Stage:
             if stage in SHOWING and (self._vanished or self._lost_what_points_need()):
                 if stage is Stage.POINTS:
-                    self._note(held=len(copy.stages[stage].entries))
+                    self._note(held=self._sealed(copy.stages[stage].entries))
             elif stage is not Stage.DOOR:
                 if stage is Stage.PACKS and not self._near.roles.residency:
                     self._abreast(self._object, self._other_keys())  # as the vault was written: keys, then packs
                 self._stage(stage, copy)
+                if stage is Stage.PACKS and self._near.roles.residency:
+                    self._tell_times(self._keys_there())
+
+    def _tell_times(self, entries: Iterable[Entry]) -> None:
+        """When the originals were received, put down at the replica."""
+        told = self._times(entries)
+        mended = self._ask(lambda: put_times(self._far, self._place.name, told, self._all_times))
+        with self._lock:
+            self._done = msgspec.structs.replace(self._done, mended=(*self._done.mended, *mended))
+
+    def _times(self, entries: Iterable[Entry]) -> dict[str, float]:
+        return {entry.name: self._near.as_told(entry, always=True).received for entry in entries}
+
+    def _all_times(self) -> dict[str, float]:
+        """Of everything that is told of: all but packs, and of keys of sessions those that are there."""
+        prefixes = [prefix for stage in Stage if stage is not Stage.PACKS for prefix in stage.value]
+        listed = [entry for prefix in prefixes for entry in self._near.store.list(prefix)]
+        return self._times([*listed, *(self._keys_there() if self._near.roles.residency else ())])
+
+    def _keys_there(self) -> list[Entry]:
+        """The keys of sessions that the replica has, as the primary lists them."""
+        there = {entry.name for entry in self._ask(lambda: list(self._far.list(SESSIONS)))}
+        return [e for e in self._ask(partial(_list, self._near.store, SESSIONS)) if e.name in there]
 
     def _stage(self, stage: Stage, copy: Copy) -> None:
         """Everything of one stage. Raises Unreachable where what was put is not listed: then the next run looks again."""
@@ -161,7 +185,13 @@ class Run:
         if stage is Stage.PACKS:
             self._abreast(self._object, self._later_wraps())
         elif stage is Stage.POINTS:
-            self._note(points=len(self._came))
+            came = [entry for entry in entries if entry.name in self._came]
+            self._note(points=self._ask(lambda: self._sealed(came)))
+
+    def _sealed(self, entries: Iterable[Entry]) -> int:
+        """How many of these names in ``points/`` are points that count, and no revocations."""
+        found = each(self._near.store, or_refusal(self._near.sealed_as), entries)
+        return sum(isinstance(one, Sealed) for one in found)
 
     def _identity(self) -> None:
         """The place is a vault from here on: it can be opened, and says that it is a replica."""

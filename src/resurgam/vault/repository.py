@@ -163,7 +163,9 @@ class Repository:
 
     @cached_property
     def _told(self) -> dict[str, float]:
-        return told_times(self.store, self.here.own)
+        told = told_times(self.store, self.here.own)
+        self.refused_points += told.damaged.values()  # what only these told of is not believed where a key was retired
+        return told.received
 
     @cached_property
     def index(self) -> Index:

@@ -168,12 +168,18 @@ class Sink:
                 self._ship(self._open.pop())
             shipping, self._shipping = self._shipping, []
         wait(shipping)
-        self._require_shipped()
+        self.require_shipped()
         self._index.settle()
 
     def close(self) -> None:
         """Stop the threads; what was not flushed is dropped."""
         self._shippers.shutdown(wait=True, cancel_futures=True)
+
+    def require_shipped(self) -> None:
+        """Raises what the store raised, if it did: whoever has passed over that once meets it again, so that no point is sealed
+        that misses a pack (P1)."""
+        if self._failed is not None:
+            raise self._failed
 
     def _store(self, keys: DomainKeys, kind: Kind, chunk: bytes, data: memoryview, dtype: Dtype) -> None:
         self._add(keys, kind, chunk, len(data), encode_verified(data, dtype))
@@ -212,7 +218,7 @@ class Sink:
         size = META_SIZE if meta else PACK_SIZE
         with self._changed:
             while True:
-                self._require_shipped()
+                self.require_shipped()
                 alike = [one for one in self._open if one.meta == meta]
                 fitting = [one for one in alike if one.placement == placement and one.has_room(stored)]
                 if fitting:
@@ -253,11 +259,6 @@ class Sink:
                 if len(memory) in self._free:
                     self._free[len(memory)].append(memory)
                 self._changed.notify_all()
-
-    def _require_shipped(self) -> None:
-        """P1: whoever has passed over this error once meets it again, so that no point is sealed that misses a pack."""
-        if self._failed is not None:
-            raise self._failed
 
 
 def _kind(meta: bool) -> str:
