@@ -126,6 +126,8 @@ def decode(codec, data, raw):
         for place, n in enumerate(kept):
             rest = rest[: 256 * n] + data[at + 256 * place : at + 256 * place + 256] + rest[256 * n :]
         return rest
+    if codec == 6:
+        return palette(data, raw)
     width = 4 if codec == 3 else 2
     count, planes, at = raw // width, [], 4 * (3 if width == 4 else 2)
     for number, size in enumerate((count, count, 2 * count)[: at // 4]):
@@ -138,6 +140,27 @@ def decode(codec, data, raw):
     if width == 4:
         top = top.astype(np.uint32) << 16 | np.frombuffer(planes[2], "<u2")
     return top.astype(f"<u{width}").tobytes() + data[at:]
+
+
+def palette(data, raw):
+    width, bits, _, *sizes = struct.unpack_from("<BBHII", data)
+    blocks = [min(1 << bits, raw // width - start) for start in range(0, raw // width, 1 << bits)]
+    at = 12 + 2 * len(blocks)
+    counts = np.frombuffer(data[12:at], "<u2").tolist()
+    parts = []
+    placed = sum(length for length, count in zip(blocks, counts, strict=True) if count)
+    for size, length in zip(sizes, (width * sum(counts), placed), strict=True):
+        part, at = data[at : at + size], at + size
+        parts.append(part if size == length else zstandard.ZstdDecompressor().decompress(part, max_output_size=length))
+    tables, places, out = np.frombuffer(parts[0], f"<u{width}"), np.frombuffer(parts[1], np.uint8), []
+    for length, count in zip(blocks, counts, strict=True):
+        if count:
+            out.append(tables[places[:length]].tobytes())
+            tables, places = tables[count:], places[length:]
+        else:
+            out.append(data[at : at + width * length])
+            at += width * length
+    return b"".join([*out, data[at:]])
 
 
 def main(folder, key_file, point="", into=""):

@@ -194,7 +194,7 @@ def test_format_vector_of_blocks() -> None:
     assert bytes(decode(5, nine, 9 * 256)) == block + b"c" * 7 * 256 + block
 
 
-@pytest.mark.parametrize("codec", [6, 200, -1])
+@pytest.mark.parametrize("codec", [7, 200, -1])
 def test_an_unknown_codec_is_a_newer_release(codec: int) -> None:
     with pytest.raises(NewerFormat) as caught:
         decode(codec, b"x", 9)

@@ -8,6 +8,7 @@
     3       F32_PLANES   planes, 4 bytes an element: IEEE 754 binary32
     4       F16_PLANES   planes, 2 bytes an element: IEEE 754 binary16; same layout as 2
     5       BLOCKS       blocks of 256 bytes, some as they are, all others in one Zstandard frame
+    6       PALETTE      blocks of elements of 2 or 4 bytes, each with a table of its few values; see ``palettes``
 
 A Zstandard frame MUST carry its content size and be the last thing in its place (a reader sizes its buffer by it, and refuses
 to expand further); it needs no dictionary and no checksum. Any encoded form but RAW MUST be shorter than the raw bytes.
@@ -54,7 +55,7 @@ from typing import NamedTuple
 import numpy as np
 
 from resurgam.errors import IntegrityError, NewerFormat
-from resurgam.vault import blocks
+from resurgam.vault import blocks, palettes
 from resurgam.vault.frames import Buffer, Plane, decompressed, mine, refuse
 from resurgam.vault.tensors import Dtype
 
@@ -76,6 +77,7 @@ class Codec(IntEnum):
     F32_PLANES = 3
     F16_PLANES = 4
     BLOCKS = 5
+    PALETTE = 6
 
 
 class Encoded(NamedTuple):
@@ -168,6 +170,8 @@ def _decode(codec: int, encoded: memoryview, raw_length: int, room: Callable[[in
     raw = room(raw_length)
     if codec == Codec.BLOCKS:
         blocks.decode_into(encoded, raw)
+    elif codec == Codec.PALETTE:
+        palettes.decode_into(encoded, raw)
     else:
         _decode_planes(encoded, raw, _WIDTH[Codec(codec)])
     return raw.data
@@ -176,10 +180,12 @@ def _decode(codec: int, encoded: memoryview, raw_length: int, room: Callable[[in
 def _candidates(raw: memoryview, dtype: Dtype, level: int) -> Iterator[tuple[Codec, Buffer]]:
     if dtype in _PLANES:
         codec = _PLANES[dtype]
+        if (few := palettes.encode(raw, _WIDTH[codec])) is not None:
+            yield Codec.PALETTE, few
         yield codec, _encode_planes(raw, _WIDTH[codec], level)
         if not _samples_shrink(raw, PLANE_SAMPLES, REPEATS):
             return
-    elif len(raw) >= PROBED and not _samples_shrink(raw, SAMPLES, SHRINKS):
+    elif (dtype is Dtype.PACKED or len(raw) >= PROBED) and not _samples_shrink(raw, SAMPLES, SHRINKS):
         return
     yield Codec.ZSTD, mine.level(level).compress(raw)
 
