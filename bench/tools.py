@@ -76,7 +76,8 @@ class Resurgam(Tool):
 
     def environment(self, own: str) -> dict[str, str]:
         """See Tool."""
-        return _inherited() | {"RESURGAM_STATE": os.path.join(own, "state")}
+        # As from a terminal: the peers stand back behind nobody either.
+        return _inherited() | {"RESURGAM_STATE": os.path.join(own, "state"), "RESURGAM_GENTLE": "no"}
 
     def prepare(self, own: str, source: str) -> list[str]:
         """See Tool."""

@@ -19,6 +19,14 @@ def _one_form_of_each_api() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _nobody_stands_back() -> Iterator[None]:
+    """No test has a terminal: without this the verbs of all tests would let others go first, and these processes ever after."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RESURGAM_GENTLE", "no")
+        yield
+
+
 @pytest.fixture(scope="session")
 def seaweed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seaweed]:
     """A real S3 server for all tests that do not kill it: a bucket ``plain``, and ``locked``, which keeps versions and locks."""

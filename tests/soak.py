@@ -236,6 +236,7 @@ def main() -> int:
     if words.memory:
         print(capture_much(words.memory, seed))
         return 0
+    os.environ["RESURGAM_GENTLE"] = "no"  # machines wait for the verbs that they run
     print(f"seed {seed}: repeat with --seed {seed}", flush=True)
     machines = MACHINES | {"codecs": partial(codecs, cases=words.cases)}
     totals: Counter[str] = Counter()

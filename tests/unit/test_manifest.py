@@ -45,7 +45,7 @@ probes:
   counts: {kind: sql, component: documents, sql: "SELECT count(*) FROM chunks"}
 objectives: {rpo: 15m, rto: 10m}
 retention: {last: 10, daily: 7, window: 30d, at_least: 3}
-limits: {freeze: 250ms, read_mb_s: 200}
+limits: {freeze: 250ms, read_mb_s: 200, cpu: 0.5}
 barrier: {file: /run/handbook.lock, timeout: 3s}
 promotion: {fence: [./fence.sh, "on"], reload: [./reload.sh]}
 isolation: best-effort
@@ -106,7 +106,7 @@ def test_every_field_arrives_in_the_system(tmp_path: Path) -> None:
     assert (golden.timeout, golden.witness, golden.reads) == (1.5, True, ("documents", "router", "prompts"))
     assert system.objectives == model.Objectives(rpo=900.0, rto=600.0)
     assert system.retention == model.Retention(last=10, daily=7, window=30 * 86400.0, at_least=3)
-    assert system.limits == model.Limits(freeze=0.25, read_mb_s=200.0)
+    assert system.limits == model.Limits(freeze=0.25, read_mb_s=200.0, cpu=0.5)
     assert system.promotion == model.Promotion(fence=("./fence.sh", "on"), reload=("./reload.sh",))
     assert counts.reads == ("documents",), "a probe that asks a component reads it, said or not"
 
@@ -170,7 +170,8 @@ WRONG_TEXT = [
     ("daily: 7", "daily: -1", "-1", "expected a whole number, 0 or more, found -1"),
     ("daily: 7", "daily: 017", "017", "a number that YAML 1.1 reads in a way of its own"),
     ("at_least: 3", "at_least: 0", "at_least: |0}", "1 or more"),
-    ("read_mb_s: 200", "read_mb_s: 0", "read_mb_s: |0}", "a number above 0"),
+    ("read_mb_s: 200", "read_mb_s: 0", "read_mb_s: |0,", "a number above 0"),
+    ("cpu: 0.5", "cpu: 0", "cpu: |0}", "a number above 0"),
     ("read_mb_s: 200", "read_mb_s: .inf", ".inf", "a number that YAML 1.1 reads in a way of its own"),
     ("witness: true", "witness: 1", "1, tol", "expected true or false, found a number"),
     ("timeout: 1.5s", "timeout: [1]", "[1]", "found a list"),

@@ -221,6 +221,7 @@ SYSTEM = Record("the manifest", {
     "limits": Field(Record("the limits", {
         "freeze": Field(Duration(), "The longest that writers may be held; `5s` unless said."),
         "read_mb_s": Field(Number("a number above 0", above=True), "The fastest that sources are read, in 10^6 bytes a second."),
+        "cpu": Field(Number("a number above 0", above=True), "The most processor time, in seconds a second: 0.5 is half a core."),
     }), "What a capture may cost its sources; it stops before it costs more."),
     "barrier": Field(BARRIER, "What keeps a freeze from falling between two writes of the application."),
     "promotion": Field(Record("the promotion", {
@@ -246,11 +247,13 @@ def load_manifest(path: str, *, environ: Mapping[str, str] | None = None) -> Sys
     _require_known_format(root, path)
     _refuse_secrets(root, problems)
     folder = os.path.dirname(os.path.abspath(path))
+    components = _declared(root)
+    named = {str(kind.value) for node in components.values() if (kind := node.child("driver"))}
     words = {
-        "components": list(_declared(root)),
+        "components": list(components),
         "asked": list(_declared(root, "probes")),
         "hosted": list(_declared(root, "hosted")),
-        "drivers": sorted(drivers.kinds()),
+        "drivers": sorted(drivers.kinds(named)),
         "probes": sorted(probes.kinds()),
     }
     values = SYSTEM.read(root, Reading(problems, folder, os.environ if environ is None else environ, words))

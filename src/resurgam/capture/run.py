@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from resurgam import private
+from resurgam import priority, private
 from resurgam.capture import barriers
 from resurgam.capture.cut import release, take
 from resurgam.capture.invariants import hold_invariants
@@ -36,11 +36,13 @@ def capture(
     progress: Progress | None = None,
     tell: Callable[[str], None] = lambda _: None,
     tags: tuple[str, ...] = (),
+    gentle: bool = False,
 ) -> Sealed:
     """Take one recovery point of ``system``. Raises Busy, LimitExceeded, StoreFull, and what a driver raised;
     UsageError for what is no tag.
 
-    What fails when the point exists already is no error (P1); ``tell`` hears of it.
+    What fails when the point exists already is no error (P1); ``tell`` hears of it. A ``gentle`` one stands back behind other
+    processes from the thaw on, and so does this process ever after.
     """
     require_tags(tags)
     private.clear()
@@ -49,6 +51,8 @@ def capture(
         cut = take(system, drivers, clock)
         with _released(system, drivers, cut):
             seen = Witness(before=before, after=witness(system))
+            if gentle:
+                priority.lower()  # not before: writers would wait for a freeze that stands back
             facts = {c.name: drivers(c.driver).inspect(c) for c in system.components}  # of what is held now
             snapshots = tuple(writer.snapshot(c, drivers(c.driver), cut.position(c.name)) for c in system.components)
             findings = writer.findings + _consistency(system, cut) + barriers.findings(system, cut)

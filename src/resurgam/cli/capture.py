@@ -18,6 +18,7 @@ from resurgam.cli import cost as costs
 from resurgam.cli import output, protection
 from resurgam.cli.context import DEFAULT_MANIFEST, Context, JsonOption, KeysOption, ManifestOption
 from resurgam.cli.cost import CHANGE, ChangeOption, CostOption, DrillsOption, EveryOption
+from resurgam.cli.gentle import GentleOption, LimitCpuOption, LimitReadOption, gentle, limited
 from resurgam.cli.points import cut as show_cut
 from resurgam.drivers.registry import driver_for
 from resurgam.errors import EXIT_FINDINGS, Denied, StoreFull, TargetRefused
@@ -130,6 +131,9 @@ def capture(
     tag: Annotated[
         list[str] | None, typer.Option("--tag", help="A word for the point, in the clear; may be given again.")
     ] = None,
+    limit_read: LimitReadOption = None,
+    limit_cpu: LimitCpuOption = None,
+    gently: GentleOption = None,
     json: JsonOption = False,
 ) -> int:
     """Take a recovery point of the whole system.
@@ -137,16 +141,21 @@ def capture(
     The point exists when its record is written, last of all; stopped before that, a capture leaves nothing listed, and
     the next one reuses what was stored. Exit code 22 when the point was sealed with findings that need the owner.
 
+    Limits hold on average, over all threads and child processes, and stand in place of those of the manifest; a freeze is never
+    slowed, since writers wait for it. --limit-cpu counts user and system time from the first read on.
+
     Examples:
 
         resurgam capture
+
+        resurgam capture --gentle --limit-read 50 --limit-cpu 50%
 
         resurgam capture --paranoid --json
 
         resurgam capture --tag release-7
     """
     context = Context(manifest, keys=keys)
-    system, unanswered = context.system, dict[str, str]()
+    system, unanswered = limited(context.system, limit_read, limit_cpu), dict[str, str]()
     with output.progress(f"capture {system.name}", None, json) as advance:
         sealed = run_capture(
             system,
@@ -159,6 +168,7 @@ def capture(
             progress=(lambda _component, size: advance(size)) if advance else None,
             tell=output.warning,
             tags=tuple(tag or ()),
+            gentle=gentle(gently),
         )
     body = sealed.body
     for probe, why in unanswered.items():  # of a point that exists: where none does, the error says what matters

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from resurgam import priority
 from resurgam.capture.prices import load_prices
 from resurgam.cli import output
 from resurgam.cli.context import (
@@ -20,6 +21,7 @@ from resurgam.cli.context import (
     VaultsOption,
     duration,
 )
+from resurgam.cli.gentle import GentleOption, LimitReadOption, gentle
 from resurgam.errors import IntegrityError, UsageError
 from resurgam.model.codec import to_plain
 from resurgam.stores.together import Together
@@ -28,6 +30,7 @@ from resurgam.vault.checked import Coverage, Depth
 from resurgam.vault.checkorder import Wish
 from resurgam.vault.copies import CopyState, survey
 from resurgam.vault.cost import reading
+from resurgam.vault.pace import Pace
 from resurgam.vault.prices import Prices
 from resurgam.vault.repository import Repository
 from resurgam.vault.retention_words import counted
@@ -61,6 +64,8 @@ def check(
         Depth | None, typer.Option(help="How packs are read; as deep as the keys here allow, unless given.")
     ] = None,
     as_of: AsOfOption = None,
+    limit_read: LimitReadOption = None,
+    gently: GentleOption = None,
     json: JsonOption = False,
 ) -> int:
     """Check that everything that was promised is there. About bytes; `resurgam verify` is about behaviour.
@@ -83,7 +88,7 @@ def check(
 
         resurgam vault check --max-age 30d --max-duration 30m
 
-        resurgam vault check --sample 5% --json
+        resurgam vault check --sample 5% --limit-read 50 --json
 
         resurgam vault check --read --vault /mnt/vault --vault "s3://replica/handbook?region=eu-north-1"
     """
@@ -102,8 +107,17 @@ def check(
     several = repository.store if isinstance(repository.store, Together) else None
     remembers = wish.reads and as_of is None and several is None  # a record says nothing of which copy was read
     checking = Check(repository, wish, context.clock, remember=remembers)
+    if wish.reads and gentle(gently):
+        priority.lower()
+    pace = Pace(limit_read * 1e6 if limit_read is not None else None)
     with output.progress("check", checking.bytes_due, json) as advance:
-        report = checking.run(advance)
+
+        def read_so_far(size: int) -> None:
+            pace.spend(size)
+            if advance is not None:
+                advance(size)
+
+        report = checking.run(read_so_far)
     copies = survey(several, read=read) if several is not None else ()
     if json:
         plain: dict[str, object] = to_plain(report)

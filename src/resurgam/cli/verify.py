@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from resurgam import priority
 from resurgam.cli import output
 from resurgam.cli.context import (
     DEFAULT_MANIFEST,
@@ -18,6 +19,7 @@ from resurgam.cli.context import (
     VaultsOption,
     duration,
 )
+from resurgam.cli.gentle import GentleOption, gentle
 from resurgam.cli.report import HtmlOption, JunitOption, write
 from resurgam.cli.restore import show_verdict
 from resurgam.drivers.registry import driver_for
@@ -56,6 +58,7 @@ def verify(
     within: Annotated[
         str | None, typer.Option("--within", help="With --latest-unproven: stop after so long, such as 10m.")
     ] = None,
+    gently: GentleOption = None,
     unrecorded: UnrecordedOption = False,
     html: HtmlOption = None,
     junit: JunitOption = None,
@@ -73,7 +76,8 @@ def verify(
     different, 21 for inconclusive.
 
     On a schedule: `--latest-unproven` asks nobody anything, and ends with 0 where nothing is left to prove. Cut off by `--within`
-    (exit code 11) no verdict is recorded, and the next run goes on with the copies that were whole.
+    (exit code 11) no verdict is recorded, and the next run goes on with the copies that were whole. --gentle lets others go first
+    on the disks alone: on the processors it would change what a probe of latency measures.
 
     Examples:
 
@@ -94,6 +98,8 @@ def verify(
     seconds = duration(within) if within is not None else None
     _require_one_meaning(point, into, live, latest_unproven, seconds)
     _require_recorded_where_it_counts(unrecorded, html is not None or junit is not None, latest_unproven)
+    if not live and gentle(gently):
+        priority.lower(processor=False)
     context = Context(manifest, vault, keys)
     chosen = (
         unattended.newest_unproven(context.repository, context.system_name)

@@ -220,10 +220,12 @@ class Retention(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
-    """What a capture may cost its sources. ``freeze`` is in seconds, ``read_mb_s`` in 10^6 bytes per second."""
+    """What a capture may cost its sources. ``freeze`` is in seconds, ``read_mb_s`` in 10^6 bytes per second, ``cpu`` in processor
+    seconds per second: 0.5 is half of one processor. The last two hold outside of the freeze only."""
 
     freeze: float = 5.0
     read_mb_s: float | None = None
+    cpu: float | None = None
 
 
 class Barrier(msgspec.Struct, frozen=True, kw_only=True):

@@ -241,6 +241,7 @@ class Intake:
 
     def _spans(self, blob: Blob) -> Iterator[Future[list[Extent]]]:
         head = bytearray(min(HEAD, blob.size))
+        self._pace.spend(len(head))
         done = read_fully(blob.source, 0, memoryview(head))
         pieces = structure_of(memoryview(head)[:done], blob.size, blob.source.read_into)
         if pieces is None:
@@ -363,6 +364,7 @@ class Intake:
         if blob.size >= SMALL:
             extents = [extent for span in list(self._spans(blob)) for extent in span.result()]
             return extents, _digest_of(extents, self._keys.chunk_ids[Kind.DATA])
+        self._pace.spend(blob.size)
         data = memoryview(bytearray(blob.size))
         data = data[: read_fully(blob.source, 0, data)]
         self._progress(len(data))

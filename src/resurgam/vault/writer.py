@@ -147,7 +147,7 @@ class PointWriter(Writer):
         self.cold = system.vault.cold
         self._progress = progress or (lambda _component, _bytes: None)
         limit = system.limits.read_mb_s
-        self._pace = Pace(limit * 1e6 if limit else None)
+        self._pace = Pace(limit * 1e6 if limit else None, system.limits.cpu)
         self._caches: list[FilesCache | RowMemory] = []
         self._started = started
         self.findings: list[Finding] = []
@@ -183,7 +183,7 @@ class PointWriter(Writer):
             self._pace,
             lambda size: self._progress(component.name, size),
         )
-        taken = intake.take(component.name, component.driver, _items(driver, component, at, intake))
+        taken = intake.take(component.name, component.driver, self._pace.each(_items(driver, component, at, intake)))
         self.findings += taken.findings
         if self._sink.miscoded and not self._miscoded_told:
             self._miscoded_told = True

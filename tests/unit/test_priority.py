@@ -1,0 +1,97 @@
+"""Standing back: on processors and disks, for every thread, by anybody, and never while writers wait."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+import sys
+
+import pytest
+
+from resurgam import priority
+from resurgam.capture import run
+from resurgam.cli.context import Context
+from resurgam.model.system import Limits
+from tests.journeys.world import World
+
+_ASK = """
+import ctypes, json, os, sys, threading
+from resurgam import priority
+
+def disks(thread):
+    return ctypes.CDLL(None).syscall({"x86_64": 252, "aarch64": 31}[os.uname().machine], 1, thread)
+
+go, done = threading.Event(), threading.Event()
+early = threading.Thread(target=go.wait)
+early.start()
+priority.lower(processor=sys.argv[1] == "both")
+priority.lower(processor=sys.argv[1] == "both")
+seen = []
+late = threading.Thread(target=lambda: seen.append((os.getpriority(os.PRIO_PROCESS, 0), disks(0))))
+late.start(); late.join()
+seen += [(os.getpriority(os.PRIO_PROCESS, t), disks(t)) for t in (0, early.native_id)]
+go.set()
+print(json.dumps(seen))
+"""
+
+
+@pytest.mark.skipif(
+    not sys.platform.startswith("linux") or platform.machine() not in {"x86_64", "aarch64"}, reason="Linux's numbers"
+)
+@pytest.mark.parametrize("what", ["both", "disks"])
+def test_all_threads_stand_back_once(what: str) -> None:
+    """Those there are and those that come; a second time changes nothing."""
+    here = os.getpriority(os.PRIO_PROCESS, 0)
+    done = subprocess.run([sys.executable, "-c", _ASK, what], capture_output=True, text=True, check=True, timeout=60)
+    nice = max(here, priority.NICE) if what == "both" else here
+    assert json.loads(done.stdout) == [[nice, 2 << 13 | 7]] * 3
+
+
+_TERMINAL = """
+import os, pty, sys
+from resurgam import priority
+if sys.argv[1] == "terminal":
+    _, end = pty.openpty()
+    os.open(os.ttyname(end), os.O_RDWR)  # the first that the leader of a session opens, controls it
+print(priority.unattended())
+"""
+
+
+@pytest.mark.parametrize(("where", "unattended"), [("terminal", False), ("timer", True)])
+def test_nobody_waits_where_no_terminal_is(where: str, unattended: bool) -> None:
+    argv = [sys.executable, "-c", _TERMINAL, where]
+    done = subprocess.run(argv, capture_output=True, text=True, check=True, timeout=60, start_new_session=True)
+    assert done.stdout.strip() == str(unattended)
+
+
+def test_a_capture_stands_back_after_the_thaw(
+    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Writers wait for a freeze, so it stands back behind nobody; and without the word nothing does, in tests."""
+    world = World(str(tmp_path_factory.mktemp("world"))).ready()
+    events, take, facts = list[str](), run.take, run.hold_invariants
+    monkeypatch.setattr(run, "take", lambda *of: (take(*of), events.append("thawed"))[0])
+    monkeypatch.setattr(run.priority, "lower", lambda: events.append("lower"))
+    monkeypatch.setattr(run, "hold_invariants", lambda *of: (events.append("read"), facts(*of))[1])
+    assert world.run("capture").code == 0
+    assert events == ["thawed", "read"]
+    assert world.run("capture", "--gentle").code == 0
+    assert events[2:] == ["thawed", "lower", "read"]
+    monkeypatch.setenv("RESURGAM_GENTLE", "yes")
+    assert world.run("capture").code == 0
+    assert events[5:] == ["thawed", "lower", "read"]
+
+
+def test_limits_that_are_given_stand_in_the_point(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """P12: and words that are no share are refused before anything is read."""
+    world = World(str(tmp_path_factory.mktemp("world"))).ready()
+    assert world.run("capture", "--limit-read", "1000", "--limit-cpu", "150%").code == 0
+    for words in ("0", "-1", "nan", "inf", "half", "50 percent"):
+        refused = world.run("capture", "--limit-cpu", words)
+        assert refused.code == 2
+        assert "no share of the processors" in refused.err
+    repository = Context(f"{world.system.root}/resurgam.yaml", keys=world.path("keys")).repository
+    (point,) = repository.points()
+    assert repository.particulars(point.body).system.limits == Limits(read_mb_s=1000, cpu=1.5)
