@@ -106,7 +106,8 @@ def test_status_warns_before_protection_lapses(seaweed: Seaweed, tmp_path: Path)
     world.capture()
     metrics = world.place("metrics.prom")
     well = world.run("status", "--json", "--metrics", metrics)
-    assert (well.code, well.json["protection"]["lasts"]) == (0, True)
+    assert (well.code, well.json["protection"]["lasts"], well.json["covered"]) == (0, True, {})
+    assert world.run("points").err == ""
     with open(metrics, encoding="utf-8") as file:
         text = file.read()
     assert 'resurgam_protection_lapsing{system="test"} 0.000' in text.replace('"handbook"', '"test"')
@@ -140,6 +141,12 @@ def test_the_vault_before_somebody_harmed_it(seaweed: Seaweed, tmp_path: Path) -
         world.overwrite(pack)
     assert world.run("restore", first, "--into", world.place("in-vain")).code != 0
     assert world.points() == []
+    told = world.run("points")
+    assert f": points/{first}; its first version is kept" in told.err
+    assert f": points/{second}; its first version is kept" in told.err
+    ill = world.run("status", "--json")
+    assert (ill.code, set(ill.json["covered"])) == (8, {f"points/{first}", f"points/{second}"})
+    assert "its first version is kept" in world.run("status").out
     untouched, notes = world.versions(), tree(world.path("state"))
     for when in (well, "first"):
         listed = world.run("points", "--as-of", when, "--json")
@@ -163,6 +170,9 @@ def test_the_vault_before_somebody_harmed_it(seaweed: Seaweed, tmp_path: Path) -
     assert set(told.json["covered"]) == {f"points/{first}", f"points/{second}"} | {
         pack.removeprefix(f"{world.prefix}/") for pack in packs
     }
+    assert (
+        world.run("status", "--json").json["covered"] == told.json["covered"]
+    )  # this host has seen the packs too by now
     assert {point["point"] for point in told.json["points"]} == {first, second}
     for key in (hidden, overwritten, *packs):
         oldest = min(

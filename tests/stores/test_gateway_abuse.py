@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from resurgam.errors import Denied, IntegrityError
+from resurgam.errors import Denied, IntegrityError, Unreachable
+from resurgam.gateway.app import share_of
+from resurgam.gateway.connection import CONNECTIONS, OF_ONE, sender_of
 from tests.stores.gateways import Raw, Served, client, in_folder, wait_for
 
 
@@ -110,3 +112,57 @@ def test_what_ignores_a_range_is_no_gateway(monkeypatch: pytest.MonkeyPatch) -> 
         with pytest.raises(IntegrityError, match="no gateway gives"):
             store.get("points/a", 0, 2)
         serving.join(timeout=30)
+
+
+def test_one_token_never_takes_all_places(tmp_path: Path) -> None:
+    """A thief who fills the places with uploads that hardly move keeps out who has the same token, and nobody else."""
+    server = Served(str(tmp_path / "vault"), "--concurrent", "4")
+    server.start()
+    try:
+        stolen, data = server.token("capture"), os.urandom(1 << 20)
+        for number in range(share_of(4)):
+            Raw(server).upload(f"packs/aa/{number}", stolen, data, 1000)
+        wait_for(lambda: len(in_folder(server)) == share_of(4))
+        with pytest.raises(Unreachable, match="of one token"):
+            client(server.url, stolen, patience=0.0).put("points/a", b"x")
+        server.store("capture", patience=0.0).put("points/a", b"x")
+        assert server.store("reader", patience=0.0).get("points/a") == b"x"
+    finally:
+        server.kill()
+        while Raw.opened:
+            Raw.opened.pop().close()
+
+
+def test_one_address_never_takes_all_connections(tmp_path: Path) -> None:
+    """Whoever opens as many as they can from one address is hung up on, and another address is answered."""
+    server, opened = Served(str(tmp_path / "vault"), "--plain-http"), []
+    server.start()
+    try:
+        for _ in range(CONNECTIONS):
+            opened.append(socket.create_connection(("127.0.0.1", server.port), timeout=30))
+            if not health(opened[-1]):
+                break
+        assert len(opened) == OF_ONE + 1
+        opened.append(socket.create_connection(("127.0.0.1", server.port), timeout=30, source_address=("127.0.0.2", 0)))
+        assert health(opened[-1])
+    finally:
+        server.kill()
+        for one in opened:
+            one.close()
+
+
+def health(asking: socket.socket) -> bool:
+    """Whether the gateway answers on that connection; it stays open."""
+    try:
+        asking.sendall(b"GET /healthz HTTP/1.1\r\nHost: gateway\r\n\r\n")
+        return asking.recv(4096).startswith(b"HTTP/1.1 200")
+    except ConnectionError:
+        return False
+
+
+def test_who_sends_is_told_by_the_address() -> None:
+    """Of IPv6 a single host has a whole network of addresses; an IPv4 address may be written as one of IPv6."""
+    assert sender_of(("192.0.2.7", 1)) == sender_of(("::ffff:192.0.2.7", 2, 0, 0)) == "192.0.2.7"
+    assert sender_of(("2001:db8::1", 1, 0, 0)) == sender_of(("2001:db8::ffff:1", 1, 0, 0))
+    assert sender_of(("2001:db8::1", 1, 0, 0)) != sender_of(("2001:db8:0:1::1", 1, 0, 0))
+    assert sender_of(("fe80::1%eth0", 1, 0, 2)) == "fe80::/64"

@@ -57,6 +57,8 @@ def points(
     only = context.system_name
     listed = context.repository.points(only, expired=expired)
     found = [sealed for sealed in listed if set(tag or ()) <= {*sealed.body.tags}]
+    for name, what in protection.covered(context).items():
+        output.warning(protection.told_covered(name, what))
     if json:
         guarded = protection.of_all(context) if long and not expired else None
         output.as_json([summary(context, sealed, (guarded or {}).get(sealed.body.id)) for sealed in found])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import TypeVar
 
@@ -18,6 +19,7 @@ from resurgam.vault.pruning import expiring
 
 T = TypeVar("T")
 
+_LOOKED = ("keys/", "points/", "roles/", "vault.json")  # of these few names one look at each prefix tells
 _RENEW = "`resurgam vault renew --yes`"
 
 
@@ -66,6 +68,37 @@ def guard(context: Context, points: Sequence[str], warning: float | None) -> Gua
     if first is None:
         return Guard(lasts=not promised, unknown="" if not promised else "no point could be looked at")
     return Guard(lasts=first.until >= soon, first=first, left=first.until - _now(context))
+
+
+def covered(context: Context, prefixes: Sequence[str] = ("points/",)) -> dict[str, str]:
+    """What lies under these prefixes, and under something that somebody put there later, a deletion's marker too: by name, what
+    that is and since when. Empty where the store keeps no versions, or may not list them, which is told if locks are asked for."""
+    from resurgam.stores.asof import Originals, originals
+
+    try:
+        view = originals(context.store)
+        if isinstance(view, Originals):
+            for prefix in prefixes:
+                view.look(prefix)
+            return view.covered
+    except Denied as error:
+        if context.system_name is not None and context.system.vault.lock is not None:
+            output.note(f"whether something lies on top of what was written cannot be seen here: {error.message}")
+    return {}
+
+
+def covered_anywhere(context: Context) -> dict[str, str]:
+    """The same of the whole vault: of points and keys as it is now, of all else as this host's last look at locks saw it."""
+    found = covered(context, _LOOKED)
+    with suppress(Denied):  # without the index key there are no notes
+        seen = _notes(context).covered()
+        found |= {name: what for name, what in seen.items() if not name.startswith(_LOOKED)}
+    return found
+
+
+def told_covered(name: str, what: str) -> str:
+    """One line for people."""
+    return f"{what}: {name}; its first version is kept: see it with `--as-of first`"
 
 
 def told(found: Protected) -> str:

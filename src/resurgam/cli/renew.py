@@ -116,7 +116,7 @@ def _tell(context: Context, drafted: Draft) -> None:
     for name, why in plan.trouble.items():
         output.line(f"  not known: {name}: {why} Run `resurgam vault check`.", style="bold red")
     for name, what in drafted.covered.items():
-        output.line(f"  {what}: {name}; its first version is kept: see it with `--as-of first`", style="bold red")
+        output.line(f"  {protection.told_covered(name, what)}", style="bold red")
     of_all = counted(len(plan.names) + plan.kept, "object")
     output.line(f"  lock until {at(plan.until)}: {len(plan.names)} of {of_all}; the rest is locked for long enough")
 

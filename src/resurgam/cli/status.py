@@ -63,6 +63,7 @@ class Standing(msgspec.Struct, frozen=True, kw_only=True):
     checked: Coverage
     prune: str = ""  # the one that is open, and how far it is
     protection: Guard | None = None  # None where the manifest asks for no locks
+    covered: dict[str, str] = {}  # what somebody overwrote or hid in a bucket that keeps versions, and when
 
 
 def standing(context: Context, max_age: float | None, lock_warning: float | None = None) -> Standing:
@@ -102,6 +103,7 @@ def standing(context: Context, max_age: float | None, lock_warning: float | None
         checked=coverage_of(repository, now.timestamp()),
         prune=_prune(repository),
         protection=protection.guard(context, [sealed.body.id for sealed in points], lock_warning),
+        covered=protection.covered_anywhere(context),
     )
 
 
@@ -127,7 +129,8 @@ def status(
     How old the newest point and the newest proven point are, and what was interrupted.
 
     Exit code 23 when the newest point is older than --max-age, or else than the manifest's rpo; and, where the vault locks objects,
-    when the locks on what a point needs end soon. A host without the right to see that says so.
+    when the locks on what a point needs end soon. A host without the right to see that says so. Exit code 8 when somebody has
+    overwritten or hidden what a bucket keeps: points and keys as they are now, all else as this host's last look at locks saw it.
 
     Examples:
 
@@ -146,6 +149,8 @@ def status(
         output.as_json(found)
     else:
         _show(found)
+    if found.covered:
+        return IntegrityError.exit_code
     lasting = found.protection is None or found.protection.lasts
     return 0 if found.fresh and lasting else EXIT_STALE
 
@@ -195,6 +200,8 @@ def _show(found: Standing) -> None:
     if found.protection is not None:
         style = None if found.protection.lasts else "bold red"
         output.line(f"  protected      {protection.told_guard(found.protection)}", style=style)
+    for name, what in found.covered.items():
+        output.line(f"  covered        {protection.told_covered(name, what)}", style="bold red")
     output.line(f"  capture        {found.capture}")
     if found.prune:
         output.line(f"  unfinished     {found.prune}; run `resurgam vault prune`")
@@ -240,6 +247,7 @@ def _metrics(found: Standing) -> str:
             rows.append(("resurgam_protection_lapsing", "1 when locks on what a point needs end soon.", lapsing))
         if found.protection.left is not None:
             rows.append(("resurgam_protected_seconds", "Until the first of them ends.", found.protection.left))
+    rows.append(("resurgam_covered_objects", "What somebody overwrote or hid.", float(len(found.covered))))
     rows.append(("resurgam_unfinished_promotions", "Promotions that broke off.", float(len(found.promotions))))
     label = found.system.replace("\\", "\\\\").replace('"', '\\"').replace("\n", " ")
     return "".join(

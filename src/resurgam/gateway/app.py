@@ -3,7 +3,7 @@
     who   the token's role, or 401
     what  an operation on an object's name, or 400, 404, 405
     may   the table of ``vault.rights``, or 403: before anything of the vault is touched
-    place one of those at work ends within WAIT seconds, or 503 and come again
+    place one of the token's share, and one of all, is free within WAIT seconds, or 503 and come again
     do    in a thread, on the store; what it raises is told by its kind
 
 Nothing is decided by what a client says of itself but its token; the time of receipt is that of this machine.
@@ -13,8 +13,10 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable
+from collections import defaultdict
+from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -113,6 +115,8 @@ class Gateway:
     ) -> None:
         self._store, self._tokens, self._keeping, self._account, self._clock = store, tokens, keeping, account, clock
         self._may, self._places = may, asyncio.Semaphore(concurrent)
+        # One token never has all places, however slowly it sends: whoever holds another finds one.
+        self._shares = defaultdict[str, asyncio.Semaphore](lambda: asyncio.Semaphore(share_of(concurrent)))
         # One more than there are places: who watches /healthz hears an answer also while every place is taken.
         self._threads = ThreadPoolExecutor(concurrent + 1, thread_name_prefix="gateway")
 
@@ -166,21 +170,30 @@ class Gateway:
         prefix, after = self._query(exchange) if place == wire.LIST else ("", "")
         name = prefix if place == wire.LIST else checked_name(asked.path.removeprefix(place))
         self._permit(asked.role, operation, name)
-        try:
-            await asyncio.wait_for(self._places.acquire(), WAIT)
-        except TimeoutError:
-            raise _busy() from None
-        self._account.under_way += 1
-        try:
+        async with self._place(asked.token):
             if place == wire.LIST:
                 await self._list(exchange, prefix, after)
             elif place == wire.LOCKS:
                 await self._lock(exchange, name)
             else:
                 await {"PUT": self._put, "DELETE": self._delete}.get(method, self._get)(exchange, name)
-        finally:
-            self._places.release()
-            self._account.under_way -= 1
+        return None
+
+    @asynccontextmanager
+    async def _place(self, token: str) -> AsyncIterator[None]:
+        """A place among those at work, for as long as one request takes. Raises Busy where none is free in time."""
+        async with AsyncExitStack() as held:
+            try:
+                async with asyncio.timeout(WAIT):
+                    await held.enter_async_context(self._shares[token])
+                    await held.enter_async_context(self._places)
+            except TimeoutError:
+                raise _busy() from None
+            self._account.under_way += 1
+            try:
+                yield
+            finally:
+                self._account.under_way -= 1
 
     def _authenticate(self, exchange: Exchange) -> None:
         """Whose token it is. Raises _Unknown (401), and what the file of tokens raises: then nobody is let in (P12)."""
@@ -305,9 +318,14 @@ _WORDS = {
 }
 
 
+def share_of(concurrent: int) -> int:
+    """How many of so many places one token may have: three quarters, at least one."""
+    return max(concurrent * 3 // 4, 1)
+
+
 def _busy() -> Busy:
     return Busy(
-        "As many requests are under way as this gateway takes on at a time.",
+        "As many requests are under way as this gateway takes on at a time, or of one token.",
         untouched="Nothing was read or written.",
         next_step="Try again in a moment.",
     )

@@ -6,13 +6,14 @@
                 is hung up on while it sends may never see the answer
     the pause   between two requests is uvicorn's own
 
-Who takes longer, or comes when CONNECTIONS are open, is hung up on. A body without Content-Length (chunked) is refused at its head:
-behind it headers may follow without end, and the parser keeps them all.
+Who takes longer, or comes when CONNECTIONS are open, or OF_ONE from the same address, is hung up on. A body without Content-Length
+(chunked) is refused at its head: behind it headers may follow without end, and the parser keeps them all.
 """
 
 from __future__ import annotations
 
 import asyncio
+from ipaddress import IPv6Address, IPv6Network, ip_address
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
@@ -20,6 +21,7 @@ HEAD_SECONDS = 10.0
 HEAD_BYTES = 64 << 10
 DROP_SECONDS = 30.0
 CONNECTIONS = 512
+OF_ONE = 384  # connections from one address: somebody else always finds one
 
 
 class Connection(HttpToolsProtocol):
@@ -28,11 +30,14 @@ class Connection(HttpToolsProtocol):
     _deadline: asyncio.TimerHandle | None = None
     _in_body = False
     _head = 0  # bytes that came since the last whole request
+    _sender = ""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """As uvicorn's; the clock of the first head starts."""
         super().connection_made(transport)
-        if len(self.connections) > CONNECTIONS:
+        self._sender = sender_of(transport.get_extra_info("peername"))
+        of_one = sum(one._sender == self._sender for one in self.connections if isinstance(one, Connection))
+        if len(self.connections) > CONNECTIONS or of_one > OF_ONE:
             transport.abort()
         self._wait(HEAD_SECONDS)
 
@@ -75,3 +80,13 @@ class Connection(HttpToolsProtocol):
         if self._deadline is not None:
             self._deadline.cancel()
             self._deadline = None
+
+
+def sender_of(peer: tuple[object, ...] | None) -> str:
+    """By what connections are counted: the address, of IPv6 the network of 64 bits that one household or host is given."""
+    if not peer:
+        return ""
+    address = ip_address(str(peer[0]).partition("%")[0])
+    if isinstance(address, IPv6Address):
+        return str(address.ipv4_mapped or IPv6Network((address, 64), strict=False))
+    return str(address)

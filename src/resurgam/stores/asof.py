@@ -130,6 +130,11 @@ class Originals(PastStore):
         self._locks = inner
         self.covered: dict[str, str] = {}
 
+    def look(self, prefix: str) -> None:
+        """List these names for what ``covered`` tells of them. Raises Denied, Unreachable."""
+        for _ in self.list(prefix):
+            pass
+
     def protected(self, name: str) -> Retention | None:
         """See ``lock.Locks``."""
         return self._locks.protected(name, self.version(name).id)

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from resurgam.errors import NotFound, UsageError
-from resurgam.stores.asof import originals
+from resurgam.stores.asof import Originals, originals
 from resurgam.stores.base import Store
 from resurgam.stores.lock import Bucket, Locks, Retention
 from resurgam.vault.identity import IDENTITY
@@ -56,6 +56,11 @@ def as_written(repository: Repository) -> Repository:
     """The same vault as it was first written, whatever lies on top of it now."""
     view = originals(repository.store)
     return repository if view is repository.store else Repository(view, repository.keyring)
+
+
+def covered_in(view: Repository) -> dict[str, str]:
+    """What :func:`as_written` was seen to lie under something else, by name with what and when."""
+    return view.store.covered if isinstance(view.store, Originals) else {}
 
 
 def reach_of(repository: Repository, without: Collection[str] = (), only: str | None = None) -> Reach:
@@ -139,5 +144,7 @@ def protection(
     reach = reach_of(view, only=only)
     found = protected(reach, ends_of(locking(view.store), reach.names(), notes, enough))
     if notes is not None:
+        if only is None:
+            notes.saw_covered(covered_in(view))
         notes.write(repository.prunes().last, found, whole=only is None)
     return found

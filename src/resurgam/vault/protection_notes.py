@@ -29,12 +29,14 @@ _PURPOSE = b"resurgam locks "
 
 
 class _Note(msgspec.Struct):
-    """``prune`` is the number of the last prune when ``points`` were looked at; times are seconds since 1970."""
+    """``prune`` is the number of the last prune when ``points`` were looked at; times are seconds since 1970. ``covered`` is what
+    lay under something else then."""
 
     format: int = FORMAT
     objects: dict[str, float] = {}
     prune: int = 0
     points: dict[str, tuple[float, str]] = {}
+    covered: dict[str, str] = {}
 
 
 class LockNotes:
@@ -60,6 +62,14 @@ class LockNotes:
         else:
             self._note.objects.pop(name, None)
             self._soft.add(name)
+
+    def covered(self) -> dict[str, str]:
+        """What somebody had overwritten or hidden when all of the vault was looked at last, by name with what and when."""
+        return self._note.covered
+
+    def saw_covered(self, covered: dict[str, str]) -> None:
+        """All that is overwritten or hidden now."""
+        self._note.covered = covered
 
     def points(self, prune: int) -> dict[str, Protected]:
         """Until when points are protected at least, by id; nothing where there was another prune since."""

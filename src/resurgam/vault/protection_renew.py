@@ -21,10 +21,9 @@ from typing import NamedTuple
 import msgspec
 
 from resurgam.errors import Denied, NotFound
-from resurgam.stores.asof import Originals
 from resurgam.stores.lock import Locks
 from resurgam.vault.protection import RENEW_BELOW, Reach, Renewal, plan_renewal, protected
-from resurgam.vault.protection_look import AT_ONCE, Progress, as_written, ends_of, locking, reach_of
+from resurgam.vault.protection_look import AT_ONCE, Progress, as_written, covered_in, ends_of, locking, reach_of
 from resurgam.vault.protection_notes import LockNotes
 from resurgam.vault.repository import Repository
 
@@ -57,9 +56,9 @@ def draft(
     ends = ends_of(store, reach.names(), notes, now + RENEW_BELOW * period, progress)
     if notes is not None:
         notes.forget_all_but(reach.names())
+        notes.saw_covered(covered_in(view))
         notes.write(repository.prunes().last, protected(reach, ends), whole=True)
-    covered = view.store.covered if isinstance(view.store, Originals) else {}
-    return Draft(plan_renewal(reach, ends, now, period, lapsing), reach, ends, store, covered)
+    return Draft(plan_renewal(reach, ends, now, period, lapsing), reach, ends, store, covered_in(view))
 
 
 def renew(
