@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from resurgam.clock import SystemClock
 from resurgam.model.codec import to_json, to_msgpack
-from resurgam.model.point import Cut, Particulars, PointBody, Snapshot, Witness
+from resurgam.model.point import POINT_FORMAT, Cut, Particulars, PointBody, Snapshot, Witness
 from resurgam.model.system import Retention, System, VaultPlace
 from resurgam.stores.local import LocalStore
 from resurgam.vault.index import Index, encode_segment
@@ -32,7 +32,6 @@ from resurgam.vault.repository import Repository
 from resurgam.vault.signing import Role, SigningKey
 from resurgam.vault.sink import DomainKeys, Sink
 from resurgam.vault.snapshots import SnapshotRoot
-from resurgam.vault.writer import POINT_FORMAT
 
 PER_PACK = 500  # chunks of 64 KiB that compress by half
 SYSTEM = "scale"

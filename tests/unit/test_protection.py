@@ -19,7 +19,7 @@ from resurgam.testing.faults import ManualClock, MemoryStore
 from resurgam.vault import usage
 from resurgam.vault.host import VAULT_NOTES, HostState
 from resurgam.vault.keyring import Keyring
-from resurgam.vault.protection import Protected
+from resurgam.vault.protected import Protected
 from resurgam.vault.protection_look import protection
 from resurgam.vault.protection_notes import LockNotes
 from resurgam.vault.protection_renew import Draft, draft, renew

@@ -8,7 +8,7 @@ import pytest
 
 from resurgam.cli import protection
 from resurgam.cli.protection import Guard
-from resurgam.vault.protection import NEVER, Protected
+from resurgam.vault.protected import NEVER, Protected
 
 DAY = 86_400.0
 NOW = datetime(2026, 11, 21, 4, tzinfo=UTC).timestamp()

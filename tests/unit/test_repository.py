@@ -38,6 +38,7 @@ from resurgam.vault.compare import compare_points
 from resurgam.vault.keyring import Keyring
 from resurgam.vault.pack import Kind
 from resurgam.vault.records import RecordType, itself, make_record
+from resurgam.vault.references import references_of
 from resurgam.vault.repository import Repository
 from resurgam.vault.signing import Role
 from resurgam.vault.sink import DomainKeys
@@ -459,12 +460,12 @@ def test_references_are_those_of_the_system(world: World) -> None:
     world.store.put(f"records/{one.body.id}/verdict-0", b"junk")
     world.store.put("records/reference-0", b"junk")
     world.store.put(f"records/{'0' * 16}/reference-0", b"junk")
-    found = world.repository().references(world.system.name)
+    found = references_of(world.repository(), world.system.name)
     assert [record.subject.name for record in found] == [f"point/{sealed.body.id}" for sealed in (one, two)]
-    assert world.repository().references("another") == []
+    assert references_of(world.repository(), "another") == []
     bad = world.repository(replaced(world.store, names[0], b"junk"))
     with pytest.raises(IntegrityError, match=names[0]):  # P4: a yardstick that is lost is no pass
-        bad.references(world.system.name)
+        references_of(bad, world.system.name)
 
 
 def test_strays_in_the_log_stop_nobody(world: World) -> None:

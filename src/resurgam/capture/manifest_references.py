@@ -7,13 +7,11 @@ secret may lie in one.
 
 from __future__ import annotations
 
-import io
 import json
 import re
 from dataclasses import dataclass
+from io import BytesIO
 from typing import Any
-
-import numpy as np
 
 from resurgam.capture.manifest_form import WRONG, Field, Reading, Record, Text
 from resurgam.capture.manifest_yaml import Node
@@ -157,12 +155,14 @@ def _file_of(node: Node, reading: Reading) -> Any:
 
 def _rows_of(node: Node, reading: Reading) -> Any:
     """The rows of the array in a ``.npy`` file, which never holds anything but numbers here."""
+    import numpy as np  # here: few manifests name such a file, and every command reads a manifest
+
     if (text := _expanded(str(node.value), node, reading)) is WRONG:
         return WRONG
     try:
         with open(reading.place(text), "rb") as file:
             data = file.read(MAX_FILE + 1)
-        array = np.load(io.BytesIO(data), allow_pickle=False)
+        array = np.load(BytesIO(data), allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
         return reading.wrong(node, f"expected a file of a numpy array, which this is not: {type(error).__name__}.")
     if len(data) > MAX_FILE or array.ndim < 2 or array.dtype.kind not in "fiu" or not np.isfinite(array).all():

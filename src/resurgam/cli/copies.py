@@ -15,13 +15,14 @@ from resurgam.clock import Clock
 from resurgam.errors import Denied, NotFound, ResurgamError, Unreachable
 from resurgam.stores.base import Store
 from resurgam.stores.together import Together, Told
-from resurgam.vault.copies import open_together
 from resurgam.vault.keyring import Keyring
 from resurgam.vault.retention_words import counted
 
 
 def opened(places: Sequence[str], open_one: Callable[[str], Store], keyring: Keyring, clock: Clock) -> Store:
     """The copies at ``places`` as one store. Raises what opening the first raises where none can be opened."""
+    from resurgam.vault.copies import open_together  # here: most vaults are read at one place
+
     stores: list[Store] = []
     refusals: list[ResurgamError] = []
     for place in places:

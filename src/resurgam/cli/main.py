@@ -9,7 +9,7 @@ from __future__ import annotations
 import gc
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from importlib import import_module
 from typing import Annotated, Any
@@ -93,7 +93,7 @@ def common(
 
 
 def command_line(words: Sequence[str] = ()) -> typer.Typer:
-    """The verb that ``words`` begin with; all verbs where they begin with none."""
+    """The verb that ``words`` call; all verbs where they call none."""
     app = typer.Typer(
         no_args_is_help=True,
         add_completion=False,
@@ -103,8 +103,7 @@ def command_line(words: Sequence[str] = ()) -> typer.Typer:
         help="Back up an AI system as a system, bring it back, and prove that it behaves the same.",
     )
     app.callback()(common)
-    called = words[:1] if words and words[0] in _VERBS else _VERBS
-    for verb in called:
+    for verb in _called(words):
         module, name = _VERBS[verb]
         found = getattr(import_module(f"resurgam.cli.{module}"), name)
         if isinstance(found, typer.Typer):
@@ -112,6 +111,19 @@ def command_line(words: Sequence[str] = ()) -> typer.Typer:
         else:
             app.command(verb)(found)
     return app
+
+
+def _called(words: Sequence[str]) -> Collection[str]:
+    """The verb after the options that all verbs share; none where only the version is asked for, else all of them."""
+    rest = iter(words)
+    for word in rest:
+        if word == "--version":
+            return ()
+        if word == "--passphrase-file":
+            next(rest, None)
+        elif not word.startswith("--passphrase-file="):
+            return (word,) if word in _VERBS else _VERBS
+    return _VERBS
 
 
 @contextmanager

@@ -24,7 +24,7 @@ from resurgam.model.point import Finding, PointBody, Severity
 from resurgam.vault import naming
 from resurgam.vault.lives import lives, words
 from resurgam.vault.policies import store_time
-from resurgam.vault.protection import Protected
+from resurgam.vault.protected import Protected
 from resurgam.vault.repository import Sealed
 from resurgam.vault.retention_words import at
 

@@ -5,17 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 
 from resurgam.cli import output
 from resurgam.cli.context import Context
 from resurgam.errors import Denied, ResurgamError
-from resurgam.vault.protection import NEVER, RENEW_BELOW, WARN_BELOW, Protected
-from resurgam.vault.protection_look import may_lock, protection
-from resurgam.vault.protection_notes import LockNotes
-from resurgam.vault.pruning import expiring
+from resurgam.stores.lock import may_lock
+from resurgam.vault.protected import NEVER, RENEW_BELOW, WARN_BELOW, Protected
+
+if TYPE_CHECKING:  # loaded where there may be locks
+    from resurgam.vault.protection_notes import LockNotes
 
 T = TypeVar("T")
 
@@ -35,14 +36,12 @@ class Guard(msgspec.Struct, frozen=True, kw_only=True):
 
 def of_all(context: Context) -> dict[str, Protected] | None:
     """Until when each promised point is protected; None where the store locks nothing, or nobody here can see it, which is told."""
-    return _seen(
-        context, lambda: {one.point: one for one in protection(context.repository, _notes(context), _now(context))}
-    )
+    return _seen(context, lambda: {one.point: one for one in _looked(context, _now(context))})
 
 
 def of_point(context: Context, point: str) -> Protected | None:
     """The same of one point."""
-    found = _seen(context, lambda: protection(context.repository, _notes(context), _now(context), only=point))
+    found = _seen(context, lambda: _looked(context, _now(context), only=point))
     return found[0] if found else None
 
 
@@ -56,10 +55,10 @@ def guard(context: Context, points: Sequence[str], warning: float | None) -> Gua
     try:
         found = _notes(context).points(context.repository.prunes().last)
         if any(point not in found or found[point].until < soon for point in points):
-            seen = protection(context.repository, _notes(context), soon)
+            seen = _looked(context, soon)
             found = {one.point: one for one in seen}
         short = [point for point in points if point not in found or found[point].until < soon]
-        promised = set(points) - (expiring(context.repository).keys() if short else set())
+        promised = set(points) - (_expiring(context) if short else set())
     except Denied as error:  # a capture host reads no packs (P9): whoever renews is told
         return Guard(lasts=True, unknown=error.message)
     except ResurgamError as error:
@@ -141,7 +140,21 @@ def _seen(context: Context, look: Callable[[], T]) -> T | None:
         return None
 
 
+def _looked(context: Context, enough: float, only: str | None = None) -> tuple[Protected, ...]:
+    from resurgam.vault.protection_look import protection
+
+    return protection(context.repository, _notes(context), enough, only=only)
+
+
+def _expiring(context: Context) -> set[str]:
+    from resurgam.vault.pruning import expiring
+
+    return {*expiring(context.repository)}
+
+
 def _notes(context: Context) -> LockNotes:
+    from resurgam.vault.protection_notes import LockNotes
+
     return LockNotes(context.repository, context.vault_host)
 
 

@@ -20,7 +20,7 @@ from resurgam.cli.context import (
 from resurgam.errors import EXIT_STALE, IntegrityError, UsageError
 from resurgam.model.codec import to_plain
 from resurgam.vault.policies import policies, require_newest_policy
-from resurgam.vault.protection import WARN_BELOW
+from resurgam.vault.protected import WARN_BELOW
 from resurgam.vault.protection_notes import LockNotes
 from resurgam.vault.protection_renew import Draft, draft
 from resurgam.vault.protection_renew import renew as run_renew

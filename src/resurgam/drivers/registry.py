@@ -13,16 +13,18 @@ keeps it true.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from functools import cache
-from importlib.metadata import Distribution, EntryPoint, entry_points
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from resurgam.drivers.base import Driver, Queries
 from resurgam.errors import ManifestError, MissingExtra
 from resurgam.model.nearest import did_you_mean
 from resurgam.model.question import Question
+
+if TYPE_CHECKING:  # loaded where a kind is asked for that is none of ours
+    from importlib.metadata import Distribution, EntryPoint, EntryPoints
 
 GROUP = "resurgam.drivers"
 
@@ -104,9 +106,11 @@ _OURS = {
 }
 
 
-def kinds() -> tuple[str, ...]:
-    """The words that may stand after ``driver`` in a manifest, sorted. Nothing is imported for it."""
-    return tuple(sorted({*_OURS, *_others()}))
+def kinds(named: Collection[str] | None = None) -> tuple[str, ...]:
+    """The words that may stand after ``driver`` in a manifest, sorted. Nothing is imported for it. Where all that are ``named`` are
+    of this package, so are these: to look for others takes longer than to read a manifest."""
+    others = _others() if named is None or not _OURS.keys() >= set(named) else {}
+    return tuple(sorted({*_OURS, *others}))
 
 
 def places() -> dict[str, Place]:
@@ -138,7 +142,7 @@ def answers_of(driver: Driver) -> frozenset[Question]:
 
 def providers() -> dict[str, Distribution | None]:
     """The distribution that brings each kind which is not of this package; None where it is not known."""
-    return {point.name: point.dist for point in entry_points(group=GROUP) if point.name not in _OURS}
+    return {point.name: point.dist for point in _brought() if point.name not in _OURS}
 
 
 @cache
@@ -179,7 +183,14 @@ def _load(kind: str, place: Place) -> Any:
 
 @cache
 def _others() -> dict[str, Place]:
-    return {point.name: _place_of(point) for point in entry_points(group=GROUP)}
+    return {point.name: _place_of(point) for point in _brought()}
+
+
+def _brought() -> EntryPoints:
+    """What other packages bring."""
+    from importlib.metadata import entry_points
+
+    return entry_points(group=GROUP)
 
 
 def _place_of(point: EntryPoint) -> Place:

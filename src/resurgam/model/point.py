@@ -16,6 +16,7 @@ import msgspec
 from resurgam.errors import UsageError
 from resurgam.model.system import Consistency, Json, System
 
+POINT_FORMAT = 1
 TAG = r"[a-z0-9][a-z0-9._-]{0,62}"  # a tag: so that it can stand in a command, in a manifest and in a table
 
 

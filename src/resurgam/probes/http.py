@@ -16,6 +16,7 @@ process (``http_child``) does all of it, and ``latency`` has the same child put 
 from __future__ import annotations
 
 import json
+import os
 import re
 import secrets
 import sys
@@ -25,11 +26,11 @@ from resurgam.errors import ManifestError
 from resurgam.model.point import Observation
 from resurgam.model.system import REFERENCE, Json, System
 from resurgam.model.system import Probe as ProbeSpec
-from resurgam.probes import http_child
 from resurgam.probes.answers import observation_of
 from resurgam.probes.base import Runner
 from resurgam.probes.command import fill
 
+_CHILD = os.path.join(os.path.dirname(__file__), "http_child.py")  # a program, and not loaded here
 READY = "/"
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 _FIELDS = {"method", "path", "headers", "json", "text", "show"}
@@ -86,7 +87,7 @@ class HttpProbe:
         } | more  # fmt: skip
         started = self._clock.monotonic()
         # -I and -S: neither the environment nor installed packages have a say in what is asked.
-        child = [sys.executable, "-I", "-S", http_child.__file__]
+        child = [sys.executable, "-I", "-S", _CHILD]
         done = runner.run(child, input=json.dumps(request).encode(), env=references | env, timeout=spec.timeout)
         return observation_of(spec, done, self._clock.monotonic() - started)
 

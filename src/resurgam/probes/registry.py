@@ -1,49 +1,46 @@
-"""The kinds of probe: one line each."""
+"""The kinds of probe: one line each. A probe is imported when it is first asked for."""
 
 from __future__ import annotations
+
+import importlib
 
 from resurgam.errors import ManifestError
 from resurgam.model.nearest import did_you_mean
 from resurgam.model.question import Answers, Question
 from resurgam.model.system import Probe as ProbeSpec
 from resurgam.model.system import System
-from resurgam.probes.agent import AgentProbe
 from resurgam.probes.base import Probe
-from resurgam.probes.command import CommandProbe
-from resurgam.probes.freshness import FreshnessProbe
-from resurgam.probes.http import HttpProbe
-from resurgam.probes.latency import LatencyProbe
-from resurgam.probes.predict import PredictProbe
-from resurgam.probes.retrieval import RetrievalProbe
-from resurgam.probes.sql import SqlProbe
 
-_PROBES: dict[str, Probe] = {
-    "agent": AgentProbe(),
-    "command": CommandProbe(),
-    "freshness": FreshnessProbe(),
-    "http": HttpProbe(),
-    "latency": LatencyProbe(lambda kind: probe_for(kind)),
-    "predict": PredictProbe(),
-    "retrieval": RetrievalProbe(),
-    "sql": SqlProbe(),
+_CLASSES = {  # each in the module that is called as its kind
+    "agent": "AgentProbe",
+    "command": "CommandProbe",
+    "freshness": "FreshnessProbe",
+    "http": "HttpProbe",
+    "latency": "LatencyProbe",
+    "predict": "PredictProbe",
+    "retrieval": "RetrievalProbe",
+    "sql": "SqlProbe",
 }
+_PROBES: dict[str, Probe] = {}  # those that were asked for
 
 _PUT = {"retrieval": Question.NEIGHBOURS, "predict": Question.FILES}  # and SQL, whatever has a statement
 
 
 def kinds() -> tuple[str, ...]:
     """The words that may stand after ``kind``, sorted."""
-    return tuple(sorted(_PROBES))
+    return tuple(sorted(_CLASSES))
 
 
 def probe_for(kind: str) -> Probe:
     """The probe of ``kind``. Raises ManifestError, with the nearest word, where there is none."""
-    try:
-        return _PROBES[kind]
-    except KeyError:
+    if kind not in _CLASSES:
         raise ManifestError(
-            f"{kind!r} is no kind of probe.", untouched="Nothing was asked.", next_step=did_you_mean(kind, _PROBES)
-        ) from None
+            f"{kind!r} is no kind of probe.", untouched="Nothing was asked.", next_step=did_you_mean(kind, _CLASSES)
+        )
+    if kind not in _PROBES:
+        made = getattr(importlib.import_module(f"resurgam.probes.{kind}"), _CLASSES[kind])
+        _PROBES[kind] = made(probe_for) if kind == "latency" else made()
+    return _PROBES[kind]
 
 
 def check_probe(spec: ProbeSpec, system: System, answers: Answers) -> None:

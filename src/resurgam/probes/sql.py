@@ -8,6 +8,7 @@ other kind is asked through its driver, which knows the tables that its content 
 from __future__ import annotations
 
 import json
+import os
 import sys
 
 from resurgam.clock import Clock, SystemClock
@@ -16,10 +17,11 @@ from resurgam.model.nearest import did_you_mean
 from resurgam.model.point import Observation
 from resurgam.model.system import Probe as ProbeSpec
 from resurgam.model.system import System
-from resurgam.probes import sql_child
 from resurgam.probes.answers import observation_of
 from resurgam.probes.base import Completed, Runner
 from resurgam.probes.through_driver import ask_driver
+
+_CHILD = os.path.join(os.path.dirname(__file__), "sql_child.py")  # a program, and not loaded here
 
 
 class SqlProbe:
@@ -56,7 +58,7 @@ class SqlProbe:
 
 def _directly(path: str, sql: str, runner: Runner, timeout: float) -> Completed:
     # -I and -S: neither the environment nor installed packages have a say in what is asked.
-    argv = [sys.executable, "-I", "-S", sql_child.__file__]
+    argv = [sys.executable, "-I", "-S", _CHILD]
     return runner.run(argv, input=json.dumps({"path": path, "sql": sql}).encode(), timeout=timeout)
 
 

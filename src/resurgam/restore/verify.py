@@ -39,6 +39,7 @@ from resurgam.vault.copies import require_recordable
 from resurgam.vault.keys import DEFAULT_DOMAIN
 from resurgam.vault.leases import put_leased
 from resurgam.vault.records import RecordType
+from resurgam.vault.references import references_of
 from resurgam.vault.repository import Repository, Sealed
 from resurgam.vault.scratch import scratch
 from resurgam.vault.signing import Role
@@ -174,7 +175,7 @@ def yardsticks_of(repository: Repository, sealed: Sealed, particulars: Particula
     the system's owner approved, whichever point that was taken from. Raises Denied without the key of answers."""
     baselines = _baselines(repository, sealed)
     left = [found for found in baselines if not repository.shredded(found.evidence)]
-    references = repository.references(sealed.body.system)
+    references = references_of(repository, sealed.body.system)
     reference = references[-1].read(Observed) if references else None
     shredded = {
         "witness": repository.shredded(sealed.body.evidence) if sealed.body.answers else "",

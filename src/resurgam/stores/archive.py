@@ -14,7 +14,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from datetime import datetime
-from email.utils import parsedate_to_datetime
 from enum import StrEnum
 from typing import NamedTuple, Protocol, runtime_checkable
 
@@ -125,6 +124,8 @@ def stored(storage_class: str, copied: str) -> Stored:
         return Stored(storage_class, Wakefulness.READY)
     if 'ongoing-request="true"' in copied:
         return Stored(storage_class, Wakefulness.WAKING)
+    from email.utils import parsedate_to_datetime  # here: it loads half a mail program, and few objects sleep
+
     until = _EXPIRY.search(copied)
     if until is None:
         return Stored(storage_class, Wakefulness.ASLEEP)

@@ -8,7 +8,7 @@ asked of a bucket when a vault is made on it (``promises.py``).
 from __future__ import annotations
 
 from datetime import datetime
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, TypeGuard, runtime_checkable
 
 from resurgam.model.system import LockMode
 from resurgam.stores.base import Buffer, Store
@@ -110,3 +110,8 @@ class Bucket(Store, Locks, Protocol):
     def refuses_wrong_checksum(self, name: str) -> bool:
         """Whether a put of ``name`` with a wrong checksum fails. Raises Denied, Unreachable."""
         ...
+
+
+def may_lock(store: Store) -> TypeGuard[Locks]:
+    """Whether there may be locks in ``store``: a bucket can say that it has none."""
+    return isinstance(store, Locks) and not (isinstance(store, Bucket) and store.facts.lockable is False)

@@ -17,17 +17,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
+from math import inf
 
 import msgspec
-import numpy as np
 
 from resurgam.errors import Denied, IntegrityError
 from resurgam.model.point import PointBody
-from resurgam.vault.checked import fold as checks_of
-from resurgam.vault.checked import remembered
 from resurgam.vault.history import PointState
 from resurgam.vault.naming import Sealed
-from resurgam.vault.needs import needs_of
 from resurgam.vault.records import timestamp
 from resurgam.vault.repository import Repository
 from resurgam.vault.roles import Shredded
@@ -105,6 +102,9 @@ def lives(
 def checked(repository: Repository, sealed: Sealed) -> str:
     """Since when every pack that a point needs was read and found whole (RFC 3339): the time of the one that was read longest ago;
     empty where one never was, was found damaged or is not known, and where nobody here can tell."""
+    from resurgam.vault import checked as checks  # here: nothing else that is told of a point asks for chunks
+    from resurgam.vault.needs import needs_of
+
     try:
         needs = needs_of(repository, [(sealed, repository.records(sealed.body.id))])
     except (
@@ -115,9 +115,9 @@ def checked(repository: Repository, sealed: Sealed) -> str:
     if needs.unlisted or not needs.known.all():
         return ""
     packs = sorted(_packs(repository, needs.entries["pack"].tolist()))
-    memory = checks_of(packs, remembered(repository)[0])
-    oldest = float(memory.digest.min(initial=np.inf)) if not memory.damaged else 0.0
-    return timestamp(datetime.fromtimestamp(oldest, UTC)) if 0 < oldest < np.inf else ""
+    memory = checks.fold(packs, checks.remembered(repository)[0])
+    oldest = float(memory.digest.min(initial=inf)) if not memory.damaged else 0.0
+    return timestamp(datetime.fromtimestamp(oldest, UTC)) if 0 < oldest < inf else ""
 
 
 def _packs(repository: Repository, ordinals: Iterable[int]) -> set[str]:

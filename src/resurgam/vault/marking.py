@@ -33,6 +33,7 @@ from resurgam.vault.inventory import Copies, Ids, Inventory, PackEntry
 from resurgam.vault.needs import as_ids, documents_in, documents_of, read_list
 from resurgam.vault.reader import ChunkReader
 from resurgam.vault.records import Record, RecordType
+from resurgam.vault.references import references_of
 from resurgam.vault.repository import Repository, Sealed
 from resurgam.vault.roles import Disowned
 from resurgam.vault.signing import Role
@@ -151,7 +152,7 @@ def _records(
 def _newest_reference(repository: Repository, system: str, trouble: dict[str, str]) -> list[Record]:
     """The yardstick of every point of ``system``, whichever it rests on: also one that expired."""
     try:
-        return repository.references(system)[-1:]
+        return references_of(repository, system)[-1:]
     except IntegrityError as error:
         trouble[error.message.split()[0]] = error.message
         return []

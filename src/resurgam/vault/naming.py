@@ -55,6 +55,11 @@ def meant(
     return matching[0]
 
 
+def beginning(words: str) -> str:
+    """With what the id of the point begins that ``words`` mean; empty where they mean one that only all points together tell."""
+    return words.lower() if re.fullmatch("[0-9a-f]{1,16}", words.lower()) else ""
+
+
 def _moment(words: str) -> datetime | None:
     """A time in ISO 8601; without an offset it is UTC, as all times that are printed. Ids are no times."""
     if "-" not in words:

@@ -31,6 +31,7 @@ from resurgam.vault.history import PointState
 from resurgam.vault.host import HostState
 from resurgam.vault.naming import Sealed
 from resurgam.vault.records import Record, RecordType, itself, read_record
+from resurgam.vault.references import references_of
 from resurgam.vault.repository import Repository
 from resurgam.vault.retention import PointFacts, PolicyInForce, Standing
 from resurgam.vault.retention_words import Change, at, changes, weakens
@@ -177,7 +178,7 @@ def standing(state: PointState) -> Standing:
 
 def _reference(repository: Repository, system: str) -> str:
     """The point on which the reference of ``system`` rests; empty where none was approved. Raises IntegrityError."""
-    approved = repository.references(system)
+    approved = references_of(repository, system)
     return approved[-1].subject.name if approved else ""
 
 

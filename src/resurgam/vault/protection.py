@@ -23,10 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from resurgam.vault.marking import Node, Step
-
-RENEW_BELOW = 0.5  # share of the period below which what is left of a lock is made longer: a daily run asks for little
-WARN_BELOW = 0.25  # share of the period below which somebody is told: half a period of renewals has failed by then
-NEVER = 0.0  # the end of a lock that is not there
+from resurgam.vault.protected import NEVER, RENEW_BELOW, Protected
 
 
 @dataclass(frozen=True)
@@ -51,16 +48,6 @@ class Reach:
             yield from names
         yield from (self.packs[ordinal] for ordinal in self.needed)
         yield from self.segments
-
-
-class Protected(msgspec.Struct, frozen=True, kw_only=True):
-    """Until when ``point`` is protected, in seconds since 1970; ``first`` is the object whose lock ends then. ``NEVER`` where an
-    object is not locked at all, or where it is not known what the point needs: then ``why`` says so."""
-
-    point: str
-    until: float
-    first: str
-    why: str = ""
 
 
 class Renewal(msgspec.Struct, frozen=True, kw_only=True):

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,11 +19,12 @@ from numpy.typing import NDArray
 from resurgam.errors import NotFound, UsageError
 from resurgam.stores.asof import Originals, originals
 from resurgam.stores.base import Store
-from resurgam.stores.lock import Bucket, Locks, Retention
+from resurgam.stores.lock import Locks, Retention
 from resurgam.vault.identity import IDENTITY
 from resurgam.vault.inventory import Inventory
 from resurgam.vault.marking import survey
-from resurgam.vault.protection import NEVER, Protected, Reach, protected
+from resurgam.vault.protected import NEVER, Protected
+from resurgam.vault.protection import Reach, protected
 from resurgam.vault.protection_notes import LockNotes
 from resurgam.vault.repository import Repository
 
@@ -34,11 +34,6 @@ HISTORY = ("checkpoints/", "log/")
 _REFERENCE = "/reference-"
 
 Progress = Callable[[int], None]  # how many objects were asked about, or locked, since the last call
-
-
-def may_lock(store: Store) -> TypeGuard[Locks]:
-    """Whether there may be locks in ``store``: a bucket can say that it has none."""
-    return isinstance(store, Locks) and not (isinstance(store, Bucket) and store.facts.lockable is False)
 
 
 def locking(store: Store) -> Locks:

@@ -20,7 +20,7 @@ from blake3 import blake3
 from resurgam.model.system import LockMode
 from resurgam.stores.lock import Retention
 from resurgam.vault.host import HostState, told
-from resurgam.vault.protection import Protected
+from resurgam.vault.protected import Protected
 from resurgam.vault.repository import Repository
 
 FORMAT = 1

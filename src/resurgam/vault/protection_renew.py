@@ -22,7 +22,8 @@ import msgspec
 
 from resurgam.errors import Denied, NotFound
 from resurgam.stores.lock import Locks
-from resurgam.vault.protection import RENEW_BELOW, Reach, Renewal, plan_renewal, protected
+from resurgam.vault.protected import RENEW_BELOW
+from resurgam.vault.protection import Reach, Renewal, plan_renewal, protected
 from resurgam.vault.protection_look import AT_ONCE, Progress, as_written, covered_in, ends_of, locking, reach_of
 from resurgam.vault.protection_notes import LockNotes
 from resurgam.vault.repository import Repository

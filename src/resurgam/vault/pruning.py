@@ -31,6 +31,7 @@ from resurgam.vault.policies import facts, in_force, policies, require_present, 
 from resurgam.vault.prune import Economics, PackUse, choose
 from resurgam.vault.prunes import FORMAT, OBJECTS, Awaited, Prune, PruneEnd, PrunePlan, Stage, object_name, plan_subject
 from resurgam.vault.records import RecordType, itself
+from resurgam.vault.references import references_of
 from resurgam.vault.repack import Repacker, merge_segments
 from resurgam.vault.repository import Repository, Sealed
 from resurgam.vault.retention import Decision, decide
@@ -309,7 +310,7 @@ def _wanted(repository: Repository, sealed: Sealed) -> str:
         return "it is held"
     if state.promoted is not None:
         return "it is live"
-    approved = repository.references(sealed.body.system)
+    approved = references_of(repository, sealed.body.system)
     return "the reference rests on it" if approved and approved[-1].subject == sealed.record.subject else ""
 
 

@@ -18,17 +18,14 @@ from __future__ import annotations
 import secrets
 import threading
 from collections.abc import Collection, Sequence
-from contextlib import suppress
 from functools import partial
-from typing import TypeVar
-
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from typing import TYPE_CHECKING, TypeVar
 
 from resurgam.clock import Clock
 from resurgam.errors import Denied, IntegrityError, NotFound, TargetRefused
 from resurgam.model.codec import from_json, to_json, versioned
 from resurgam.model.lazily import cached_property
-from resurgam.model.point import Answers, Particulars, PointBody
+from resurgam.model.point import POINT_FORMAT, Answers, Particulars, PointBody
 from resurgam.model.system import System
 from resurgam.stores.abreast import each, or_refusal, timed
 from resurgam.stores.base import AlreadyThere, Entry, Store, put_once
@@ -39,8 +36,6 @@ from resurgam.vault.host import HostState
 from resurgam.vault.identity import FORMAT, identity_of
 from resurgam.vault.identity import IDENTITY as IDENTITY
 from resurgam.vault.identity import VaultIdentity as VaultIdentity
-from resurgam.vault.index import Index
-from resurgam.vault.indexcache import IndexCache
 from resurgam.vault.keyring import Keyring, NewKeys
 from resurgam.vault.keys import (
     DEFAULT_DOMAIN,
@@ -52,20 +47,23 @@ from resurgam.vault.keys import (
     unwrap_session,
 )
 from resurgam.vault.log import Log
-from resurgam.vault.naming import POINT_NAME, in_order, meant, no_point
+from resurgam.vault.naming import POINT_NAME, beginning, in_order, meant, no_point
 from resurgam.vault.naming import Sealed as Sealed
-from resurgam.vault.pack import Kind
-from resurgam.vault.places import Places
 from resurgam.vault.prunes import PruneReader, Prunes
-from resurgam.vault.reader import ChunkReader, SnapshotReader
 from resurgam.vault.records import Record, RecordType, Roles, Subject, latest_roles, make_record, read_record, timestamp
 from resurgam.vault.replicas import Here, look_here, require_here, require_primary
 from resurgam.vault.replicatimes import told_times
 from resurgam.vault.roles import Disowned, RoleTable
 from resurgam.vault.signing import Role, SigningKey, broken
-from resurgam.vault.sink import ChunkKeys
 from resurgam.vault.wraps import first_opened
-from resurgam.vault.writer import POINT_FORMAT, EvidenceWriter, PointWriter, Progress
+
+if TYPE_CHECKING:  # what reads and writes chunks is loaded by whoever asks for it: most is told by records
+    from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+    from resurgam.vault.index import Index
+    from resurgam.vault.places import Places
+    from resurgam.vault.reader import ChunkReader, SnapshotReader
+    from resurgam.vault.writer import EvidenceWriter, PointWriter, Progress
 
 T = TypeVar("T")
 
@@ -147,6 +145,9 @@ class Repository:
     @cached_property
     def places(self) -> Places:
         """Segments and trailers."""
+        from resurgam.vault.indexcache import IndexCache
+        from resurgam.vault.places import Places
+
         cache = IndexCache(self._notes, self.vault, self.secret.host_key()) if self._notes is not None else None
         return Places(self.store, self.secret, self.roles, self.prunes, cache, doubt=self._doubt, told=self.as_told)
 
@@ -215,6 +216,8 @@ class Repository:
         self, system: System, host: HostState, clock: Clock, *, paranoid: bool = False, progress: Progress | None = None
     ) -> PointWriter:
         """A session that makes one recovery point, in the capture role."""
+        from resurgam.vault.writer import PointWriter
+
         return PointWriter(self, system, host, clock, paranoid, progress)
 
     def evidence_writer(
@@ -222,6 +225,8 @@ class Repository:
     ) -> EvidenceWriter:
         """A session that stores documents and a record of each of ``types`` about ``point``. Raises NotFound for one that
         expired, Denied."""
+        from resurgam.vault.writer import EvidenceWriter
+
         return EvidenceWriter(self, point, types, role, clock)
 
     def put_record(self, type: RecordType, point: str, body: object, role: Role, clock: Clock) -> str:
@@ -255,11 +260,12 @@ class Repository:
 
     # Reading --------------------------------------------------------------------------------------------------------
 
-    def points(self, system: str | None = None, *, expired: bool = False) -> list[Sealed]:
-        """All recovery points, of ``system`` or of all, oldest first: those that are promised, or those that ``expired``. Revoked
-        names are none; what cannot be believed is not listed either, and said in ``refused_points``, so that one bad object does
-        not hide the rest. What bears a name that no writer gives is passed over."""
-        found, entries = [], [one for one in self.store.list("points/") if POINT_NAME.fullmatch(one.name)]
+    def points(self, system: str | None = None, *, expired: bool = False, begin: str = "") -> list[Sealed]:
+        """All recovery points, of ``system`` or of all, oldest first: those that are promised, or those that ``expired``; with
+        ``begin`` only those whose ids begin so, and no other is read. Revoked names are none; what cannot be believed is not
+        listed either, and said in ``refused_points``, so that one bad object does not hide the rest. What bears a name that no
+        writer gives is passed over."""
+        found, entries = [], [one for one in self.store.list(f"points/{begin}") if POINT_NAME.fullmatch(one.name)]
         over = self.prunes().expired  # after the listing: what expires meanwhile is not promised any more
         asked = [entry for entry in entries if (entry.name.removeprefix("points/") in over) is expired]
         for sealed in each(self.store, or_refusal(self.sealed_as), asked):
@@ -286,7 +292,8 @@ class Repository:
         Raises NotFound, also for one that expired, Ambiguous, and IntegrityError for ``latest`` or a time where a point cannot be
         believed: it may be the one that is meant, and an older one in its place would be a wrong restore that nobody notices (P12).
         """
-        return meant(words, self.points(system), self.refused_points, self.prunes().expired)
+        points = self.points(system, begin=beginning(words))  # P11: an id does not ask for all the others
+        return meant(words, points, self.refused_points, self.prunes().expired)
 
     def records(self, point: str) -> list[Record]:
         """What became known of ``point`` since it was sealed, oldest first. What a key said that was removed since, or retired
@@ -307,26 +314,6 @@ class Repository:
             else:
                 found.append(record)
         return sorted((r for r in found if r.type is not RecordType.REVOCATION), key=lambda record: record.made)
-
-    def references(self, system: str) -> list[Record]:
-        """Every reference that was approved for ``system``, at whichever of its points, oldest first.
-
-        Only objects that are named as references are read: damage elsewhere is the concern of its own point. Raises
-        IntegrityError when one of those cannot be believed: it may be the yardstick itself, and its absence no pass (P4).
-        """
-        found = []
-        for entry in self.store.list("records/"):
-            point, _, name = entry.name.removeprefix("records/").partition("/")
-            if not name.startswith(f"{RecordType.REFERENCE}-"):
-                continue
-            try:
-                sealed = self.sealed(point)
-            except (NotFound, Disowned):
-                continue  # a stray: what it claims to be about is no point
-            if sealed.body.system == system:
-                with suppress(Disowned):
-                    found.append(self.about(sealed, entry, {RecordType.REFERENCE, RecordType.REVOCATION}))
-        return sorted((r for r in found if r.type is RecordType.REFERENCE), key=lambda record: record.made)
 
     def state(self, sealed: Sealed) -> PointState:
         """How a point stands: the fold over all records about it (P2).
@@ -352,10 +339,15 @@ class Repository:
 
     def document(self, chunk: str, kind: type[T], *, what: str, domain: str = DEFAULT_DOMAIN) -> T:
         """A document that a writer stored."""
+        from resurgam.vault.pack import Kind
+
         return from_json(self.chunks(domain).get(bytes.fromhex(chunk), Kind.DOCUMENT), kind, what=what)
 
     def chunks(self, domain: str) -> ChunkReader:
         """The chunks of a shred domain."""
+        from resurgam.vault.reader import ChunkReader
+        from resurgam.vault.sink import ChunkKeys
+
         if domain not in self._readers:
             keys = ChunkKeys(self.secret, domain)
             open_session = partial(self._cipher, domain)
@@ -395,6 +387,8 @@ class Repository:
 
     def snapshot(self, body: PointBody, component: str) -> SnapshotReader:
         """One component of a point. Raises NotFound."""
+        from resurgam.vault.reader import SnapshotReader
+
         require_here(self, body, [component])
         for snapshot in body.snapshots:
             if snapshot.component == component:

@@ -20,13 +20,14 @@ from resurgam.errors import Denied, IntegrityError
 from resurgam.stores.abreast import is_far
 from resurgam.stores.archive import SLEEPING, Speed, classes_of
 from resurgam.stores.base import Entry
+from resurgam.stores.lock import may_lock
 from resurgam.vault import requests
 from resurgam.vault.checked import remembered
 from resurgam.vault.cost import MONTH, STANDARD, Act, Early, Facts, Held, by_class
 from resurgam.vault.needs import needs_of
 from resurgam.vault.pack import FRAME, PACK_SIZE
-from resurgam.vault.protection import NEVER
-from resurgam.vault.protection_look import ends_of, may_lock
+from resurgam.vault.protected import NEVER
+from resurgam.vault.protection_look import ends_of
 from resurgam.vault.prunes import Stage
 from resurgam.vault.pruning import draft, expiring
 from resurgam.vault.repository import Repository, Sealed

@@ -22,7 +22,7 @@ from resurgam.drivers.base import Driver, Item, SkipsKnown
 from resurgam.errors import ResurgamError, TargetRefused
 from resurgam.model.codec import to_json
 from resurgam.model.placement import ANYWHERE, Placement, of_all
-from resurgam.model.point import Finding, Particulars, PointBody, Position, Severity, Snapshot
+from resurgam.model.point import POINT_FORMAT, Finding, Particulars, PointBody, Position, Severity, Snapshot
 from resurgam.model.system import Component, System
 from resurgam.stores.abreast import is_far
 from resurgam.stores.archive import put_cold, with_classes
@@ -46,7 +46,6 @@ from resurgam.vault.sink import IN_FLIGHT, DomainKeys, Sink
 if TYPE_CHECKING:
     from resurgam.vault.repository import Repository, Sealed
 
-POINT_FORMAT = 1
 THREADS = 2  # more gain nothing: two fill two cores, and each holds a pack of 32 MiB
 _WINDOWS = 4
 
