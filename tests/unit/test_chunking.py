@@ -26,6 +26,8 @@ from resurgam.vault.chunking import (
     ContentCutter,
     Dtype,
     Piece,
+    cutter_of,
+    has_lines,
     structure_of,
 )
 
@@ -265,6 +267,65 @@ def test_cuts_do_not_depend_on_buffers(data: bytes, repeats: int, seed: int, rng
     assert sum(once) == len(stream)
     assert all(64 <= length <= 1024 for length in once[:-1])
     assert in_windows(stream, cutter, lambda: rng.randint(1, 3000)) == once
+
+
+@settings(deadline=None, max_examples=200)
+@given(
+    lines=st.lists(st.binary(max_size=400), max_size=60),
+    repeats=st.integers(1, 6),
+    rng=st.randoms(use_true_random=False),
+)
+def test_cuts_at_lines_do_not_depend_on_buffers(lines: list[bytes], repeats: int, rng: random.Random) -> None:
+    """Chunks end where lines do, unless a line is too long for that; and they tile the stream."""
+    stream = b"\n".join(lines * repeats)
+    cutter = ContentCutter(SEED, minimum=64, average=256, maximum=1024, lines=True)
+    once = cutter.cut(memoryview(stream), final=True)
+    assert sum(once) == len(stream)
+    assert all(0 < length <= 1024 for length in once)
+    for end, length in zip(accumulate(once[:-1]), once, strict=False):
+        start = end - length
+        assert stream[end - 1 : end] == b"\n" or b"\n" not in stream[end : start + 1024]
+    assert in_windows(stream, cutter, lambda: rng.randint(1, 3000)) == once
+
+
+def json_lines(count: int, seed: int = 1) -> list[bytes]:
+    """Rows as they lie in a dataset, 600 bytes each."""
+    rng = random.Random(seed)
+    text = words(600_000, seed).decode()
+    return [
+        json.dumps({"id": rng.getrandbits(40), "text": text[at : at + 560]}).encode() + b"\n"
+        for at in (rng.randrange(599_000) for _ in range(count))
+    ]
+
+
+@pytest.mark.parametrize("at", [1, 6_000, 19_999])
+def test_rows_put_into_json_lines_cost_less_than_three_times_themselves(at: int) -> None:
+    """P11: whatever was cut before and behind them is cut as before, and every chunk holds whole rows."""
+    rows, fresh = json_lines(20_000), json_lines(600, 2)
+    cutter = cutter_of(memoryview(rows[0] + rows[1]), SEED)
+    before, after = (chunks_of(b"".join(some), cutter) for some in (rows, [*rows[:at], *fresh, *rows[at:]]))
+    assert all(chunk.endswith(b"\n") for chunk in after)
+    new = sum(len(chunk) for chunk in set(after) - set(before))
+    assert new < 3 * sum(map(len, fresh))
+
+
+@pytest.mark.parametrize(
+    ("head", "lines"),
+    [
+        (b'{"a": 1}\n{"a": 2}\n', True),
+        (b'\n {"a": "}\\n"} \r\n{', True),
+        (b"[1, 2]\n[3]", True),
+        (b'{\n  "a": 1\n}\n', False),
+        (b'{"a": 1}', False),
+        (b'{"a": 1}\n', False),
+        (b"id,text\n1,{}\n{", False),
+        (b"[[1, 2],\n[3]]", False),
+        (b"{" + b" " * (1 << 20) + b"}\n{", False),
+        (b"", False),
+    ],
+)
+def test_what_looks_like_json_lines(head: bytes, lines: bool) -> None:
+    assert has_lines(memoryview(head)) is lines
 
 
 def test_cuts_at_full_size_do_not_depend_on_buffers() -> None:

@@ -27,7 +27,7 @@ from resurgam.errors import Denied, NotFound
 from resurgam.model.codec import to_msgpack
 from resurgam.model.point import Finding, Severity
 from resurgam.vault.buffers import WINDOW, Buffers
-from resurgam.vault.chunking import HEAD, ContentCutter, Dtype, Piece, structure_of
+from resurgam.vault.chunking import HEAD, ContentCutter, Dtype, Piece, cutter_of, structure_of
 from resurgam.vault.filescache import FilesCache, Known, View, key_of, known_of
 from resurgam.vault.index import Index
 from resurgam.vault.pace import Pace
@@ -245,7 +245,8 @@ class Intake:
         done = read_fully(blob.source, 0, memoryview(head))
         pieces = structure_of(memoryview(head)[:done], blob.size, blob.source.read_into)
         if pieces is None:
-            yield from self._content_spans(blob.source, blob.size)
+            cutter = cutter_of(memoryview(head)[:done], self._keys.cut_seed)
+            yield from self._content_spans(blob.source, blob.size, cutter)
         else:
             spans = list(spans_of(pieces))
             copied = blob.size >= COPIED_FROM and spans[0][0].dtype is Dtype.PAGES and not self._pace.limited
@@ -271,9 +272,8 @@ class Intake:
         self._progress(done)
         return extents
 
-    def _content_spans(self, source: Source, size: int) -> Iterator[Future[list[Extent]]]:
+    def _content_spans(self, source: Source, size: int, cutter: ContentCutter) -> Iterator[Future[list[Extent]]]:
         """Read in order and cut by content; threads store what was cut."""
-        cutter = ContentCutter(self._keys.cut_seed)
         offset, carried, final = 0, b"", False
         while not final:
             buffer = self._buffers.windows.get()

@@ -27,6 +27,7 @@ class Dtype(IntEnum):
     F16 = 2
     F32 = 3
     PAGES = 4  # of a database: text, numbers and gaps side by side
+    PACKED = 5  # mostly compressed already, where they come from
 
 
 class Extent(NamedTuple):
