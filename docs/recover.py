@@ -96,12 +96,18 @@ class Vault:
         root = self.page(bytes.fromhex(snapshot["tree"]), TREE, domain)
         level, page, _ = root[3]
         for path, _, _, meta, extents, runs in self.leaves(level, page, domain) if page else ():
-            pieces = list(extents)
+            pieces = [(None, [extent]) for extent in extents]
             for run in runs:
-                ids, lengths = self.page(run, RUN, domain)
-                sizes = np.frombuffer(lengths, "<u4").tolist()
-                pieces += [(ids[32 * i : 32 * i + 32], 0, length) for i, length in enumerate(sizes)]
+                pieces += laid(*self.page(run, RUN, domain))
             yield path, meta, pieces
+
+    def piece(self, name, parts, domain):
+        """Section 6: what is laid out from parts has the id that it would have as a chunk."""
+        whole = {chunk: self.chunk(chunk, DATA, domain) for chunk in {chunk for chunk, _, _ in parts}}
+        data = b"".join(whole[chunk][start : start + length] for chunk, start, length in parts)
+        key = self.derive("chunk id", domain.encode())
+        assert name is None or blake3(data, key=key).digest() == name, "the parts of a piece do not make it up"
+        return data
 
     def leaves(self, level, page, domain):
         content = self.page(page, TREE, domain)
@@ -113,6 +119,24 @@ class Vault:
 
     def page(self, page, kind, domain):
         return msgspec.msgpack.decode(self.chunk(page, kind, domain))
+
+
+def laid(ids, lengths, parts=None):
+    """The pieces of a run, each with the parts of chunks that it is laid out from."""
+    names = [ids[at : at + 32] for at in range(0, len(ids), 32)]
+    pieces = [
+        (name, [(name, 0, length)]) for name, length in zip(names, np.frombuffer(lengths, "<u4").tolist(), strict=True)
+    ]
+    if parts:
+        counts, which = (np.frombuffer(parts[n], "<u2").tolist() for n in (0, 2))
+        starts, sizes = (np.frombuffer(parts[n], "<u4").tolist() for n in (3, 4))
+        every = iter(
+            [(parts[1][32 * w : 32 * w + 32], start, size) for w, start, size in zip(which, starts, sizes, strict=True)]
+        )
+        pieces = [
+            (piece[0], [next(every) for _ in range(n)]) if n else piece for piece, n in zip(pieces, counts, strict=True)
+        ]
+    return pieces
 
 
 def decode(codec, data, raw):
@@ -180,7 +204,7 @@ def recover(vault, snapshot, into):
             assert target.startswith(into + b"/"), f"a hostile vault leads to {target}"
             os.makedirs(os.path.dirname(target), exist_ok=True)
             with open(target, "wb") as file:
-                file.writelines(vault.chunk(c, DATA, snapshot["domain"])[a : a + n] for c, a, n in pieces)
+                file.writelines(vault.piece(name, parts, snapshot["domain"]) for name, parts in pieces)
 
 
 if __name__ == "__main__":

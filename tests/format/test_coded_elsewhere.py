@@ -34,10 +34,10 @@ workers.processors = lambda: 1 if mode == "threads" else 2
 intake.COPIED_FROM = 1 << 20
 code = spans.code
 
-def struck(place, keys, source, span, room, out):
+def struck(place, keys, source, span, *rest):
     if span[0].offset > 8 << 20 and mode == "killed":
         os.kill(os.getpid(), signal.SIGKILL)
-    return code(place, keys, source, span, room, out)
+    return code(place, keys, source, span, *rest)
 
 spans.code = struck
 taken, read_again = [], intake.Intake._extents_of

@@ -21,7 +21,7 @@ from resurgam.vault.pruning import begin, draft, propose, sweep
 from tests.support import World
 
 SCRIPT = Path(__file__).parents[2] / "docs" / "recover.py"
-LINES = 165
+LINES = 211
 Files = dict[bytes, bytes]
 
 
@@ -55,9 +55,16 @@ def world(tmp_path_factory: pytest.TempPathFactory, content: Files) -> World:
     world = World(folder, store=LocalStore.create(f"{folder}/vault"))
     world.live.files = dict(content)
     world.capture()
-    world.live.files[b"many/0007"] = b"changed"
+    world.live.files |= changed(content)
     world.capture()
     return world
+
+
+def changed(content: Files) -> Files:
+    """What is different at the second point: a file, and a bit of a database, which is patched."""
+    database = bytearray(content[b"rows.db"])
+    database[700_000] ^= 1
+    return {b"many/0007": b"changed", b"rows.db": bytes(database)}
 
 
 def run(world: World, *words: str) -> subprocess.CompletedProcess[str]:
@@ -88,7 +95,7 @@ def test_it_lists_the_points(world: World) -> None:
 def test_every_file_comes_back_to_the_byte(world: World, content: Files, tmp_path: Path) -> None:
     """P3: vault and recovery key are enough, for each point as it was."""
     older, newer = world.repository().points()
-    for sealed, expected in ((older, content), (newer, content | {b"many/0007": b"changed"})):
+    for sealed, expected in ((older, content), (newer, content | changed(content))):
         into = tmp_path / sealed.body.id
         done = run(world, sealed.body.id, str(into))
         assert done.returncode == 0, done.stderr

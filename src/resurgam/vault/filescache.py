@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 import struct
 from collections.abc import Generator, Sequence
+from itertools import chain
 from typing import BinaryIO
 
 import msgspec
@@ -24,7 +25,7 @@ from resurgam.model.point import Finding
 from resurgam.vault.host import told
 from resurgam.vault.pack import ID
 from resurgam.vault.pages import Put
-from resurgam.vault.snapshots import INLINE, Entry, Extent, store_runs
+from resurgam.vault.snapshots import INLINE, Entry, Extent, Patched, store_runs
 from resurgam.vault.tables import Table
 
 _MAGIC = b"RSGKNOWN"
@@ -36,8 +37,8 @@ _CHECK = 16
 
 class Known(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """A blob as the last capture left it. ``chunks`` are the ids of all its chunks and of the pages that list them, joined;
-    ``entry`` is its Entry as MessagePack; ``ends`` says whether a leaf ends after it; ``many`` are its extents where they lie in
-    pages of their own, which the host cannot read back from the vault (P9)."""
+    ``entry`` is its Entry as MessagePack; ``ends`` says whether a leaf ends after it; ``many`` are its pieces, by the ids that
+    they have or would have as chunks, where they lie in pages of their own, which the host cannot read back from the vault (P9)."""
 
     key: bytes
     size: int
@@ -57,8 +58,16 @@ class Known(msgspec.Struct, frozen=True, array_like=True, gc=False):
         chunks = self.chunks
         return (chunks,) if len(chunks) == ID else [chunks[at : at + ID] for at in range(0, len(chunks), ID)]
 
-    def decoded(self) -> Entry:
-        """Its entry."""
+    def pieces(self) -> list[Extent]:
+        """Those that it was cut into."""
+        return self.many or self._decoded().extents
+
+    def again(self, blob: Blob, view: View | None) -> Known:
+        """The same, of a ``blob`` of the same bytes."""
+        entry = msgspec.structs.replace(self._decoded(), meta=dict(blob.meta))
+        return msgspec.structs.replace(self, entry=to_msgpack(entry), view=view)
+
+    def _decoded(self) -> Entry:
         return from_msgpack(self.entry, Entry, what="what this host remembers of its last capture")
 
 
@@ -75,13 +84,18 @@ def key_of(blob: Blob) -> bytes:
     return blob.path + b"\0" + (blob.stamp or b"")
 
 
-def known_of(blob: Blob, digest: bytes, extents: list[Extent], ends: bool, view: View | None, put: Put) -> Known:
-    """What there is to know of a blob that was read. Long lists of chunks are ``put`` into pages."""
+def known_of(
+    blob: Blob, digest: bytes, extents: list[Extent], patched: Patched, ends: bool, view: View | None, put: Put
+) -> Known:
+    """What there is to know of a blob that was read. Long lists of chunks, and what is ``patched``, are ``put`` into pages."""
     size, chunks = sum(length for _, _, length in extents), b"".join([chunk for chunk, _, _ in extents])
-    if len(extents) <= INLINE:
+    if patched:  # each chunk once, since neighbours are made of the same ones
+        pieces = ([part[0] for part in patched.get(chunk, ())] or [chunk] for chunk, _, _ in extents)
+        chunks = b"".join(dict.fromkeys(chain.from_iterable(pieces)))
+    if len(extents) <= INLINE and not patched:
         entry = Entry(blob.path, size, digest, dict(blob.meta), extents, [])
         return Known(key_of(blob), size, chunks, to_msgpack(entry), ends, [], view)
-    runs = store_runs(extents, put)
+    runs = store_runs(extents, put, patched)
     entry = Entry(blob.path, size, digest, dict(blob.meta), [], runs)
     return Known(key_of(blob), size, chunks + b"".join(runs), to_msgpack(entry), ends, extents, view)
 

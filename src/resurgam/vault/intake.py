@@ -4,8 +4,8 @@ Three ways for the bytes of a blob:
 
 * **unchanged**: the host remembers its stamp and the vault still has its chunks: nothing is read (P11);
 * **small** (below ``SMALL``): files share chunks (``sharing``);
-* **large**: cut by its structure or by its content, and handed to the threads span by span. Entries wait in a queue until
-  their chunks are known, and leave it in the driver's order.
+* **large**: cut by its structure or by its content, and handed to the threads span by span; of a structured one that changed in
+  places, those are stored (``patches``). Entries wait in a queue until their chunks are known, and leave it in the driver's order.
 
 A blob that did not stand still is read again, up to ``ATTEMPTS`` times, then kept as last read; one that is gone before it was
 read is left out. Findings name both.
@@ -26,18 +26,20 @@ from resurgam.drivers.base import Blob, Item, Rows, Source, read_fully
 from resurgam.errors import Denied, NotFound
 from resurgam.model.codec import to_msgpack
 from resurgam.model.point import Finding, Severity
+from resurgam.vault.blockmemory import BlockMemory
 from resurgam.vault.buffers import WINDOW, Buffers
 from resurgam.vault.chunking import HEAD, ContentCutter, Dtype, Piece, cutter_of, structure_of
 from resurgam.vault.filescache import FilesCache, Known, View, key_of, known_of
 from resurgam.vault.index import Index
 from resurgam.vault.pace import Pace
 from resurgam.vault.pack import Kind
+from resurgam.vault.patching import PATCHED_FROM, Patching, patching_of
 from resurgam.vault.rowmemory import RowMemory
 from resurgam.vault.sharing import Shared, SharedChunks
 from resurgam.vault.sink import DomainKeys, Sink
 from resurgam.vault.snapshots import FORMAT as SNAPSHOT_FORMAT
-from resurgam.vault.snapshots import ChunkList, EntryTree, Extent, SnapshotRoot
-from resurgam.vault.spans import coders, read_span, spans_of, take_from
+from resurgam.vault.snapshots import ChunkList, EntryTree, Extent, Patched, SnapshotRoot
+from resurgam.vault.spans import coders, extents_of, plans_of, read_span, spans_of, take_from
 from resurgam.vault.tables import Table
 
 SMALL = 256 << 10
@@ -52,7 +54,8 @@ BytesDone = Callable[[int], None]  # bytes taken in since the last call
 
 @dataclass(slots=True)
 class _Waiting:
-    """A blob on its way. Exactly one of ``extents``, ``shared`` and ``spans`` says where its extents come from."""
+    """A blob on its way. Exactly one of ``known``, ``extents``, ``shared`` and ``spans`` says where its extents come from. With
+    ``patching``, those are of its pieces, of which some are ``patched``."""
 
     blob: Blob
     digest: bytes = b""
@@ -61,6 +64,9 @@ class _Waiting:
     start: int = 0
     spans: list[Future[list[Extent]]] = field(default_factory=list)
     view: View | None = None
+    known: Known | None = None
+    patching: Patching | None = None
+    patched: Patched = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -86,12 +92,14 @@ class Intake:
         buffers: Buffers,
         cache: FilesCache | None,
         rows: RowMemory,
+        blocks: BlockMemory,
         paranoid: bool,
         pace: Pace,
         progress: BytesDone,
     ) -> None:
         self._sink, self._index, self._keys, self._pool, self._buffers = sink, index, keys, pool, buffers
         self._cache, self._rows, self._paranoid, self._pace, self._progress = cache, rows, paranoid, pace, progress
+        self._blocks = blocks
         self._list = ChunkList(lambda kind, data: sink.put(keys, kind, data))
         self._tree = EntryTree(self._put_page, keys.chunk_ids[Kind.TREE])
         self._tables: list[Table] = []
@@ -163,6 +171,8 @@ class Intake:
         """Those of a blob of which rows are being decoded; waits until all its chunks are known. None where it is not waiting."""
         for waiting in reversed(self._waiting):
             if isinstance(waiting, _Waiting) and waiting.blob.path == path:
+                if waiting.known is not None:
+                    return waiting.known.pieces()
                 return waiting.extents or [extent for span in waiting.spans for extent in span.result()]
         return []
 
@@ -212,11 +222,8 @@ class Intake:
         if blob.stamp is not None and (known := self.known([key_of(blob)])[0]) is not None:
             if not blob.view:
                 blob.source.close()
-            entry = known.decoded()
-            return _Waiting(blob, entry.digest, known.many or entry.extents, view=known.view)
-        if blob.size < SMALL:
-            return self._start_small(blob)
-        return _Waiting(blob, spans=list(self._spans(blob)))
+            return _Waiting(blob, view=known.view, known=known)
+        return self._start_small(blob) if blob.size < SMALL else self._start_large(blob)
 
     def _is_there(self, known: Known) -> bool:
         if known.chunks != self._there and self._index.knows_all(known.chunks):
@@ -239,7 +246,13 @@ class Intake:
         blob.source.close()
         return _Waiting(blob, digest, shared=shared, start=start)
 
-    def _spans(self, blob: Blob) -> Iterator[Future[list[Extent]]]:
+    def _start_large(self, blob: Blob) -> _Waiting:
+        waiting = _Waiting(blob)
+        waiting.spans += self._spans(waiting)
+        return waiting
+
+    def _spans(self, waiting: _Waiting) -> Iterator[Future[list[Extent]]]:
+        blob = waiting.blob
         head = bytearray(min(HEAD, blob.size))
         self._pace.spend(len(head))
         done = read_fully(blob.source, 0, memoryview(head))
@@ -250,24 +263,25 @@ class Intake:
         else:
             spans = list(spans_of(pieces))
             copied = blob.size >= COPIED_FROM and spans[0][0].dtype is Dtype.PAGES and not self._pace.limited
-            work = coders(self._sink, self._keys, blob.source, spans) if copied else None
+            patching = waiting.patching = patching_of(self._blocks, blob, spans, self._sink, self._index, self._keys)
+            work = coders(self._sink, self._keys, blob.source, spans, patching) if copied else None
             if work is not None:
-                yield from take_from(work, len(spans), self._sink, self._keys, self._pool, self._progress)
+                yield from take_from(work, spans, self._sink, self._keys, patching, self._pool, self._progress)
             else:
-                yield from (self._pool.submit(self._store_span, blob.source, span) for span in spans)
+                yield from (self._pool.submit(self._store_span, blob.source, span, patching) for span in spans)
 
-    def _store_span(self, source: Source, span: list[Piece]) -> list[Extent]:
+    def _store_span(self, source: Source, span: list[Piece], patching: Patching | None) -> list[Extent]:
         """In a thread: read one span of a structured blob and store its pieces; fewer when the bytes end early."""
         start, length = span[0].offset, span[0].length
         self._pace.spend(span[-1].offset + span[-1].length - start)
         with memoryview(self._buffers.span()) as whole, read_span(source, span, whole) as view:
             if span[0].dtype is Dtype.PAGES:
-                extents = self._sink.put_pages(
-                    self._keys, view, length
-                )  # all are as long as the first, but for the last
+                # All are as long as the first, but for the last.
+                pieces = self._sink.put_pages(self._keys, view, length, plans_of(patching, span, view))
+                extents = extents_of(pieces, start, patching)
             else:
                 there = (piece for piece in span if piece.offset - start + piece.length <= len(view))
-                extents = [self._store(view[p.offset - start :][: p.length], p.dtype) for p in there]
+                extents = [self._store_piece(view[p.offset - start :][: p.length], p, patching) for p in there]
             done = len(view)
         self._progress(done)
         return extents
@@ -303,6 +317,17 @@ class Intake:
             self._buffers.windows.put(buffer)
         return extents
 
+    def _store_piece(self, data: memoryview, piece: Piece, patching: Patching | None) -> Extent:
+        if patching is None:
+            return self._store(data, piece.dtype)
+        chunk = self._keys.id_of(Kind.DATA, data)
+        (patch,) = patching.plans(piece.offset, data, len(data), [chunk])
+        if patch is not None:
+            patching.take(piece.offset, chunk, len(data), piece.dtype, patch)
+        else:
+            self._sink.put_as(self._keys, Kind.DATA, chunk, data, piece.dtype)
+        return chunk, 0, len(data)
+
     def _store(self, data: memoryview, dtype: Dtype) -> Extent:
         return self._sink.put(self._keys, Kind.DATA, data, dtype), 0, len(data)
 
@@ -314,27 +339,34 @@ class Intake:
             waiting = self._waiting.popleft()
             if not isinstance(waiting, Known):
                 self._large -= bool(waiting.spans)
-                waiting = self._made(waiting, *self._extents_of(waiting))
+                waiting = self._made(waiting)
             self._keep(waiting)
 
-    def _extents_of(self, waiting: _Waiting) -> tuple[list[Extent], bytes]:
+    def _extents_of(self, waiting: _Waiting) -> tuple[list[Extent], bytes, Patched]:
         blob = waiting.blob
         if waiting.extents is not None:
-            return waiting.extents, waiting.digest
+            return waiting.extents, waiting.digest, waiting.patched
         if waiting.shared is not None:
-            return [(self._shared.id_of(waiting.shared), waiting.start, blob.size)], waiting.digest
+            return [(self._shared.id_of(waiting.shared), waiting.start, blob.size)], waiting.digest, {}
         extents = [extent for span in waiting.spans for extent in span.result()]
         if sum(e[2] for e in extents) != blob.size or not blob.source.settled():
             return self._extents_of(self._read_again(blob))
         blob.source.close()
-        return extents, waiting.digest or _digest_of(extents, self._keys.chunk_ids[Kind.DATA])
+        patched = waiting.patching.end(extents) if waiting.patching else {}
+        return extents, _digest_of(extents, self._keys.chunk_ids[Kind.DATA]), patched
 
-    def _made(self, waiting: _Waiting, extents: list[Extent], digest: bytes) -> Known:
+    def _made(self, waiting: _Waiting) -> Known:
         """What there is to know of a blob now that its chunks are."""
-        blob, ends = waiting.blob, self._tree.ends_after(waiting.blob.path)
+        blob = waiting.blob
+        if waiting.known is not None:
+            extents, made = waiting.known.pieces(), waiting.known.again(blob, waiting.view)
+        else:
+            extents, digest, patched = self._extents_of(waiting)
+            ends, put = self._tree.ends_after(blob.path), partial(self._sink.put, self._keys)
+            made = known_of(blob, digest, extents, patched, ends, waiting.view, put)
         if blob.view:
             self._rows.image(blob.path, extents)
-        return known_of(blob, digest, extents, ends, waiting.view, partial(self._sink.put, self._keys))
+        return made
 
     def _keep(self, known: Known) -> None:
         """An entry into its place in the tree, its chunks into the list, and both into the host's memory."""
@@ -345,32 +377,36 @@ class Intake:
         self._tree.add_encoded(path, known.entry, known.ends)
         if stamp and known.chunks and self._cache is not None:
             self._cache.remember(known)
+        if known.size >= PATCHED_FROM:
+            self._blocks.seen(path)
 
     def _read_again(self, blob: Blob) -> _Waiting:
         """Read a blob that did not stand still from its start to wherever it ends now, until it does, or ATTEMPTS times."""
         blob.stamp = None
         for _ in range(ATTEMPTS):
             blob.size = _end_of(blob.source, blob.size)
-            extents, digest = self._read_once(blob)
+            extents, digest, patched = self._read_once(blob)
             if sum(length for _, _, length in extents) == blob.size and blob.source.settled():
                 break
         else:
             self._restless.append(_shown(blob))
         blob.source.close()
-        return _Waiting(blob, digest, extents)
+        return _Waiting(blob, digest, extents, patched=patched)
 
-    def _read_once(self, blob: Blob) -> tuple[list[Extent], bytes]:
+    def _read_once(self, blob: Blob) -> tuple[list[Extent], bytes, Patched]:
         """Cut as any blob of its size, so that equal bytes have equal digests however often they had to be read."""
         if blob.size >= SMALL:
-            extents = [extent for span in list(self._spans(blob)) for extent in span.result()]
-            return extents, _digest_of(extents, self._keys.chunk_ids[Kind.DATA])
+            waiting = self._start_large(blob)
+            extents = [extent for span in waiting.spans for extent in span.result()]
+            patched = waiting.patching.end(extents) if waiting.patching else {}
+            return extents, _digest_of(extents, self._keys.chunk_ids[Kind.DATA]), patched
         self._pace.spend(blob.size)
         data = memoryview(bytearray(blob.size))
         data = data[: read_fully(blob.source, 0, data)]
         self._progress(len(data))
         if not data:
-            return [], _EMPTY_DIGEST
-        return [self._store(data, Dtype.BYTES)], blake3(data, key=self._keys.chunk_ids[Kind.DATA]).digest(16)
+            return [], _EMPTY_DIGEST, {}
+        return [self._store(data, Dtype.BYTES)], blake3(data, key=self._keys.chunk_ids[Kind.DATA]).digest(16), {}
 
     def _told(self) -> list[Finding]:
         """What happened to single blobs, each kind of trouble in one finding."""

@@ -71,6 +71,10 @@ class IndexSecret(Secret):
         """The BLAKE3 key of row digests in ``domain``."""
         return self._derive("row digest", domain.encode())
 
+    def block_key(self, domain: str) -> bytes:
+        """The AES-XTS key of what a host remembers of blocks in ``domain`` (``patches``)."""
+        return self._derive("block digest", domain.encode())
+
     def cut_seed(self, domain: str) -> int:
         """The seed of content-defined cuts in ``domain``, 1 to 2**63 - 1."""
         seed = int.from_bytes(self._derive("cut seed", domain.encode())[:8], "big") >> 1

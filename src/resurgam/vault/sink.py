@@ -44,6 +44,7 @@ from resurgam.vault.pack import (
     associated,
     new_buffer,
 )
+from resurgam.vault.patches import Patch
 from resurgam.vault.snapshots import Extent
 
 IN_FLIGHT = 3  # packs that are being put at a time, where the store is far; a disk is no quicker for several
@@ -80,15 +81,21 @@ class DomainKeys(ChunkKeys):
         self.placement = placement
         self.row_key = secret.row_digest_key(domain)
         self.cut_seed = secret.cut_seed(domain)
+        self.block_key = secret.block_key(domain)
         self.session = session
 
 
 class CodedPiece(NamedTuple):
-    """A piece of a blob: its chunk's id, its raw length, and what is to be stored of it; None where that is there already."""
+    """A piece of a blob: its chunk's id, its raw length, and what is to be stored of it: as a chunk, or of one that is patched;
+    nothing where that is there already."""
 
     chunk: bytes
     length: int
     coded: Encoded | None
+    patch: Patch | None = None
+
+
+Plans = Callable[[list[bytes]], list[Patch | None]]  # of pieces by their ids: which are to be patched
 
 
 class Sink:
@@ -125,29 +132,42 @@ class Sink:
     def put(self, keys: DomainKeys, kind: Kind, data: memoryview | bytes, dtype: Dtype = Dtype.BYTES) -> bytes:
         """The id of the chunk ``data``, which is stored unless the vault has it already."""
         chunk = keys.id_of(kind, data)
-        if self._index.claim(chunk):
-            self._store(keys, kind, chunk, memoryview(data), dtype)
+        self.put_as(keys, kind, chunk, data, dtype)
         return chunk
 
-    def put_pages(self, keys: DomainKeys, span: memoryview, length: int) -> list[Extent]:
-        """As ``put`` of each piece of ``length`` bytes of which ``span`` of database pages consists, in far fewer calls."""
-        pieces = self.coded_pages(keys, span, length)
+    def put_as(self, keys: DomainKeys, kind: Kind, chunk: bytes, data: memoryview | bytes, dtype: Dtype) -> None:
+        """As ``put``, of a chunk whose id is known."""
+        if self._index.claim(chunk):
+            self._store(keys, kind, chunk, memoryview(data), dtype)
+
+    def put_pages(
+        self, keys: DomainKeys, span: memoryview, length: int, plans: Plans | None = None
+    ) -> list[CodedPiece]:
+        """As ``put`` of each piece of ``length`` bytes of which ``span`` of database pages consists, in far fewer calls. Those that
+        are to be patched are not stored."""
+        pieces = self.coded_pages(keys, span, length, plans)
         for piece in pieces:
             if piece.coded is not None:
                 self._add(keys, Kind.DATA, piece.chunk, piece.length, piece.coded)
-        return [(piece.chunk, 0, piece.length) for piece in pieces]
+        return pieces
 
-    def coded_pages(self, keys: DomainKeys, span: memoryview, length: int) -> list[CodedPiece]:
+    def coded_pages(
+        self, keys: DomainKeys, span: memoryview, length: int, plans: Plans | None = None
+    ) -> list[CodedPiece]:
         """The pieces of such a span (its last may be shorter), and what is to be stored of those that are new: they count as known
-        from now on."""
+        from now on, but for those that are to be patched."""
         pieces = [span[at : at + length] for at in range(0, len(span), length)]
         chunks = [keys.id_of(Kind.DATA, piece) for piece in pieces]
-        alike = [(self._index.claim(chunk), len(piece)) for chunk, piece in zip(chunks, pieces, strict=True)]
+        patches = plans(chunks) if plans is not None else [None] * len(chunks)
+        alike = [
+            (patch is None and self._index.claim(chunk), len(piece))
+            for chunk, piece, patch in zip(chunks, pieces, patches, strict=True)
+        ]
         coded: list[Encoded | None] = []
         for (are_new, size), run in groupby(alike):
             start, count = len(coded) * length, sum(1 for _ in run)
             coded += encode_pages(span[start : start + count * size], size) if are_new else [None] * count
-        return [CodedPiece(c, len(p), e) for c, p, e in zip(chunks, pieces, coded, strict=True)]
+        return [CodedPiece(c, len(p), e, o) for c, p, e, o in zip(chunks, pieces, coded, patches, strict=True)]
 
     def coded(self, keys: DomainKeys, data: memoryview) -> CodedPiece:
         """The chunk ``data``, and what is to be stored of it where it is new: it counts as known from now on."""

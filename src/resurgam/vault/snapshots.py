@@ -3,18 +3,21 @@
 SnapshotRoot --> tree of Entry, one per Blob, in path order      (Kind.TREE)
              |       Entry --> extents: pieces of chunks, when they are few
              |             --> runs: pages of chunk ids, when they are many     (Kind.RUN)
+             |                 or of what pieces are patched together from    (``patches``)
              --> Table, one per table --> tree of keys and digests (Kind.ROWS)
 LIST pages: the ids of all those chunks, open with the index key, so that a pruner can count without reading.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain, islice
+from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
 
+from resurgam.errors import IntegrityError
 from resurgam.model.codec import from_msgpack, require_format, to_msgpack
 from resurgam.vault.pack import ID, Kind
 from resurgam.vault.pages import MAX_ENTRIES, Child, Get, Put, Root, TreeBuilder, ends_page, leaves
@@ -24,8 +27,21 @@ FORMAT = 1
 INLINE = 64  # a blob of more chunks than this has its list in pages of its own
 PAGE_BYTES = 1 << 20  # a leaf of large entries ends here at the latest
 _RUN_MIN = 32  # groups of chunk ids end at an id with 8 zero bits, but never before this many
+_RUN_PARTS = 32 << 10  # a group of patched pieces ends here at the latest
 
 Extent = tuple[bytes, int, int]  # chunk id, start in the chunk, length
+Patched = Mapping[bytes, Sequence[Extent]]  # ids of pieces that are no chunks, and what they are made of
+_NONE: Patched = {}
+
+
+class Laid(NamedTuple):
+    """A piece of a blob: ``length`` bytes of a chunk from ``start``; or, where it has ``parts``, those one after the other, and
+    ``chunk`` is the id that their bytes would have as one."""
+
+    chunk: bytes
+    start: int
+    length: int
+    parts: Sequence[Extent] = ()
 
 
 class Entry(msgspec.Struct, frozen=True, array_like=True):
@@ -40,11 +56,24 @@ class Entry(msgspec.Struct, frozen=True, array_like=True):
     runs: list[bytes]
 
 
+class Parts(msgspec.Struct, frozen=True, array_like=True):
+    """What the pieces of a run are made of. ``counts`` (u16) says of each piece how many parts it has, 0 of one that is a chunk;
+    then of each part the number of its chunk in ``sources`` (u16), its start there and its length (u32), all little-endian."""
+
+    counts: bytes
+    sources: bytes
+    which: bytes
+    starts: bytes
+    lengths: bytes
+
+
 class Run(msgspec.Struct, frozen=True, array_like=True):
-    """Consecutive chunks of one blob: ids joined, lengths as u32 little-endian."""
+    """Consecutive pieces of one blob: ids joined, lengths as u32 little-endian. Each is a chunk used whole, where no ``parts`` say
+    what it is made of. A reader that knows of no parts asks for a chunk that is not there, and fails (P1)."""
 
     ids: bytes
     lengths: bytes
+    parts: Parts | None = None
 
 
 class SnapshotRoot(msgspec.Struct, frozen=True, array_like=True):
@@ -76,12 +105,37 @@ def entries(root: Root, get: Get) -> Iterator[Entry]:
 
 
 def extents_of(entry: Entry, get: Get) -> Iterator[Extent]:
-    """The pieces that make up a blob, in order."""
-    yield from entry.extents
+    """The parts of chunks that make up a blob, in order."""
+    for piece in pieces_of(entry, get):
+        yield from piece.parts or [piece[:3]]
+
+
+def pieces_of(entry: Entry, get: Get) -> Iterator[Laid]:
+    """The pieces that make up a blob, in order. Raises IntegrityError."""
+    for extent in entry.extents:
+        yield Laid(*extent)
     for page in entry.runs:
         run = from_msgpack(get(page, Kind.RUN), Run, what=f"page {page.hex()[:16]}")
-        for place, length in enumerate(np.frombuffer(run.lengths, dtype="<u4").tolist()):
-            yield run.ids[place * ID : (place + 1) * ID], 0, length
+        lengths = np.frombuffer(run.lengths, dtype="<u4").tolist()
+        parts = _parts_of(run.parts, len(lengths), page) if run.parts else [()] * len(lengths)
+        for place, (length, made_of) in enumerate(zip(lengths, parts, strict=True)):
+            yield Laid(run.ids[place * ID : (place + 1) * ID], 0, length, made_of)
+
+
+def _parts_of(parts: Parts, pieces: int, page: bytes) -> list[Sequence[Extent]]:
+    """Of each of so many pieces."""
+    chunks = [parts.sources[at : at + ID] for at in range(0, len(parts.sources), ID)]
+    counts, which = (np.frombuffer(column, "<u2").tolist() for column in (parts.counts, parts.which))
+    starts, lengths = (np.frombuffer(column, "<u4").tolist() for column in (parts.starts, parts.lengths))
+    whole = len(counts) == pieces and sum(counts) == len(which) == len(starts) == len(lengths)
+    if not whole or any(number >= len(chunks) for number in which):
+        raise IntegrityError(
+            f"The page {page.hex()[:16]} does not say what its pieces are made of.",
+            untouched="Nothing was restored from it.",
+            next_step="Run `resurgam vault check`, and restore from another point.",
+        )
+    every = zip((chunks[number] for number in which), starts, lengths, strict=True)
+    return [list(islice(every, count)) for count in counts]
 
 
 class EntryTree:
@@ -135,18 +189,36 @@ def _array(encoded: list[bytes]) -> bytes:
     return b"".join([head, *encoded])
 
 
-def store_runs(extents: list[Extent], put: Put) -> list[bytes]:
+def store_runs(extents: list[Extent], put: Put, patched: Patched = _NONE) -> list[bytes]:
     """Write the chunk list of a large blob as pages that end where the ids say so; returns the pages' ids."""
     pages: list[bytes] = []
-    start = 0
+    start = parts = 0
     for place, (chunk, _, _) in enumerate(extents, 1):
         count = place - start
-        if place == len(extents) or count >= MAX_ENTRIES or (count >= _RUN_MIN and chunk[0] == 0):
-            group = extents[start:place]
-            lengths = np.fromiter((length for _, _, length in group), dtype="<u4").tobytes()
-            pages.append(put(Kind.RUN, to_msgpack(Run(b"".join(chunk for chunk, _, _ in group), lengths))))
-            start = place
+        parts += len(patched.get(chunk, ()))
+        full = count >= MAX_ENTRIES or parts >= _RUN_PARTS
+        if place == len(extents) or full or (count >= _RUN_MIN and chunk[0] == 0):
+            pages.append(put(Kind.RUN, _run_of(extents[start:place], patched)))
+            start, parts = place, 0
     return pages
+
+
+def _run_of(group: list[Extent], patched: Patched) -> bytes:
+    ids = b"".join(chunk for chunk, _, _ in group)
+    lengths = np.fromiter((length for _, _, length in group), dtype="<u4").tobytes()
+    made_of = [patched.get(chunk, ()) for chunk, _, _ in group]
+    parts = list(chain.from_iterable(made_of))
+    if not parts:
+        return to_msgpack((ids, lengths))
+    numbers = {chunk: number for number, chunk in enumerate(dict.fromkeys(chunk for chunk, _, _ in parts))}
+    columns = Parts(
+        np.fromiter(map(len, made_of), "<u2").tobytes(),
+        b"".join(numbers),
+        np.fromiter((numbers[chunk] for chunk, _, _ in parts), "<u2").tobytes(),
+        np.fromiter((start for _, start, _ in parts), "<u4").tobytes(),
+        np.fromiter((length for _, _, length in parts), "<u4").tobytes(),
+    )
+    return to_msgpack(Run(ids, lengths, columns))
 
 
 class ChunkList:

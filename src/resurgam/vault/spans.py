@@ -7,7 +7,8 @@ What a child hands over of a span (or of one chunk: ``sharing``), little-endian:
     8       44 n   for each: chunk id (32), u32 raw length, u32 stored length, u8 codec, u8 flags, u16 zero
     then           what is to be stored of the pieces, in their order
 
-A flag of 1: there is something to be stored; of 2: it is known to come back exactly.
+A flag of 1: there is something to be stored; of 2: it is known to come back exactly; of 4: the piece is to be patched, and what is
+to be stored are a bit for each of its blocks, the lowest of a byte first, and the blocks whose bit is set (``patches.Patch``).
 """
 
 from __future__ import annotations
@@ -15,20 +16,25 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from functools import partial
 from typing import NamedTuple
+
+import numpy as np
 
 from resurgam.drivers.base import Source, read_fully
 from resurgam.vault.buffers import SPAN
-from resurgam.vault.chunking import PAGE_STEP, Piece
+from resurgam.vault.chunking import PAGE_STEP, Dtype, Piece
 from resurgam.vault.codecs import Codec, Encoded
 from resurgam.vault.makers import Makers, makers
-from resurgam.vault.sink import CodedPiece, DomainKeys, Sink
+from resurgam.vault.patches import Patch, count_of
+from resurgam.vault.patching import Patching
+from resurgam.vault.sink import CodedPiece, DomainKeys, Plans, Sink
 from resurgam.vault.snapshots import Extent
 
 ROOM = SPAN + (64 << 10)  # a span whose pieces are all stored as they are, and more than their heads
 _HEAD = struct.Struct("<II")
 _PIECE = struct.Struct("<32sIIBBH")
-_NEW, _EXACT = 1, 2
+_NEW, _EXACT, _PATCHED = 1, 2, 4
 assert SPAN // PAGE_STEP * _PIECE.size + _HEAD.size < ROOM - SPAN
 
 
@@ -58,28 +64,31 @@ def read_span(source: Source, span: list[Piece], room: memoryview) -> memoryview
     return view[: read_fully(source, first.offset, view)]
 
 
-def coders(sink: Sink, keys: DomainKeys, source: Source, spans: list[list[Piece]]) -> Makers[list[Piece]] | None:
+def coders(
+    sink: Sink, keys: DomainKeys, source: Source, spans: list[list[Piece]], patching: Patching | None
+) -> Makers[list[Piece]] | None:
     """Copies of this process that code ``spans`` of pages; None where there can be none."""
     room = bytearray(SPAN)  # each child's own, once it writes there
-    return makers(spans, lambda span, out: code(sink, keys, source, span, memoryview(room), out), ROOM)
+    return makers(spans, lambda span, out: code(sink, keys, source, span, patching, memoryview(room), out), ROOM)
 
 
 def take_from(
     work: Makers[list[Piece]],
-    spans: int,
+    spans: list[list[Piece]],
     sink: Sink,
     keys: DomainKeys,
+    patching: Patching | None,
     pool: ThreadPoolExecutor,
     progress: Callable[[int], None],
 ) -> list[Future[list[Extent]]]:
     """The extents of each span to be, which one thread of ``pool`` stores as they come."""
-    futures: list[Future[list[Extent]]] = [Future() for _ in range(spans)]
+    futures: list[Future[list[Extent]]] = [Future() for _ in spans]
 
     def store(number: int, result: memoryview) -> None:
         if sink.stopping:
             raise CancelledError  # as those threads that had not begun
-        done, pieces = coded(result)
-        futures[number].set_result([sink.put_coded(keys, piece) for piece in pieces])
+        done, pieces = coded(result, patching.block if patching else 0)
+        futures[number].set_result(extents_of(pieces, spans[number][0].offset, patching, partial(sink.put_coded, keys)))
         progress(done)
 
     def take() -> None:
@@ -94,36 +103,77 @@ def take_from(
     return futures
 
 
-def code(sink: Sink, keys: DomainKeys, source: Source, span: list[Piece], room: memoryview, out: memoryview) -> int:
+def extents_of(
+    pieces: Iterable[CodedPiece],
+    offset: int,
+    patching: Patching | None,
+    put: Callable[[CodedPiece], object] = lambda _piece: None,
+) -> list[Extent]:
+    """Those of the ``pieces`` of a span of pages at ``offset``, each as a chunk; what is to be stored of them is ``put``, or taken
+    for patches."""
+    extents: list[Extent] = []
+    for piece in pieces:
+        if piece.patch is not None and patching is not None:
+            patching.take(offset, piece.chunk, piece.length, Dtype.PAGES, piece.patch)
+        else:
+            put(piece)
+        extents.append((piece.chunk, 0, piece.length))
+        offset += piece.length
+    return extents
+
+
+def plans_of(patching: Patching | None, span: list[Piece], data: memoryview) -> Plans | None:
+    """Which pieces of a span of pages are to be patched."""
+    return partial(patching.plans, span[0].offset, data, span[0].length) if patching else None
+
+
+def code(
+    sink: Sink,
+    keys: DomainKeys,
+    source: Source,
+    span: list[Piece],
+    patching: Patching | None,
+    room: memoryview,
+    out: memoryview,
+) -> int:
     """In a child: read a span of pages into ``room``, and fill ``out`` as above; returns its length."""
     data = read_span(source, span, room)
-    return hand_over(len(data), sink.coded_pages(keys, data, span[0].length), out)
+    pieces = sink.coded_pages(keys, data, span[0].length, plans_of(patching, span, data))
+    return hand_over(len(data), pieces, out)
 
 
 def hand_over(done: int, pieces: list[CodedPiece], out: memoryview) -> int:
     """In a child: fill ``out`` with what became of ``done`` bytes; returns its length."""
     _HEAD.pack_into(out, 0, done, len(pieces))
     at = _HEAD.size + len(pieces) * _PIECE.size
-    for number, (chunk, length, coded) in enumerate(pieces):
+    for number, (chunk, length, coded, patch) in enumerate(pieces):
         codec, stored, exact = coded or (Codec.RAW, b"", False)
-        flags = _NEW * (coded is not None) | _EXACT * exact
+        flags = _NEW * (coded is not None) | _EXACT * exact | _PATCHED * (patch is not None)
+        if patch is not None:
+            stored = b"".join((np.packbits(patch.taken, bitorder="little").data, patch.data))
         _PIECE.pack_into(out, _HEAD.size + number * _PIECE.size, chunk, length, len(stored), codec, flags, 0)
         out[at : at + len(stored)] = stored
         at += len(stored)
     return at
 
 
-def coded(result: memoryview) -> Coded:
-    """What a child made; the pieces are good as long as that memory is."""
+def coded(result: memoryview, block: int = 0) -> Coded:
+    """What a child made; the pieces are good as long as that memory is. ``block`` is the length of those of patched ones."""
     done, count = _HEAD.unpack_from(result)
-    return Coded(done, _pieces(result, count))
+    return Coded(done, _pieces(result, count, block))
 
 
-def _pieces(result: memoryview, count: int) -> Iterator[CodedPiece]:
+def _pieces(result: memoryview, count: int, block: int) -> Iterator[CodedPiece]:
     at = _HEAD.size + count * _PIECE.size
     for number in range(count):
         chunk, length, size, codec, flags, _ = _PIECE.unpack_from(result, _HEAD.size + number * _PIECE.size)
         stored = result[at : at + size]
         at += size
         new = Encoded(Codec(codec), stored, exact=bool(flags & _EXACT)) if flags & _NEW else None
-        yield CodedPiece(chunk, length, new)
+        yield CodedPiece(chunk, length, new, _patch(stored, count_of(length, block)) if flags & _PATCHED else None)
+
+
+def _patch(stored: memoryview, blocks: int) -> Patch:
+    bits = count_of(blocks, 8)
+    taken = np.unpackbits(np.frombuffer(stored, np.uint8, bits), count=blocks, bitorder="little")
+    return Patch(taken.view(np.bool_), stored[bits:])

@@ -27,6 +27,7 @@ from resurgam.model.system import Component, System
 from resurgam.stores.abreast import is_far
 from resurgam.stores.archive import put_cold, with_classes
 from resurgam.stores.base import AlreadyThere, put_once
+from resurgam.vault.blockmemory import BlockMemory
 from resurgam.vault.buffers import Buffers
 from resurgam.vault.filescache import FilesCache, Known
 from resurgam.vault.host import HostState, LastPoint, UnderWay
@@ -147,7 +148,7 @@ class PointWriter(Writer):
         self._progress = progress or (lambda _component, _bytes: None)
         limit = system.limits.read_mb_s
         self._pace = Pace(limit * 1e6 if limit else None, system.limits.cpu)
-        self._caches: list[FilesCache | RowMemory] = []
+        self._caches: list[FilesCache | RowMemory | BlockMemory] = []
         self._started = started
         self.findings: list[Finding] = []
         self.notices: list[str] = []  # what failed after the point was sealed, and takes nothing from it
@@ -167,7 +168,8 @@ class PointWriter(Writer):
         place, vault = self._host.path(component.name), self._repository.vault.hex()
         cache = FilesCache(f"{place}.files", vault, component.shred_domain)
         rows = RowMemory(f"{place}.rows", vault, believe=not self._paranoid)
-        self._caches += (cache, rows)
+        blocks = BlockMemory(f"{place}.blocks", vault, component.shred_domain, believe=not self._paranoid)
+        self._caches += (cache, rows, blocks)
         keys = self._domain(component.shred_domain, component.placement)
         before = self._sink.stored
         intake = Intake(
@@ -178,6 +180,7 @@ class PointWriter(Writer):
             self._buffers,
             cache,
             rows,
+            blocks,
             self._paranoid,
             self._pace,
             lambda size: self._progress(component.name, size),

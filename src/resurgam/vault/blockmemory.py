@@ -1,0 +1,193 @@
+"""What a host remembers of the blocks of a large file, so that the next capture stores those that changed (P11).
+
+One file for each file, in a folder for each component. It can be deleted any time (P3); then what changed is stored in whole pieces
+once, as at first. One that is damaged or of another vault, domain or file is as good as none::
+
+    offset  bytes          what
+    0       8              RSGBLKS1
+    8       8              u64 where the record begins
+    16      16             BLAKE3 of the record
+    32      8 per block    digests (``patches``); those of a piece from block ceil(its offset / block) on
+    then    to the end     the record, MessagePack
+
+A digest that fell over makes its block count as changed; so only the record has a digest of its own. Digests are written from
+threads and from copies of this process while the capture runs, each in its own place, and the head comes last: a file that was not
+finished is not believed. ``commit`` puts the finished ones in place, after the point is sealed.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import struct
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+
+import msgspec
+import numpy as np
+from blake3 import blake3
+
+from resurgam.vault.host import told
+from resurgam.vault.pack import ID
+from resurgam.vault.patches import Digests, count_of
+from resurgam.vault.snapshots import Extent
+
+_MAGIC = b"RSGBLKS1"
+_HEAD = struct.Struct("<8sQ16s")
+_NEW = ".new"
+
+
+class _Record(msgspec.Struct, frozen=True, array_like=True):
+    """``ids`` and ``lengths`` (u32) of the pieces, joined; ``patched`` are the parts of those that are no chunks."""
+
+    owner: str
+    path: bytes
+    block: int
+    ids: bytes
+    lengths: bytes
+    patched: dict[bytes, list[Extent]]
+
+
+class Remembered:
+    """A file as the last capture left it."""
+
+    def __init__(self, record: _Record, digests: Digests) -> None:
+        self.block = record.block
+        self._record, self._digests = record, digests
+        self._lengths = np.frombuffer(record.lengths, "<u4")
+        self._offsets = np.cumsum(self._lengths, dtype=np.int64) - self._lengths
+
+    def chunks(self) -> bytes:
+        """The ids of all chunks that its pieces lie in, joined."""
+        ids, patched = self._record.ids, self._record.patched
+        every = (ids[at : at + ID] for at in range(0, len(ids), ID))
+        return b"".join(dict.fromkeys(one for piece in every for one in _sources(piece, patched)))
+
+    def at(self, offset: int) -> int | None:
+        """The number of the piece that begins there."""
+        number = int(self._offsets.searchsorted(offset))
+        return number if number < len(self._offsets) and self._offsets[number] == offset else None
+
+    def chunk(self, number: int) -> bytes:
+        """The id that a piece has or would have."""
+        return self._record.ids[number * ID : (number + 1) * ID]
+
+    def length(self, number: int) -> int:
+        """The length of a piece."""
+        return int(self._lengths[number])
+
+    def parts(self, number: int) -> Sequence[Extent]:
+        """What it is laid out from."""
+        chunk = self.chunk(number)
+        return self._record.patched.get(chunk) or [(chunk, 0, self.length(number))]
+
+    def digests(self, offset: int, length: int) -> Digests:
+        """Those of the whole blocks of ``length`` bytes from the beginning of a piece."""
+        first = count_of(offset, self.block)
+        return self._digests[first : first + length // self.block]
+
+
+class Noted:
+    """What is noted of a file while it is captured."""
+
+    def __init__(self, place: str, owner: str, path: bytes, block: int) -> None:
+        self.block = block
+        self.place = place
+        self._owner, self._path = owner, path
+        self._file = os.open(place + _NEW, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600)
+        self.finished = False
+
+    def note(self, offset: int, digests: Digests) -> None:
+        """Those of the whole blocks from the beginning of a piece."""
+        with told(self.place):
+            os.pwrite(self._file, digests.data, _HEAD.size + 8 * count_of(offset, self.block))
+
+    def finish(self, extents: Sequence[Extent], patched: Mapping[bytes, list[Extent]]) -> None:
+        """All pieces are noted; ``extents`` are their ids and lengths, as of whole chunks."""
+        lengths = np.fromiter((length for _, _, length in extents), "<u4", len(extents))
+        ids = b"".join(chunk for chunk, _, _ in extents)
+        record = _Record(self._owner, self._path, self.block, ids, lengths.tobytes(), dict(patched))
+        data = msgspec.msgpack.encode(record)
+        at = _HEAD.size + 8 * count_of(int(lengths.sum(dtype=np.int64)), self.block)
+        with told(self.place):
+            os.ftruncate(self._file, at)
+            os.pwrite(self._file, data, at)
+            os.pwrite(self._file, _HEAD.pack(_MAGIC, at, blake3(data).digest(16)), 0)
+        self.close()
+        self.finished = True
+
+    def close(self) -> None:
+        """Note no more; repeatable."""
+        descriptor, self._file = self._file, -1
+        if descriptor >= 0:
+            os.close(descriptor)
+
+
+class BlockMemory:
+    """The memory of one component, in ``folder``. ``believe`` is False where everything is to be stored whole (``--paranoid``)."""
+
+    def __init__(self, folder: str, vault: str, domain: str, *, believe: bool = True) -> None:
+        self._folder, self._owner, self._believe = folder, f"{vault} {domain}", believe
+        self._noted: dict[str, Noted] = {}
+        self._seen: set[str] = set()
+
+    def remembered(self, path: bytes) -> Remembered | None:
+        """The file ``path`` as it was at the last capture."""
+        if not self._believe:
+            return None
+        with suppress(OSError, ValueError, struct.error, msgspec.DecodeError), open(self._place(path), "rb") as file:
+            head = file.read(_HEAD.size)
+            magic, at, check = _HEAD.unpack(head)
+            file.seek(at)
+            data = file.read()
+            if magic != _MAGIC or blake3(data).digest(16) != check:
+                return None
+            record = msgspec.msgpack.decode(data, type=_Record)
+            if (record.owner, record.path) != (self._owner, path):
+                return None
+            whole = mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ)
+            return Remembered(record, np.frombuffer(whole, "<u8", (at - _HEAD.size) // 8, _HEAD.size))
+        return None
+
+    def noting(self, path: bytes, block: int) -> Noted:
+        """Begin to note the file ``path``; what was noted of it before is dropped."""
+        place = self._place(path)
+        if place in self._noted:
+            self._noted.pop(place).close()
+        with told(self._folder):
+            os.makedirs(self._folder, mode=0o700, exist_ok=True)
+            noted = self._noted[place] = Noted(place, self._owner, path, block)
+        return noted
+
+    def seen(self, path: bytes) -> None:
+        """The file is as it was: what is known of it stays."""
+        self._seen.add(self._place(path))
+
+    def commit(self) -> None:
+        """The component was captured whole: what was noted of it counts, and of files that are gone nothing."""
+        with told(self._folder):
+            for place, noted in self._noted.items():
+                if noted.finished:
+                    os.replace(place + _NEW, place)
+                    self._seen.add(place)
+            self._noted.clear()
+            if os.path.isdir(self._folder):
+                for name in os.listdir(self._folder):
+                    if (place := os.path.join(self._folder, name)) not in self._seen:
+                        os.unlink(place)
+
+    def close(self) -> None:
+        """Leave nothing half written."""
+        with told(self._folder):
+            for place, noted in self._noted.items():
+                noted.close()
+                with suppress(FileNotFoundError):
+                    os.unlink(place + _NEW)
+        self._noted.clear()
+
+    def _place(self, path: bytes) -> str:
+        return os.path.join(self._folder, blake3(path).hexdigest(16))
+
+
+def _sources(piece: bytes, patched: Mapping[bytes, list[Extent]]) -> Sequence[bytes]:
+    return [chunk for chunk, _, _ in patched[piece]] if piece in patched else (piece,)

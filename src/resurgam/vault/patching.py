@@ -1,0 +1,130 @@
+"""One large file on its way into the vault, patched where it changed in places (``patches``).
+
+    piece --> its id is known? --> as it is
+          --> the host knows what lay in its place --> few blocks changed --> parts of old chunks, and its blocks into a new one
+          --> else: a chunk of its own
+
+What changed in several pieces lies in one new chunk of up to ``FULL`` bytes, whose id is known when it is full; so where the parts
+lie is known at the end only. Plans are made in threads or in copies of this process; what they need stored is taken in this one.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from resurgam.drivers.base import Blob
+from resurgam.vault.blockmemory import BlockMemory, Noted, Remembered
+from resurgam.vault.chunking import Dtype, Piece
+from resurgam.vault.index import Index
+from resurgam.vault.pack import Kind
+from resurgam.vault.patches import NEW, UNIT, Patch, block_of, count_of, differing, digests, laid_out, patch_of
+from resurgam.vault.sink import DomainKeys, Sink
+from resurgam.vault.snapshots import Extent
+
+PATCHED_FROM = 1 << 20  # bytes of a file: of smaller ones, whole pieces are stored
+FULL = 1 << 20
+# What is packed moves all that follows wherever it changes.
+_IN_PLACE = frozenset({Dtype.BYTES, Dtype.BF16, Dtype.F16, Dtype.F32, Dtype.PAGES})
+
+
+@dataclass(slots=True)
+class _Gathered:
+    """Changed blocks of several pieces: a chunk to be. Of each piece, its id and its parts, and where its blocks begin here."""
+
+    data: bytearray = field(default_factory=bytearray)
+    pieces: list[tuple[bytes, list[Extent], int]] = field(default_factory=list)
+
+
+def patching_of(
+    memory: BlockMemory, blob: Blob, spans: list[list[Piece]], sink: Sink, index: Index, keys: DomainKeys
+) -> Patching | None:
+    """How ``blob``, cut into ``spans`` by its structure, is patched; None where it is not worth it."""
+    if blob.size < PATCHED_FROM or not all(piece.dtype in _IN_PLACE for span in spans for piece in span):
+        return None
+    old = memory.remembered(blob.path)
+    if old is not None and not index.knows_all(old.chunks()):  # P1: nothing is built on what a prune may have taken
+        old = None
+    return Patching(sink, index, keys, old, memory.noting(blob.path, old.block if old else block_of(blob.size)))
+
+
+class Patching:
+    """Patches one file. ``old`` is what the host remembers of it, if anything; ``noted`` gets what the next capture is to know."""
+
+    def __init__(self, sink: Sink, index: Index, keys: DomainKeys, old: Remembered | None, noted: Noted) -> None:
+        self._sink, self._index, self._keys, self._old, self._noted = sink, index, keys, old, noted
+        self._lock = threading.Lock()
+        self._gathered: dict[Dtype, _Gathered] = {}
+        self._patched: dict[bytes, list[Extent]] = {}
+
+    @property
+    def block(self) -> int:
+        """The length of the file's blocks."""
+        return self._noted.block
+
+    def plans(self, offset: int, span: memoryview, length: int, chunks: Sequence[bytes]) -> list[Patch | None]:
+        """Of each piece of ``length`` bytes, of which ``span`` at ``offset`` consists (the last may be shorter) and whose ids are
+        ``chunks``: what it needs to be patched; None where it is to be a chunk, or is one."""
+        plans: list[Patch | None] = []
+        many = max(UNIT // length, 1)
+        for first in range(0, len(chunks), many):
+            start = first * length
+            plans += self._plans(
+                offset + start, span[start : start + many * length], length, chunks[first : first + many]
+            )
+        return plans
+
+    def _plans(self, offset: int, unit: memoryview, length: int, chunks: Sequence[bytes]) -> list[Patch | None]:
+        """Of pieces whose blocks are digested together."""
+        old = self._old
+        numbers = [old.at(offset + n * length) if old else None for n in range(len(chunks))]
+        same = [old is not None and n is not None and old.chunk(n) == c for n, c in zip(numbers, chunks, strict=True)]
+        known = old.digests(offset, len(unit)) if old is not None and all(same) else None
+        now = known if known is not None else digests(self._keys.block_key, unit, self.block)
+        self._noted.note(offset, now)
+        if old is None:
+            return [None] * len(chunks)
+        plans: list[Patch | None] = []
+        for n, (number, chunk) in enumerate(zip(numbers, chunks, strict=True)):
+            if number is None or self._index.knows(chunk):
+                plans.append(None)
+                continue
+            piece = unit[n * length : (n + 1) * length]
+            before = old.digests(offset + n * length, old.length(number))
+            changed = differing(before, now[n * length // self.block :], count_of(len(piece), self.block))
+            if same[n]:  # as it was, and patched already: also the end of it, which has no digest
+                changed[:] = False
+            plans.append(patch_of(old.parts(number), changed, piece, self.block))
+        return plans
+
+    def take(self, offset: int, chunk: bytes, length: int, dtype: Dtype, patch: Patch) -> None:
+        """Store what the piece with the id ``chunk`` needs, as planned."""
+        assert self._old is not None
+        number = self._old.at(offset)
+        assert number is not None
+        parts = laid_out(self._old.parts(number), patch.taken, self.block, length)
+        full = None
+        with self._lock:
+            gathered = self._gathered.setdefault(dtype, _Gathered())
+            gathered.pieces.append((chunk, parts, len(gathered.data)))
+            gathered.data += patch.data
+            if len(gathered.data) >= FULL:
+                full = self._gathered.pop(dtype)
+        if full is not None:
+            self._store(full, dtype)
+
+    def end(self, extents: Sequence[Extent]) -> dict[bytes, list[Extent]]:
+        """No more pieces come; ``extents`` are all, as whole chunks. Returns the parts of those that were patched, by their ids."""
+        for dtype, gathered in self._gathered.items():
+            self._store(gathered, dtype)
+        self._gathered.clear()
+        self._noted.finish(extents, self._patched)
+        return self._patched
+
+    def _store(self, gathered: _Gathered, dtype: Dtype) -> None:
+        new = self._sink.put(self._keys, Kind.DATA, memoryview(gathered.data), dtype) if gathered.data else NEW
+        for piece, parts, start in gathered.pieces:
+            self._patched[piece] = [
+                (new, start + at, length) if chunk == NEW else (chunk, at, length) for chunk, at, length in parts
+            ]
