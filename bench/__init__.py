@@ -5,6 +5,7 @@
     measure.py   one timed process: wall time, processor time, memory
     rounds.py    what is run in which order, and the byte-for-byte comparison of what was restored
     report.py    medians, ratios, goals, the table and ``results.json``
+    buffered.py  our command line without writes past the page cache, which is a mode of its own
 
 Method and figures are told in ``docs/benchmarks.md``.
 """

@@ -103,14 +103,14 @@ def table(found: list[Row]) -> str:
 
 def details(name: str, summary: Summary, tools: list[str]) -> str:
     """Every mode's medians: seconds and, in brackets, processor seconds."""
-    lines = [f"{name:<22}{''.join(f'{metric:>17}' for metric in TIMED)}{'stored':>11}{'with v2':>11}{'memory':>11}"]
+    lines = [f"{name:<28}{''.join(f'{metric:>17}' for metric in TIMED)}{'stored':>11}{'with v2':>11}{'memory':>11}"]
     for tool in tools:
         times = "".join(f"{_timed(summary[tool, metric]):>17}" for metric in TIMED)
         stored, added = summary[tool, "first"].stored, summary[tool, "changed"].stored
         memory = _value(summary, tool, "memory")
-        lines.append(f"  {tool:<20}{times}{stored / 1e6:>8.0f} MB{added / 1e6:>8.0f} MB{memory / 1e6:>8.0f} MB")
+        lines.append(f"  {tool:<26}{times}{stored / 1e6:>8.0f} MB{added / 1e6:>8.0f} MB{memory / 1e6:>8.0f} MB")
     floor = summary["cp", "first"]
-    lines.append(f"  {'cp and flush':<20}{_timed(floor):>17}{'':>51}{floor.stored / 1e6:>8.0f} MB")
+    lines.append(f"  {'cp and flush':<26}{_timed(floor):>17}{'':>51}{floor.stored / 1e6:>8.0f} MB")
     return "\n".join(lines)
 
 

@@ -21,6 +21,7 @@ _PASSWORD = "bench"  # noqa: S105  of repositories that live for a minute
 
 TO_INSTALL = "apt-get install restic borgbackup"
 DATABASE = "documents.db"
+BUFFERED = "resurgam, buffered packs"
 
 
 class Tool(ABC):
@@ -63,11 +64,12 @@ class Tool(ABC):
 
 @dataclass(frozen=True)
 class Resurgam(Tool):
-    """Ours: the command line on a manifest of one component. ``options`` are the driver's."""
+    """Ours: the command line on a manifest of one component. ``options`` are the driver's; ``program`` is what Python is to run."""
 
     name: str = "resurgam"
     driver: str = "files"
     options: tuple[tuple[str, object], ...] = ()
+    program: tuple[str, ...] = ("-m", "resurgam")
 
     def version(self) -> str | None:
         """See Tool."""
@@ -90,16 +92,16 @@ class Resurgam(Tool):
         }
         with open(os.path.join(own, "resurgam.yaml"), "w", encoding="utf-8") as file:
             json.dump(manifest, file)  # JSON is YAML
-        return _resurgam(own, "vault", "init")
+        return self._words(own, "vault", "init")
 
     def backup(self, own: str, source: str) -> list[str]:
         """See Tool."""
         del source  # the manifest says it
-        return _resurgam(own, "capture")
+        return self._words(own, "capture")
 
     def restore(self, own: str, target: str) -> list[str]:
         """See Tool."""
-        return _resurgam(own, "restore", "latest", "--into", os.path.join(target, "out"))
+        return self._words(own, "restore", "latest", "--into", os.path.join(target, "out"))
 
     def counterpart(self, source: str) -> str:
         """See Tool."""
@@ -108,6 +110,9 @@ class Resurgam(Tool):
     def restored(self, source: str, target: str) -> str:
         """See Tool."""
         return os.path.join(target, "out", "data", os.path.basename(self.counterpart(source)))
+
+    def _words(self, own: str, *words: str) -> list[str]:
+        return [sys.executable, *self.program, *words, "--manifest", os.path.join(own, "resurgam.yaml")]
 
 
 @dataclass(frozen=True)
@@ -188,14 +193,15 @@ PEERS: tuple[Tool, ...] = (Restic("auto"), Restic("off"), Borg("lz4"), Borg("zst
 
 def ours(name: str) -> list[Tool]:
     """Our modes for the data set ``name``; the first is the one that is compared with the peers."""
+    buffered = ("-P", os.path.join(os.path.dirname(os.path.abspath(__file__)), "buffered.py"))
     if name != "sqlite":
-        return [Resurgam()]
+        return [Resurgam(), Resurgam(BUFFERED, program=buffered)]
     image_only = (("rows", False), ("check", "none"))
-    return [Resurgam(driver="sqlite"), Resurgam("resurgam, image only", "sqlite", image_only)]
-
-
-def _resurgam(own: str, *words: str) -> list[str]:
-    return [sys.executable, "-m", "resurgam", *words, "--manifest", os.path.join(own, "resurgam.yaml")]
+    return [
+        Resurgam(driver="sqlite"),
+        Resurgam("resurgam, image only", "sqlite", image_only),
+        Resurgam(BUFFERED, "sqlite", program=buffered),
+    ]
 
 
 def _said(command: list[str], environment: dict[str, str] | None = None) -> str | None:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from bench import data, measure, report
+from bench import data, measure, neighbour, report
 from bench.measure import Cost
 from bench.rounds import TIMED, Run
+from bench.tools import BUFFERED, ours
 
 
 def a_run(tool: str, metric: str, wall: float, *, round: int = 0, stored: int = 100, memory: int = 50) -> Run:
@@ -78,3 +81,28 @@ def test_a_tool_that_fails_stops_the_bench(tmp_path: Path) -> None:
     """A failed backup is fast: it must never be a figure. What the tool said is shown."""
     with pytest.raises(measure.Failed, match="it broke"):
         measure.run(["sh", "-c", "echo it broke; exit 3"], {}, str(tmp_path), log=str(tmp_path / "log"))
+
+
+def test_a_neighbours_waits_are_those_of_their_window() -> None:
+    """A request is counted to what ran when it began, of each kind apart, and to nothing where nothing was measured."""
+    windows = [neighbour.Window(name, 10.0 * n, 10.0 * n + 5) for n, name in enumerate(neighbour.CONDITIONS)]
+    noted = [(10.0 * n + 0.03 * m, m % 3, (n + 1) * (m % 3 + 1) / 1e3) for n in range(len(windows)) for m in range(300)]
+    lines = neighbour.table(windows, noted).splitlines()[1:]
+    for number, (name, line) in enumerate(zip(neighbour.CONDITIONS, lines, strict=True), start=1):
+        assert line.startswith(name)
+        waits = [f"{number * kind:.2f}" for kind in (1, 2, 3) for _ in range(3)]
+        assert line.removeprefix(name).split() == ["5.0", "167", *waits]
+
+
+@pytest.mark.parametrize("name", ["model", "sqlite"])
+def test_the_buffered_mode_writes_nothing_past_the_page_cache(name: str, tmp_path: Path) -> None:
+    """The same command line but for that: asked by whether the store it opens would."""
+    (tool,) = (one for one in ours(name) if one.name == BUFFERED)
+    words = tool.backup(str(tmp_path), "")
+    script = words[words.index("-P") + 1]
+    asked = (
+        f"import runpy; runpy.run_path({script!r}, run_name='asked'); from resurgam.stores.local import LocalStore; "
+        f"print(LocalStore({str(tmp_path)!r})._direct)"
+    )
+    done = subprocess.run([sys.executable, "-c", asked], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout.strip() == "False"

@@ -3,7 +3,7 @@
 Both are buckets that all threads draw from. What is to be read is drawn before it is read; processor time is drawn after it was
 used, by all of this process: its threads, the children it made for coding, live or ended, and the programs that drivers ran.
 Whoever finds a bucket overdrawn sleeps until it is not. So the averages hold whatever the number of threads and children; a pause
-saves up no more than ``_BURST`` seconds' worth, and what one thread does between two draws (a span of 4 MiB) is paid for afterwards.
+saves up no more than ``_BURST`` seconds' worth, and what a thread does between two draws (a span of 4 MiB) is paid for afterwards.
 
 Children that read for themselves (``spans``) are not made where there is a limit. Those that code what they are handed
 (``sharing``) stand still while nobody hands them anything.
