@@ -126,7 +126,7 @@ def test_memory_is_bounded_by_the_window(tmp_path: Path, monkeypatch: pytest.Mon
 
     def asked(self: Ahead[Any], wanted: ahead.Range) -> None:
         ask(self, wanted)
-        held.append(self._bytes)
+        held.append(self._room.bytes)
 
     monkeypatch.setattr(Ahead, "_ask", asked)
     files = {b"large": Random(2).randbytes(40 << 20)}

@@ -8,13 +8,13 @@ import pytest
 
 from resurgam.testing.faults import ManualClock
 from resurgam.testing.rounds import RoundStore
+from resurgam.vault import around
 from resurgam.vault.check import Check, check
 from resurgam.vault.checked import Depth
 from resurgam.vault.checkorder import Wish
 from resurgam.vault.lookup import Lookup
 from resurgam.vault.pack import Kind
 from resurgam.vault.packreading import AHEAD, PackReader, Reading
-from resurgam.vault.reader import BEHIND
 from resurgam.vault.trees import TreeWalk
 from tests.support import World
 from tests.unit.test_check import flipped, packs
@@ -54,15 +54,18 @@ def test_a_tree_far_away_is_walked_in_few_rounds(world: World) -> None:
     assert len(walked) <= 6, walked
 
 
-def test_pages_longer_than_what_is_read_behind_them_are_read_whole(world: World) -> None:
+def test_pages_longer_than_what_is_read_around_them_are_read_whole(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """P12: long names make pages that are longer than what is read at a time from far away; they are no damage."""
+    monkeypatch.setattr(around, "AROUND", 256 << 10)
     repository = world.repository(RoundStore(world.store, 0.002))
     body = repository.resolve("latest").body
     found = {entry.path for entry in repository.snapshot(body, "files").entries()}
     assert found == set(world.live.files)
     needs = Lookup(repository).needs
     assert needs is not None
-    assert needs.entries["stored"][needs.entries["kind"] == Kind.TREE].max() > BEHIND
+    assert needs.entries["stored"][needs.entries["kind"] == Kind.TREE].max() > around.AROUND
 
 
 def test_memory_of_packs_that_were_read_is_used_again(world: World) -> None:

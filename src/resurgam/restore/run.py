@@ -12,6 +12,7 @@ import re
 import secrets
 import shutil
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 
 from resurgam.clock import Clock
 from resurgam.drivers.base import Blob, Drivers, Item
@@ -24,6 +25,7 @@ from resurgam.restore.state import Copy, Event, Restored, place_of, save
 from resurgam.restore.switch import fsync_folder, outside
 from resurgam.vault.replicas import require_here
 from resurgam.vault.repository import Repository
+from resurgam.vault.succession import in_turn
 from resurgam.vault.warmup import require_awake
 
 _CLAIMS = 5  # times that a partial folder is made anew when another restore has swept it away
@@ -90,12 +92,13 @@ def build(
 ) -> Iterator[tuple[str, Copy]]:
     """Copies of the components ``names`` in the folder ``partial``, one after the other, each as it is whole. Raises IntegrityError
     naming the component that is not."""
-    for name in names:
-        try:
-            items = _counted(repository.snapshot(body, name).items(), name, progress)
-            yield name, _write(system.component(name), items, partial, drivers, clock)
-        except IntegrityError as error:
-            raise _lost(name, error) from error
+    with closing(in_turn([repository.snapshot(body, name) for name in names])) as contents:
+        for name, items in zip(names, contents, strict=True):
+            try:
+                copy = _write(system.component(name), _counted(items, name, progress), partial, drivers, clock)
+            except IntegrityError as error:
+                raise _lost(name, error) from error
+            yield name, copy
 
 
 def copies_of(system: System, directory: str, restored: Restored) -> System:

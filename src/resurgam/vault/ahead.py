@@ -9,6 +9,9 @@ A pack's neighbours become one range of up to ``RANGE`` bytes, with what lies be
 it costs less than another request. Two threads have filled two packs by turns, so chunks that follow each other lie in turns in
 both; therefore many are looked at before anything is asked for.
 
+Of several snapshots one is begun when all of the one before it has been asked for (``after``), so that nobody waits at its
+beginning.
+
 No more than ``WINDOW`` bytes are held, on their way or not used yet; one look more where the reader waits for it. Whoever needs a
 chunk takes it out (:meth:`Ahead.take`); what was not foreseen is simply not here, and is read as if there were no reading ahead. So
 nothing rests on this but speed: a range that fails fails its own reader, and bytes are believed no sooner than any others.
@@ -23,7 +26,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from resurgam.errors import ResurgamError
 from resurgam.stores.base import Store, lent
@@ -64,6 +67,14 @@ class _Held:
     left: set[int] = field(default_factory=set)
 
 
+class _Room:
+    """What all who read ahead for one restore hold together, in bytes; and where they wait for each other."""
+
+    def __init__(self) -> None:
+        self.changed = threading.Condition()
+        self.bytes = 0
+
+
 class _End:
     """What comes after the last entry: nothing, or what stopped the reading ahead."""
 
@@ -81,13 +92,17 @@ class Ahead(Generic[T]):
         chunks: Callable[[T], Iterable[bytes]],
         find: Callable[[bytes], Place | None],
         warm: Callable[[bytes], object],
+        after: Ahead[Any] | None = None,
     ) -> None:
-        """``entries`` in order, the ``chunks`` of one, where to ``find`` a chunk; ``warm`` gets the key of a session ready."""
+        """``entries`` in order, the ``chunks`` of one, where to ``find`` a chunk; ``warm`` gets the key of a session ready.
+        Nothing is read before all has been asked for that is to be read ``after``; the window is then one of both."""
         self._store, self._source, self._chunks, self._find, self._warm = store, entries, chunks, find, warm
-        self._changed = threading.Condition()
+        self._after, self._room = after, after._room if after is not None else _Room()
+        self._changed = self._room.changed
         self._held: OrderedDict[int, _Held] = OrderedDict()
         self._where: dict[Key, _Held] = {}
-        self._bytes = self._asked = self._look = 0
+        self._asked = self._look = 0
+        self._all_asked = False
         self._idle = False  # the reader has used all that it was given, and waits for more
         self._passed: set[Key] = set()  # read before they were asked for
         self._stopping = False
@@ -142,13 +157,16 @@ class Ahead(Generic[T]):
                 self._entries.get_nowait()
         self._thread.join()
         self._pool.shutdown(wait=True, cancel_futures=True)
-        self._held.clear()
-        self._where.clear()
+        with self._changed:
+            for held in [*self._held.values()]:
+                self._let_go(held)
+            self._where.clear()
 
     # In the thread that looks ahead ---------------------------------------------------------------------------------
 
     def _run(self) -> None:
         try:
+            self._wait_for_those_before()
             for entries, places in self._looks():
                 self._look = self._asked
                 for wanted in ranges_of(places):
@@ -157,10 +175,24 @@ class Ahead(Generic[T]):
                     self._hand_over(entry)
                 if self._stopping:
                     return
+            self._let_others_begin()
         except Exception as error:  # noqa: BLE001 - raised by ``entries``, in its turn
             self._hand_over(_End(error))
         else:
             self._hand_over(_End())
+        finally:
+            self._let_others_begin()
+
+    def _wait_for_those_before(self) -> None:
+        if (before := self._after) is not None:
+            with self._changed:
+                self._changed.wait_for(lambda: self._stopping or before._all_asked)
+            self._after = None
+
+    def _let_others_begin(self) -> None:
+        with self._changed:
+            self._all_asked = True
+            self._changed.notify_all()
 
     def _looks(self) -> Iterator[tuple[list[T], list[Place]]]:
         """Entries that begin, and where chunks of theirs and of those before lie: LOOK bytes, and the rest."""
@@ -193,9 +225,10 @@ class Ahead(Generic[T]):
 
     def _ask(self, wanted: Range) -> None:
         """Send a request when there is room for its answer, or when nobody is left to make room."""
+        room = self._room
         with self._changed:
             self._changed.wait_for(
-                lambda: self._stopping or self._idle or not self._held or self._bytes + wanted.length <= WINDOW
+                lambda: self._stopping or self._idle or not room.bytes or room.bytes + wanted.length <= WINDOW
             )
             passed = {offset for offset in wanted.wanted if (wanted.pack, offset) in self._passed}
             self._passed -= {(wanted.pack, offset) for offset in passed}
@@ -205,12 +238,12 @@ class Ahead(Generic[T]):
             held = _Held(wanted, self._asked, self._pool.submit(self._read, wanted), set(wanted.wanted))
             self._held[id(held)] = held
             self._where |= {(wanted.pack, offset): held for offset in wanted.wanted}
-            self._bytes += wanted.length
+            room.bytes += wanted.length
             self._asked += wanted.length
 
     def _let_go(self, held: _Held) -> None:
         if self._held.pop(id(held), None) is not None:
-            self._bytes -= held.range.length
+            self._room.bytes -= held.range.length
             self._changed.notify_all()
 
     def _forget_before(self, at: int) -> None:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from types import MappingProxyType
 
 from resurgam.errors import Ambiguous, IntegrityError, NotFound
 from resurgam.model.point import PointBody
@@ -26,10 +25,10 @@ class Sealed:
 
 
 def meant(
-    words: str, points: Sequence[Sealed], refused: Sequence[str], over: Mapping[str, Prune] = MappingProxyType({})
+    words: str, points: Sequence[Sealed], refused: Sequence[str], over: Callable[[], Mapping[str, Prune]] = dict
 ) -> Sealed:
     """The point that ``words`` mean among ``points``, oldest first. ``refused`` says what stands there and is not believed,
-    ``over`` which points expired, by which prune.
+    ``over`` which points expired, by which prune: asked where none is meant.
 
     Raises NotFound, also for one that expired, Ambiguous, and IntegrityError for ``latest`` or a time where a point cannot be
     believed: it may be the one that is meant, and an older one in its place would be a wrong restore that nobody notices (P12).
@@ -44,8 +43,9 @@ def meant(
     else:
         matching = [s for s in points if words and s.body.id.startswith(words.lower())]
     if not matching:
-        ended = [point for point in over if moment is None and words and point.startswith(words.lower())]
-        raise expired(ended[0], over[ended[0]]) if len(ended) == 1 else no_point(words)
+        prunes = over()
+        ended = [point for point in prunes if moment is None and words and point.startswith(words.lower())]
+        raise expired(ended[0], prunes[ended[0]]) if len(ended) == 1 else no_point(words)
     if len(matching) > 1:
         raise Ambiguous(
             f"{len(matching)} points begin with {words!r}: {', '.join(s.body.id for s in matching[:5])}.",

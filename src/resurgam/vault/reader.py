@@ -11,7 +11,7 @@ import threading
 from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, nullcontext, suppress
 from copy import copy
 from functools import partial
 from operator import itemgetter
@@ -21,14 +21,16 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from resurgam.drivers.base import Blob, Item, Rows, write_fully
 from resurgam.errors import IntegrityError, NotFound
+from resurgam.model.lazily import cached_property
 from resurgam.stores.abreast import is_far, timed
 from resurgam.stores.base import Several, Store, of_each_copy
 from resurgam.vault.ahead import Ahead
+from resurgam.vault.around import Around
 from resurgam.vault.codecs import decode
 from resurgam.vault.index import Place
 from resurgam.vault.pack import FRAME, NO_SESSION, Kind, decrypt, parse_frame
 from resurgam.vault.sink import ChunkKeys
-from resurgam.vault.snapshots import Entry, Laid, SnapshotRoot, entries, extents_of, pieces_of, read_root
+from resurgam.vault.snapshots import Entry, Extent, SnapshotRoot, entries, extents_of, read_root
 from resurgam.vault.workers import work_on
 
 BATCH = 4 << 20  # bytes of a file that are restored at a time
@@ -37,11 +39,10 @@ SHARED_FROM = (
 )  # bytes of a file from which copies of this process restore it: making them takes some milliseconds
 RUN = 1 << 20  # bytes that are written into a file at a time; threads meet at the interpreter's lock at each write
 AHEAD = 1 << 20  # bytes of a pack that are read at a time where one chunk follows the other
-BEHIND = 256 << 10  # and where a page of a tree is read from far away: those below it were put before it
-_CACHED = 16  # decoded chunks kept: shared chunks of small files, and pages; at most a few MB each
+_CACHED = 16  # decoded chunks kept, of those that small files share and of pages; at most a few MB each
 
 T = TypeVar("T")
-Placed = tuple[int, Laid]  # where in the file, and what
+Placed = tuple[int, Extent]  # where in the file, and what
 
 
 class Finder(Protocol):
@@ -69,7 +70,6 @@ class _Memory(threading.local):
         self.pack, self.start, self.end = "", 0, 0  # what of which pack ``block`` holds
         self.plain = memoryview(bytearray(AHEAD))
         self.run = memoryview(bytearray(RUN))  # neighbours on their way into a file
-        self.patched = memoryview(b"")  # a piece that is laid out from its parts
 
 
 class ChunkReader:
@@ -89,7 +89,11 @@ class ChunkReader:
         self.several = isinstance(store, Several)
         self._lock = threading.Lock()
         self._cache: OrderedDict[bytes, bytes] = OrderedDict()
+        self._pages: OrderedDict[bytes, bytes] = (
+            OrderedDict()
+        )  # apart: they are read far ahead of what small files share
         self._memory = _Memory()
+        self._around = Around(store)
         self._ahead: Ahead[Any] | None = None
 
     @contextmanager
@@ -98,16 +102,23 @@ class ChunkReader:
     ) -> Iterator[tuple[ChunkReader, Iterator[T]]]:
         """A reader that fetches beforehand the ``chunks`` that each ``of`` something needs, for as long as somebody goes through
         them; and those things. With a store that answers at once there is nothing to be gained, and all is as it was."""
+        ahead = self.look_ahead(of, chunks)
+        with closing(ahead) if ahead is not None else nullcontext():
+            yield self.with_help_of(ahead), of() if ahead is None else ahead.entries()
+
+    def look_ahead(
+        self, of: Callable[[], Iterator[T]], chunks: Callable[[T], Iterable[bytes]], after: Ahead[T] | None = None
+    ) -> Ahead[T] | None:
+        """What fetches beforehand, to be closed; None where there is nothing to be gained."""
         if not is_far(self._store):
-            yield self, of()
-            return
-        ahead = Ahead(self._store, of, chunks, self._index.find, self._open_session)
+            return None
+        return Ahead(self._store, of, chunks, self._index.find, self._open_session, after)
+
+    def with_help_of(self, ahead: Ahead[Any] | None) -> ChunkReader:
+        """A reader of the same chunks that takes what ``ahead`` has fetched."""
         reader = copy(self)
         reader._ahead = ahead
-        try:
-            yield reader, ahead.entries()
-        finally:
-            ahead.close()
+        return reader
 
     def chunks_of(self, entry: Entry) -> Iterator[bytes]:
         """The chunks that an entry consists of, in order."""
@@ -115,57 +126,19 @@ class ChunkReader:
 
     def get(self, chunk: bytes, kind: Kind) -> bytes:
         """The bytes of ``chunk``, kept for a while since neighbours will want them too."""
+        kept = self._cache if kind == Kind.DATA else self._pages
         with self._lock:
-            if (data := self._cache.get(chunk)) is not None:
-                self._cache.move_to_end(chunk)
+            if (data := kept.get(chunk)) is not None:
+                kept.move_to_end(chunk)
                 return data
-        return self._keep(chunk, bytes(self.fetch(chunk, kind)))
+        return self._keep(kept, chunk, bytes(self.fetch(chunk, kind)))
 
-    def _keep(self, chunk: bytes, data: bytes) -> bytes:
+    def _keep(self, kept: OrderedDict[bytes, bytes], chunk: bytes, data: bytes) -> bytes:
         with self._lock:
-            self._cache[chunk] = data
-            while len(self._cache) > _CACHED:
-                self._cache.popitem(last=False)
+            kept[chunk] = data
+            while len(kept) > _CACHED:
+                kept.popitem(last=False)
         return data
-
-    def get_piece(self, piece: Laid) -> memoryview:
-        """The bytes of a piece, kept for a while. Raises as ``fetch``."""
-        if piece.parts:
-            with self._lock:
-                data = self._cache.get(piece.chunk)
-            return memoryview(data if data is not None else self._keep(piece.chunk, bytes(self.fetch_piece(piece))))
-        return memoryview(self.get(piece.chunk, Kind.DATA))[piece.start : piece.start + piece.length]
-
-    def fetch_piece(self, piece: Laid) -> memoryview:
-        """The bytes of a piece, good until this thread asks for others. Raises as ``fetch``."""
-        if piece.parts:
-            return self._laid_out(piece)
-        # Chunks of that size are used once; smaller pieces share theirs with neighbours.
-        data = (self.fetch if piece.length >= _BIG else self.get)(piece.chunk, Kind.DATA)
-        return memoryview(data)[piece.start : piece.start + piece.length]
-
-    def _laid_out(self, piece: Laid) -> memoryview:
-        """A patched piece from its parts: each chunk is decoded once, and those of patches are kept for the pieces beside it."""
-        parts: dict[bytes, list[tuple[int, int, int]]] = {}
-        end = 0
-        for chunk, start, length in piece.parts:
-            parts.setdefault(chunk, []).append((end, start, length))
-            end += length
-        if end != piece.length:
-            raise _lost(piece.chunk, f"its parts add up to {end} bytes, not {piece.length}")
-        if len(self._memory.patched) < end:
-            self._memory.patched = memoryview(bytearray(end))
-        room = self._memory.patched[:end]
-        base = max(parts, key=lambda chunk: sum(length for _, _, length in parts[chunk]))
-        for chunk, places in parts.items():
-            data = memoryview((self.fetch if chunk == base else self.get)(chunk, Kind.DATA))
-            for at, start, length in places:
-                if start + length > len(data):
-                    raise _lost(chunk, "it is shorter than its entry says")
-                room[at : at + length] = data[start : start + length]
-        if self._keys.id_of(Kind.DATA, room) != piece.chunk:  # P1: nothing is silently wrong
-            raise _lost(piece.chunk, "its parts do not make it up")
-        return room
 
     def fetch(self, chunk: bytes, kind: Kind) -> bytes | bytearray | memoryview:
         """The bytes of ``chunk``, which must be of ``kind``; they are good until this thread asks for others.
@@ -231,23 +204,21 @@ class ChunkReader:
                 fetched = self._ahead.take(place)
             if fetched is not None:
                 return fetched
+        if place.kind != Kind.DATA and is_far(self._store):
+            with _in_pack(place, chunk):
+                found = self._around.read(place.pack, place.offset, length)
+            return _whole(found, length, place, chunk)
         near = memory.pack == place.pack and memory.start <= place.offset <= memory.end
         if not near or place.offset + length > memory.end:
-            start, wanted = place.offset, max(length, AHEAD) if near else length
-            if (
-                not near and place.kind != Kind.DATA and is_far(self._store)
-            ):  # a page leads to those that were put before it
-                start = max(place.offset + min(length - BEHIND, 0), 0)
-                wanted = max(length, BEHIND)
+            wanted = max(length, AHEAD) if near else length
             memory.pack = ""
             if len(memory.block) < wanted:
                 memory.block = memoryview(bytearray(wanted))
             with _in_pack(place, chunk), timed(self._store):
                 name = f"packs/{place.pack[:2]}/{place.pack}"
-                done = self._store.read_into(name, start, memory.block[:wanted])
-            if start + done < place.offset + length:
-                raise _lost(chunk, f"pack {place.pack[:16]} is cut off")
-            memory.pack, memory.start, memory.end = place.pack, start, start + done
+                done = self._store.read_into(name, place.offset, memory.block[:wanted])
+            _whole(memory.block[:done], length, place, chunk)
+            memory.pack, memory.start, memory.end = place.pack, place.offset, place.offset + done
         return memory.block[place.offset - memory.start :][:length]
 
 
@@ -265,9 +236,9 @@ class VaultSource:
             return 0
         with self._named():
             placed = self._placed()
-            start, laid = placed[bisect_right(placed, offset, key=itemgetter(0)) - 1]
-            data = self._reader.get_piece(laid)
-        piece = data[offset - start :][: len(buffer)]
+            start, (chunk, skip, length) = placed[bisect_right(placed, offset, key=itemgetter(0)) - 1]
+            data = self._reader.get(chunk, Kind.DATA)
+        piece = memoryview(data)[skip + offset - start : skip + length][: len(buffer)]
         buffer[: len(piece)] = piece
         return len(piece)
 
@@ -309,8 +280,8 @@ class VaultSource:
     def _write_all(self, descriptor: int, batch: list[Placed]) -> None:
         """Neighbours together, small ones by way of this thread's memory."""
         run, begin, filled = self._reader.run(), 0, 0
-        for start, laid in batch:
-            piece = self._piece(laid)
+        for start, extent in batch:
+            piece = self._piece(extent)
             zeros, small = not _any_byte(piece), len(piece) <= len(run) // 2
             if filled and (zeros or not small or filled + len(piece) > len(run)):
                 write_fully(descriptor, run[:filled], begin)
@@ -324,19 +295,21 @@ class VaultSource:
         if filled:
             write_fully(descriptor, run[:filled], begin)
 
-    def _piece(self, laid: Laid) -> memoryview:
-        """The bytes of a piece, good until this thread asks for others."""
-        piece = self._reader.fetch_piece(laid)
-        if len(piece) != laid.length:
-            raise _lost(laid.chunk, "it is shorter than its entry says")
+    def _piece(self, extent: Extent) -> memoryview:
+        """The bytes of an extent, good until this thread asks for others."""
+        chunk, skip, length = extent
+        data = self._reader.fetch(chunk, Kind.DATA) if length >= _BIG else self._reader.get(chunk, Kind.DATA)
+        piece = memoryview(data)[skip : skip + length]
+        if len(piece) != length:
+            raise _lost(chunk, "it is shorter than its entry says")
         return piece
 
     def _placed(self) -> list[Placed]:
         if self._extents is None:
             placed, start = [], 0
-            for piece in pieces_of(self._entry, self._reader.get):
-                placed.append((start, piece))
-                start += piece.length
+            for extent in extents_of(self._entry, self._reader.get):
+                placed.append((start, extent))
+                start += extent[2]
             if start != self._entry.size:
                 raise IntegrityError(
                     f"The chunks of {self._entry.path!r} add up to {start} bytes, not {self._entry.size}.",
@@ -352,8 +325,13 @@ class SnapshotReader:
 
     def __init__(self, reader: ChunkReader, tree: bytes) -> None:
         self._reader = reader
+        self._tree = tree
         self.get = reader.get
-        self.root: SnapshotRoot = read_root(tree, reader.get)
+
+    @cached_property
+    def root(self) -> SnapshotRoot:
+        """Where it begins. Raises IntegrityError, NewerFormat, as all that is asked of it."""
+        return read_root(self._tree, self._reader.get)
 
     def entries(self) -> Iterator[Entry]:
         """All entries in path order."""
@@ -365,24 +343,34 @@ class SnapshotReader:
 
     def items(self) -> Iterator[Item]:
         """What a driver writes back. Tables that are views come with no rows: their image holds them."""
-        with self._reader.ahead(self.entries, self._reader.chunks_of) as (reader, found):
-            for entry in found:
-                yield Blob(entry.path, entry.size, VaultSource(reader, entry), entry.meta)
+        ahead = self.look_ahead()
+        with closing(ahead) if ahead is not None else nullcontext():
+            yield from self.items_by(ahead)
+
+    def look_ahead(self, after: Ahead[Entry] | None = None) -> Ahead[Entry] | None:
+        """See ``ChunkReader``."""
+        return self._reader.look_ahead(self.entries, self._reader.chunks_of, after)
+
+    def items_by(self, ahead: Ahead[Entry] | None) -> Iterator[Item]:
+        """As ``items``, with what ``ahead`` fetches, which its maker closes."""
+        reader = self._reader.with_help_of(ahead)
+        for entry in self.entries() if ahead is None else ahead.entries():
+            yield Blob(entry.path, entry.size, VaultSource(reader, entry), entry.meta)
         for table in self.root.tables:
             yield Rows(table.name, tuple(table.columns), tuple(table.key), (), table.view_of)
 
 
-_BIG = 64 << 10
+_BIG = 64 << 10  # chunks of this size are used once; smaller extents share theirs with neighbours
 
 
 def _batches(placed: list[Placed]) -> Iterator[list[Placed]]:
     """Neighbours, up to BATCH bytes together."""
     batch: list[Placed] = []
-    for start, laid in placed:
-        if batch and start + laid.length - batch[0][0] > BATCH:
+    for start, extent in placed:
+        if batch and start + extent[2] - batch[0][0] > BATCH:
             yield batch
             batch = []
-        batch.append((start, laid))
+        batch.append((start, extent))
     if batch:
         yield batch
 
@@ -399,6 +387,13 @@ def _in_pack(place: Place, chunk: bytes) -> Iterator[None]:
         yield
     except NotFound as error:
         raise _lost(chunk, f"pack {place.pack[:16]} is missing") from error
+
+
+def _whole(found: memoryview, length: int, place: Place, chunk: bytes) -> memoryview:
+    """``found`` itself, of which ``length`` bytes were wanted at least."""
+    if len(found) < length:
+        raise _lost(chunk, f"pack {place.pack[:16]} is cut off")
+    return found
 
 
 def _lost(chunk: bytes, why: str) -> IntegrityError:

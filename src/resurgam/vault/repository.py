@@ -293,7 +293,7 @@ class Repository:
         believed: it may be the one that is meant, and an older one in its place would be a wrong restore that nobody notices (P12).
         """
         points = self.points(system, begin=beginning(words))  # P11: an id does not ask for all the others
-        return meant(words, points, self.refused_points, self.prunes().expired)
+        return meant(words, points, self.refused_points, lambda: self.prunes().expired)
 
     def records(self, point: str) -> list[Record]:
         """What became known of ``point`` since it was sealed, oldest first. What a key said that was removed since, or retired
