@@ -30,7 +30,7 @@ from resurgam.vault.codecs import decode
 from resurgam.vault.index import Place
 from resurgam.vault.pack import FRAME, NO_SESSION, Kind, decrypt, parse_frame
 from resurgam.vault.sink import ChunkKeys
-from resurgam.vault.snapshots import Entry, Extent, SnapshotRoot, entries, extents_of, read_root
+from resurgam.vault.snapshots import Entry, Laid, SnapshotRoot, entries, extents_of, pieces_of, read_root
 from resurgam.vault.workers import work_on
 
 BATCH = 4 << 20  # bytes of a file that are restored at a time
@@ -42,7 +42,7 @@ AHEAD = 1 << 20  # bytes of a pack that are read at a time where one chunk follo
 _CACHED = 16  # decoded chunks kept, of those that small files share and of pages; at most a few MB each
 
 T = TypeVar("T")
-Placed = tuple[int, Extent]  # where in the file, and what
+Placed = tuple[int, Laid]  # where in the file, and what
 
 
 class Finder(Protocol):
@@ -70,6 +70,7 @@ class _Memory(threading.local):
         self.pack, self.start, self.end = "", 0, 0  # what of which pack ``block`` holds
         self.plain = memoryview(bytearray(AHEAD))
         self.run = memoryview(bytearray(RUN))  # neighbours on their way into a file
+        self.patched = memoryview(b"")  # a piece that is laid out from its parts
 
 
 class ChunkReader:
@@ -89,9 +90,8 @@ class ChunkReader:
         self.several = isinstance(store, Several)
         self._lock = threading.Lock()
         self._cache: OrderedDict[bytes, bytes] = OrderedDict()
-        self._pages: OrderedDict[bytes, bytes] = (
-            OrderedDict()
-        )  # apart: they are read far ahead of what small files share
+        # Apart, for they are read far ahead of what small files share.
+        self._pages: OrderedDict[bytes, bytes] = OrderedDict()
         self._memory = _Memory()
         self._around = Around(store)
         self._ahead: Ahead[Any] | None = None
@@ -139,6 +139,47 @@ class ChunkReader:
             while len(kept) > _CACHED:
                 kept.popitem(last=False)
         return data
+
+    def get_piece(self, piece: Laid) -> memoryview:
+        """The bytes of a piece, kept for a while. Raises as ``fetch``."""
+        if piece.parts:
+            with self._lock:
+                data = self._cache.get(piece.chunk)
+            return memoryview(
+                data if data is not None else self._keep(self._cache, piece.chunk, bytes(self.fetch_piece(piece)))
+            )
+        return memoryview(self.get(piece.chunk, Kind.DATA))[piece.start : piece.start + piece.length]
+
+    def fetch_piece(self, piece: Laid) -> memoryview:
+        """The bytes of a piece, good until this thread asks for others. Raises as ``fetch``."""
+        if piece.parts:
+            return self._laid_out(piece)
+        # Chunks of that size are used once; smaller pieces share theirs with neighbours.
+        data = (self.fetch if piece.length >= _BIG else self.get)(piece.chunk, Kind.DATA)
+        return memoryview(data)[piece.start : piece.start + piece.length]
+
+    def _laid_out(self, piece: Laid) -> memoryview:
+        """A patched piece from its parts: each chunk is decoded once, and those of patches are kept for the pieces beside it."""
+        parts: dict[bytes, list[tuple[int, int, int]]] = {}
+        end = 0
+        for chunk, start, length in piece.parts:
+            parts.setdefault(chunk, []).append((end, start, length))
+            end += length
+        if end != piece.length:
+            raise _lost(piece.chunk, f"its parts add up to {end} bytes, not {piece.length}")
+        if len(self._memory.patched) < end:
+            self._memory.patched = memoryview(bytearray(end))
+        room = self._memory.patched[:end]
+        base = max(parts, key=lambda chunk: sum(length for _, _, length in parts[chunk]))
+        for chunk, places in parts.items():
+            data = memoryview((self.fetch if chunk == base else self.get)(chunk, Kind.DATA))
+            for at, start, length in places:
+                if start + length > len(data):
+                    raise _lost(chunk, "it is shorter than its entry says")
+                room[at : at + length] = data[start : start + length]
+        if self._keys.id_of(Kind.DATA, room) != piece.chunk:  # P1: nothing is silently wrong
+            raise _lost(piece.chunk, "its parts do not make it up")
+        return room
 
     def fetch(self, chunk: bytes, kind: Kind) -> bytes | bytearray | memoryview:
         """The bytes of ``chunk``, which must be of ``kind``; they are good until this thread asks for others.
@@ -236,9 +277,9 @@ class VaultSource:
             return 0
         with self._named():
             placed = self._placed()
-            start, (chunk, skip, length) = placed[bisect_right(placed, offset, key=itemgetter(0)) - 1]
-            data = self._reader.get(chunk, Kind.DATA)
-        piece = memoryview(data)[skip + offset - start : skip + length][: len(buffer)]
+            start, laid = placed[bisect_right(placed, offset, key=itemgetter(0)) - 1]
+            data = self._reader.get_piece(laid)
+        piece = data[offset - start :][: len(buffer)]
         buffer[: len(piece)] = piece
         return len(piece)
 
@@ -280,8 +321,8 @@ class VaultSource:
     def _write_all(self, descriptor: int, batch: list[Placed]) -> None:
         """Neighbours together, small ones by way of this thread's memory."""
         run, begin, filled = self._reader.run(), 0, 0
-        for start, extent in batch:
-            piece = self._piece(extent)
+        for start, laid in batch:
+            piece = self._piece(laid)
             zeros, small = not _any_byte(piece), len(piece) <= len(run) // 2
             if filled and (zeros or not small or filled + len(piece) > len(run)):
                 write_fully(descriptor, run[:filled], begin)
@@ -295,21 +336,19 @@ class VaultSource:
         if filled:
             write_fully(descriptor, run[:filled], begin)
 
-    def _piece(self, extent: Extent) -> memoryview:
-        """The bytes of an extent, good until this thread asks for others."""
-        chunk, skip, length = extent
-        data = self._reader.fetch(chunk, Kind.DATA) if length >= _BIG else self._reader.get(chunk, Kind.DATA)
-        piece = memoryview(data)[skip : skip + length]
-        if len(piece) != length:
-            raise _lost(chunk, "it is shorter than its entry says")
+    def _piece(self, laid: Laid) -> memoryview:
+        """The bytes of a piece, good until this thread asks for others."""
+        piece = self._reader.fetch_piece(laid)
+        if len(piece) != laid.length:
+            raise _lost(laid.chunk, "it is shorter than its entry says")
         return piece
 
     def _placed(self) -> list[Placed]:
         if self._extents is None:
             placed, start = [], 0
-            for extent in extents_of(self._entry, self._reader.get):
-                placed.append((start, extent))
-                start += extent[2]
+            for piece in pieces_of(self._entry, self._reader.get):
+                placed.append((start, piece))
+                start += piece.length
             if start != self._entry.size:
                 raise IntegrityError(
                     f"The chunks of {self._entry.path!r} add up to {start} bytes, not {self._entry.size}.",
@@ -360,17 +399,17 @@ class SnapshotReader:
             yield Rows(table.name, tuple(table.columns), tuple(table.key), (), table.view_of)
 
 
-_BIG = 64 << 10  # chunks of this size are used once; smaller extents share theirs with neighbours
+_BIG = 64 << 10
 
 
 def _batches(placed: list[Placed]) -> Iterator[list[Placed]]:
     """Neighbours, up to BATCH bytes together."""
     batch: list[Placed] = []
-    for start, extent in placed:
-        if batch and start + extent[2] - batch[0][0] > BATCH:
+    for start, laid in placed:
+        if batch and start + laid.length - batch[0][0] > BATCH:
             yield batch
             batch = []
-        batch.append((start, extent))
+        batch.append((start, laid))
     if batch:
         yield batch
 
