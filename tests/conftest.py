@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import botocore.session
 import pytest
 
+from tests.stores.s3_server import serving
 from tests.stores.seaweed import Seaweed
 
 
@@ -30,11 +31,4 @@ def _nobody_stands_back() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def seaweed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seaweed]:
     """A real S3 server for all tests that do not kill it: a bucket ``plain``, and ``locked``, which keeps versions and locks."""
-    server = Seaweed(str(tmp_path_factory.mktemp("seaweed")))
-    try:
-        server.start()
-        server.client().create_bucket(Bucket="plain")
-        server.client().create_bucket(Bucket="locked", ObjectLockEnabledForBucket=True)
-        yield server
-    finally:
-        server.kill()
+    yield from serving(Seaweed(str(tmp_path_factory.mktemp("seaweed"))))

@@ -135,7 +135,16 @@ def test_costs_are_told_before_and_after(tmp_path: Path) -> None:
     ):
         assert words in told.out
     assert "example figures" in told.out
+    assert "NOT KNOWN" not in told.out
+    os.rename(world.system.path("prompts"), world.system.path("elsewhere"))
+    unknown = world.run("preflight", "--cost", PRICES, "--every", "1h").out
+    assert "NOT KNOWN is the size of prompts, and none of it is in these sums" in unknown  # P12
+    os.rename(world.system.path("elsewhere"), world.system.path("prompts"))
     world.capture()
+    os.rename(world.system.path("prompts"), world.system.path("elsewhere"))
+    unknown = world.run("preflight", "--cost", PRICES, "--every", "1h").out
+    assert "the size of prompts is that of the newest point" in unknown
+    os.rename(world.system.path("elsewhere"), world.system.path("prompts"))
     world.system.change_prompt()
     world.capture()
     cost = world.run("vault", "stats", "--cost", PRICES, "--json").json["cost"]

@@ -12,13 +12,9 @@ import shutil
 import subprocess
 import time
 import uuid
-from typing import Any
 
-import boto3
-from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError
-
-from tests.stores.seaweed import SECRET, free_ports, killed
+from tests.stores.s3_server import SECRET, S3Server
+from tests.stores.seaweed import free_ports, killed
 
 TOOLS = ("ceph", "ceph-mon", "ceph-osd", "monmaptool", "radosgw", "radosgw-admin")
 _CONFIGURATION = """[global]
@@ -62,10 +58,11 @@ def missing() -> list[str]:
     return [tool for tool in TOOLS if shutil.which(tool) is None]
 
 
-class Ceph:
-    """A gateway that can be killed and started again over the same data. ``url`` and ``client`` are those of ``Seaweed``."""
+class Ceph(S3Server):
+    """A gateway that can be killed and started again over the same data."""
 
     def __init__(self, folder: str) -> None:
+        super().__init__()
         self.folder = folder
         os.makedirs(folder, exist_ok=True)
         mon, mon_v1, self._port = free_ports(3)
@@ -107,28 +104,6 @@ class Ceph:
         """As a power cut would."""
         while self._daemons:
             killed(self._daemons.pop())
-
-    def client(self, identity: str = "admin") -> Any:
-        """boto3's own client, past the store."""
-        config = Config(s3={"addressing_style": "path"}, retries={"total_max_attempts": 1}, read_timeout=20)
-        return boto3.client(
-            "s3", endpoint_url=self.endpoint, region_name="us-east-1", config=config,
-            aws_access_key_id=identity, aws_secret_access_key=SECRET,
-        )  # fmt: skip
-
-    def url(self, bucket: str, prefix: str = "") -> str:
-        """What a manifest would say."""
-        return f"s3://{bucket}/{prefix}?region=us-east-1&endpoint={self.endpoint}"
-
-    def _answers(self) -> bool:
-        client = self.client()
-        try:
-            if not any(bucket["Name"] == "ready" for bucket in client.list_buckets()["Buckets"]):
-                client.create_bucket(Bucket="ready")
-            client.put_object(Bucket="ready", Key="ready", Body=b"x")
-        except (ClientError, BotoCoreError):
-            return False
-        return True
 
     def _run(self, *command: str) -> None:
         done = subprocess.run(

@@ -19,6 +19,7 @@ from resurgam.testing.faults import FaultyStore, ManualClock, SlowStore
 from resurgam.testing.store_kit import StoreExam
 from tests.stores.azurite import ACCOUNT, KEY, Azurite
 from tests.stores.ceph import Ceph
+from tests.stores.s3_server import serving
 from tests.stores.seaweed import environment
 from tests.stores.test_exam import RetryingCaller
 from tests.stores.test_s3_exam import S3Exam
@@ -29,14 +30,7 @@ _numbers = count()
 @pytest.fixture(scope="session")
 def ceph(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ceph]:
     """A gateway with the buckets ``plain`` and ``locked``, as the S3 server of the other tests."""
-    server = Ceph(str(tmp_path_factory.mktemp("ceph")))
-    try:
-        server.start()
-        server.client().create_bucket(Bucket="plain")
-        server.client().create_bucket(Bucket="locked", ObjectLockEnabledForBucket=True)
-        yield server
-    finally:
-        server.kill()
+    yield from serving(Ceph(str(tmp_path_factory.mktemp("ceph"))))
 
 
 @pytest.fixture(scope="session")

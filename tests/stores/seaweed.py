@@ -15,15 +15,11 @@ import subprocess
 import sys
 import time
 from contextlib import suppress
-from typing import Any
-
-import boto3
-from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError
 
 from resurgam.vault.rights import ROLES
+from tests.stores.s3_server import SECRET as SECRET
+from tests.stores.s3_server import S3Server
 
-SECRET = "a-secret-of-the-tests"
 IDENTITIES = {
     "admin": ["Admin", "Read", "List", "Write", "Tagging"],
     "writer": ["Read", "List", "Write"],
@@ -33,11 +29,12 @@ IDENTITIES = {
 READY = 60.0  # seconds; after a kill it takes about twelve
 
 
-class Seaweed:
+class Seaweed(S3Server):
     """A server that can be killed and started again over the same data. Ports stay the same."""
 
     def __init__(self, folder: str, volumes: int = 200) -> None:
         """``volumes`` of 64 MB are what it holds at most."""
+        super().__init__()
         self.folder, self._volumes = folder, volumes
         os.makedirs(f"{folder}/data")
         with open(f"{folder}/s3.json", "w", encoding="utf-8") as file:
@@ -48,7 +45,6 @@ class Seaweed:
             json.dump({"identities": identities}, file)
         self.ports = free_ports(8)
         self.endpoint = f"http://127.0.0.1:{self.ports[0]}"
-        self._clients: dict[tuple[str, str], Any] = {}
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
@@ -80,23 +76,6 @@ class Seaweed:
             killed(self._process)
             self._process = None
 
-    def client(self, identity: str = "admin", secret: str = SECRET) -> Any:
-        """boto3's own client, past the store; one for each identity."""
-        if (identity, secret) in self._clients:
-            return self._clients[identity, secret]
-        config = Config(
-            s3={"addressing_style": "path"}, retries={"total_max_attempts": 1}, connect_timeout=2, read_timeout=20
-        )
-        made = self._clients[identity, secret] = boto3.client(
-            "s3", endpoint_url=self.endpoint, region_name="us-east-1", config=config,
-            aws_access_key_id=identity, aws_secret_access_key=secret,
-        )  # fmt: skip
-        return made
-
-    def url(self, bucket: str, prefix: str = "") -> str:
-        """What a manifest would say."""
-        return f"s3://{bucket}/{prefix}?region=us-east-1&endpoint={self.endpoint}"
-
     def principal(self, identity: str) -> str:
         """How policies call an identity."""
         return f"arn:aws:iam::000000000000:user/{identity}"
@@ -105,17 +84,6 @@ class Seaweed:
     def filer(self) -> str:
         """The door beside the S3 one: whoever reaches it is past all rights and locks."""
         return f"http://127.0.0.1:{self.ports[6]}"
-
-    def _answers(self) -> bool:
-        """Whether objects can be put: buckets are listed some time before."""
-        client = self.client()
-        try:
-            if not any(bucket["Name"] == "ready" for bucket in client.list_buckets()["Buckets"]):
-                client.create_bucket(Bucket="ready")
-            client.put_object(Bucket="ready", Key="ready", Body=b"x")
-        except (ClientError, BotoCoreError):
-            return False
-        return True
 
 
 def environment(identity: str = "admin", secret: str = SECRET) -> dict[str, str]:

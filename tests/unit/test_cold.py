@@ -74,11 +74,13 @@ class Cold:
         particulars = repository.particulars(body)
         return add(repository, body, particulars, str(into), lambda _: world.driver, world.clock)[1]
 
-    def plan(self, speed: Speed = Speed.BULK, prices: Prices | None = None) -> warmup.WarmUp:
+    def plan(
+        self, speed: Speed = Speed.BULK, prices: Prices | None = None, asked: dict[str, warmup.Asked] | None = None
+    ) -> warmup.WarmUp:
         repository, body = self.world.repository(), self.points[-1].body
         now = self.world.clock.now().timestamp()
         sleepers = warmup.look(self.store, warmup.needed(repository, body))
-        return warmup.plan(body.id, sleepers, speed, 7, now, prices=prices)
+        return warmup.plan(body.id, sleepers, speed, 7, now, asked, prices=prices)
 
 
 def test_contents_of_a_cold_component_and_nothing_else_go_into_the_class(tmp_path: Path) -> None:
@@ -169,6 +171,19 @@ def test_what_is_woken_is_restored_and_asked_for_once(tmp_path: Path) -> None:
     assert cold.world.restored(cold.points[-1]) == cold.world.contents()
     cold.world.clock.advance(8 * 24 * HOUR)
     assert not cold.plan().ready
+
+
+def test_what_was_asked_for_comes_at_the_speed_it_was_asked_at(tmp_path: Path) -> None:
+    """P12: the same command with another speed promises nothing sooner; nor where nobody here knows who asked, and how."""
+    cold = Cold(tmp_path)
+    plan, began = cold.plan(), cold.world.clock.now().timestamp()
+    warmup.ask(cold.store, plan)
+    cold.world.clock.advance(HOUR)
+    noted = {name.rpartition("/")[2]: warmup.Asked(began, Speed.BULK) for name in plan.ask}
+    assert cold.plan(Speed.STANDARD, asked=noted).by == began + 48 * HOUR
+    assert cold.plan(Speed.STANDARD).by == began + 49 * HOUR
+    quick = {pack: warmup.Asked(began, Speed.STANDARD) for pack in noted}
+    assert cold.plan(Speed.BULK, asked=quick).by == began + 12 * HOUR
 
 
 def test_a_plan_says_what_it_costs_and_how_long_it_takes(tmp_path: Path) -> None:

@@ -5,14 +5,13 @@ from __future__ import annotations
 import shutil
 import threading
 import time
-from collections.abc import Iterable, Iterator
 from pathlib import Path
 from random import Random
 
 import pytest
 
 from resurgam.errors import Denied, IntegrityError, NotFound, TargetRefused, Unreachable
-from resurgam.stores.base import AlreadyThere, Buffer, Entry, Store, put_once
+from resurgam.stores.base import AlreadyThere, Store, put_once
 from resurgam.stores.together import LONGEST, PAUSE, Together
 from resurgam.testing.doubles import EventualStore, LockingStore, LostResponseStore
 from resurgam.testing.faults import (
@@ -23,7 +22,6 @@ from resurgam.testing.faults import (
     MemoryStore,
     ReadOnlyStore,
     SlowStore,
-    Wrapped,
 )
 from resurgam.vault import keyadmin
 from resurgam.vault.check import check
@@ -43,33 +41,17 @@ from tests.replication import replicated
 from tests.support import World, copied, replaced
 
 
-class Dead(Wrapped):
+class Dead(SlowStore):
     """Nobody is there, for as long as ``dead``; ``asked`` counts who waited."""
 
     def __init__(self, inner: Store) -> None:
-        super().__init__(inner)
+        super().__init__(inner, 0.0)
         self.dead, self.asked = True, 0
 
     def _wait(self) -> None:
         self.asked += 1
         if self.dead:
             raise Unreachable("Nobody answers there.", untouched="Nothing was read.", next_step="Wait.")
-
-    def get(self, name: str, offset: int = 0, length: int | None = None) -> bytes:
-        self._wait()
-        return self.inner.get(name, offset, length)
-
-    def read_into(self, name: str, offset: int, buffer: memoryview) -> int:
-        self._wait()
-        return self.inner.read_into(name, offset, buffer)
-
-    def list(self, prefix: str = "") -> Iterator[Entry]:
-        self._wait()
-        return self.inner.list(prefix)
-
-    def put(self, name: str, data: Buffer | Iterable[Buffer]) -> None:
-        self._wait()
-        self.inner.put(name, data)
 
 
 @pytest.fixture

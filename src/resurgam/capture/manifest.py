@@ -32,7 +32,7 @@ from resurgam.capture.manifest_form import (
 )
 from resurgam.capture.manifest_parts import HOLE, Query, Template, Tolerance
 from resurgam.capture.manifest_references import Anything, Path, StoreLocation
-from resurgam.capture.manifest_yaml import Node, Place, Problems, read_tree
+from resurgam.capture.manifest_yaml import Node, Place, Problems, bytes_of, read_tree
 from resurgam.drivers import registry as drivers
 from resurgam.errors import ManifestError
 from resurgam.model.codec import require_format
@@ -243,7 +243,8 @@ def load_manifest(path: str, *, environ: Mapping[str, str] | None = None) -> Sys
     Raises ManifestError, whose message has a line ``file:line:column: …`` for each problem found, and NewerFormat.
     """
     problems = Problems(path)
-    root = read_tree(_bytes_of(path), problems)
+    missing = "Write one with `resurgam init`, or name the right file with --manifest."
+    root = read_tree(bytes_of(problems, missing), problems)
     _require_known_format(root, path)
     _refuse_secrets(root, problems)
     folder = os.path.dirname(os.path.abspath(path))
@@ -313,18 +314,6 @@ def _probe(name: str, values: dict[str, Any]) -> Probe:
 def _hosted(name: str, values: dict[str, Any]) -> Hosted:
     budget = Budget(**values.pop("budget", {}))
     return Hosted(name=name, budget=budget, **values)
-
-
-def _bytes_of(path: str) -> bytes:
-    try:
-        with open(path, "rb") as file:
-            return file.read()
-    except OSError as error:
-        raise ManifestError(
-            f"{path}:1:1: expected a system manifest, but it cannot be read ({error.strerror}).",
-            untouched="Nothing was read or changed.",
-            next_step="Write one with `resurgam init`, or name the right file with --manifest.",
-        ) from error
 
 
 def _declared(root: Node, what: str = "components") -> dict[str, Node]:

@@ -145,6 +145,19 @@ def nearest(word: str, words: list[str]) -> str:
     return f"{hint} Expected one of: {', '.join(words)}." if words else hint
 
 
+def bytes_of(problems: Problems, next_step: str) -> bytes:
+    """The bytes of the file that ``problems`` are told of. Raises ManifestError with that next step."""
+    try:
+        with open(problems.file, "rb") as file:
+            return file.read()
+    except OSError as error:
+        raise ManifestError(
+            f"{problems.file}:1:1: expected {problems.what}, but it cannot be read ({error.strerror}).",
+            untouched="Nothing was read or changed.",
+            next_step=next_step,
+        ) from error
+
+
 def read_tree(data: bytes, problems: Problems) -> Node:
     """The file's one document as a tree. Raises ManifestError where there is none to go on with; lesser things (a key
     twice, an odd number) are added to ``problems`` and reading goes on."""

@@ -12,8 +12,7 @@ from decimal import Decimal
 from typing import Any
 
 from resurgam.capture.manifest_form import Choice, Field, Named, Number, Reading, Record, Text
-from resurgam.capture.manifest_yaml import Node, Problems, read_tree
-from resurgam.errors import ManifestError
+from resurgam.capture.manifest_yaml import Node, Problems, bytes_of, read_tree
 from resurgam.model.codec import require_format
 from resurgam.stores.archive import Speed
 from resurgam.vault.prices import ClassPrices, Prices, WarmUpPrices
@@ -82,7 +81,8 @@ def load_prices(path: str) -> Prices:
     """The price list at ``path``. Raises ManifestError, whose message has a line ``file:line:column: …`` for each problem found,
     and NewerFormat."""
     problems = Problems(path, what="a price list", begins="resurgam_prices: 1", page=PAGE)
-    root = read_tree(_bytes_of(path), problems)
+    missing = f"Copy the example of {PAGE} and put in your provider's prices."
+    root = read_tree(bytes_of(problems, missing), problems)
     node = root.child("resurgam_prices")
     if node and isinstance(node.value, int):
         require_format(node.value, FORMAT, what=f"{path}:{node.at.line}:{node.at.column}: the price list")
@@ -97,15 +97,3 @@ def load_prices(path: str) -> Prices:
 def _class(values: dict[str, Any]) -> ClassPrices:
     warm_up = {speed: WarmUpPrices(**of) for speed, of in values.pop("warm_up", {}).items()}
     return ClassPrices(warm_up=warm_up, **values)
-
-
-def _bytes_of(path: str) -> bytes:
-    try:
-        with open(path, "rb") as file:
-            return file.read()
-    except OSError as error:
-        raise ManifestError(
-            f"{path}:1:1: expected a price list, but it cannot be read ({error.strerror}).",
-            untouched="Nothing was read or changed.",
-            next_step=f"Copy the example of {PAGE} and put in your provider's prices.",
-        ) from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from decimal import Decimal
 from typing import Annotated
 
@@ -17,6 +18,7 @@ from resurgam.model.system import System
 from resurgam.stores.location import is_url
 from resurgam.vault.cost import STANDARD, Estimate, estimate
 from resurgam.vault.prices import Prices
+from resurgam.vault.repository import Sealed
 from resurgam.vault.usage import Habits, every_word, of_plan, of_vault
 
 CostOption = Annotated[
@@ -54,12 +56,10 @@ def of_a_system(
             next_step="Give --every 1h, or write objectives: {rpo: 1h} into the manifest.",
         )
     classes = {c.name: _class_of(system, c.tier) for c in system.components}
-    sizes: dict[str, int] = {}
-    for component in report.components:
-        name = classes[component.name]
-        sizes[name] = sizes.get(name, 0) + (component.bytes or 0)
-    added, why = _added(context, sizes, classes, seconds, change)
-    assumed: tuple[str, ...] = (said, why, "nothing is pruned in the first month", "what is captured does not compress")
+    points = _points(context)
+    sizes, sized = _sizes(report, classes, points)
+    added, why = _added(points[1:], sizes, classes, seconds, change)
+    assumed = (*sized, said, why, "nothing is pruned in the first month", "what is captured does not compress")
     if drills is None:
         assumed = (*assumed, "one drill a month; --drills says otherwise")
     habits = Habits(every=seconds, drills=_decimal(drills))
@@ -68,14 +68,35 @@ def of_a_system(
     )
 
 
-def _added(
-    context: Context, sizes: dict[str, int], classes: dict[str, str], every: float, change: str
-) -> tuple[dict[str, int], str]:
-    """What one capture adds, by class: the mean of earlier ones, else a share of the whole."""
+def _points(context: Context) -> list[Sealed]:
     try:
-        points = context.repository.points(context.system.name)[1:]
+        return context.repository.points(context.system.name)
     except ResurgamError:  # no vault yet, or no key for it: preflight itself has told
-        points = []
+        return []
+
+
+def _sizes(report: Report, classes: dict[str, str], points: Sequence[Sealed]) -> tuple[dict[str, int], tuple[str, ...]]:
+    """Bytes by class, and what of them is not as large as it is now: as captured last, or unknown and in no sum (P12)."""
+    captured = {s.component: s.bytes for sealed in points[-1:] for s in sealed.body.snapshots}
+    sizes: dict[str, int] = {}
+    older, unknown = [], []
+    for component in report.components:
+        size = component.bytes
+        if size is None:
+            size = captured.get(component.name)
+            (older if size is not None else unknown).append(component.name)
+        sizes[classes[component.name]] = sizes.get(classes[component.name], 0) + (size or 0)
+    said = [f"the size of {', '.join(older)} is that of the newest point"] * bool(older)
+    said += [
+        f"NOT KNOWN is the size of {', '.join(unknown)}, and none of it is in these sums: they are too low"
+    ] * bool(unknown)
+    return sizes, tuple(said)
+
+
+def _added(
+    points: Sequence[Sealed], sizes: dict[str, int], classes: dict[str, str], every: float, change: str
+) -> tuple[dict[str, int], str]:
+    """What one capture adds, by class: the mean of earlier ``points``, else a share of the whole."""
     if points:
         added: dict[str, int] = {}
         for snapshot in (s for sealed in points for s in sealed.body.snapshots):

@@ -19,7 +19,7 @@ from resurgam.restore.state import write_atomically
 from resurgam.stores.archive import Speed
 from resurgam.vault import warmup
 from resurgam.vault.retention_words import counted
-from resurgam.vault.warmup import DAYS, WarmUp
+from resurgam.vault.warmup import DAYS, Asked, WarmUp
 
 WarmUpOption = Annotated[
     bool, typer.Option("--warm-up", help="Have what sleeps in cold classes woken; exit code 16 until it is there.")
@@ -33,7 +33,7 @@ PricesOption = Annotated[
     str | None, typer.Option("--cost", metavar="PRICES", help="With --warm-up: what waking costs, by this price list.")
 ]
 POLL = 60.0  # seconds between two looks
-NOTES = "warm-up.json"  # when this host asked for which pack; may be deleted (P3), and times are then told from now on
+NOTES = "warm-up.json"  # when this host asked for which pack, and how; may be deleted (P3), and times are then told from now on
 
 
 def warm_up(
@@ -82,6 +82,7 @@ def warm_up(
         wanted = look()
         if wanted.ask:  # what was awake has gone back to sleep meanwhile
             warmup.ask(repository.store, wanted)
+            _note(context, wanted)
     return wanted
 
 
@@ -103,17 +104,18 @@ def _show(wanted: WarmUp) -> None:
         output.line("  nothing that it needs lies in a class that sleeps")
 
 
-def _asked(context: Context) -> dict[str, float]:
-    """When this host asked for packs, in seconds since 1970."""
+def _asked(context: Context) -> dict[str, Asked]:
+    """When this host asked for packs, and how. Notes of before that had a time and no speed."""
     try:
         with open(context.vault_host.path(NOTES), "rb") as file:
-            return from_json(file.read(), dict[str, float], what=NOTES)
+            noted = from_json(file.read(), dict[str, Asked | float], what=NOTES)
+            return {pack: asked for pack, asked in noted.items() if isinstance(asked, Asked)}
     except (OSError, IntegrityError):  # P3: notes can be gone, or spoilt
         return {}
 
 
 def _note(context: Context, wanted: WarmUp) -> None:
     now = context.clock.now().timestamp()
-    asked = _asked(context) | {os.path.basename(name): now for name in wanted.ask}
-    recent = {pack: at for pack, at in asked.items() if now - at < 30 * 86_400.0}
+    asked = _asked(context) | {os.path.basename(name): Asked(now, wanted.speed) for name in wanted.ask}
+    recent = {pack: one for pack, one in asked.items() if now - one.at < 30 * 86_400.0}
     write_atomically(context.vault_host.path(NOTES), to_json(recent))

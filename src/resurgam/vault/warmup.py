@@ -49,6 +49,13 @@ class Sleeper(NamedTuple):
         return f"packs/{self.pack[:2]}/{self.pack}"
 
 
+class Asked(msgspec.Struct, frozen=True):
+    """When a pack was asked for, in seconds since 1970, and at which speed."""
+
+    at: float
+    speed: Speed
+
+
 class WarmUp(msgspec.Struct, frozen=True, kw_only=True):
     """What is to be done before ``point`` can be restored. ``ask`` are the packs to be woken at ``speed``, for ``days``; what is
     ``asleep``, ``waking`` and ``awake`` is counted by storage class. ``by`` is when all is there at the latest, in seconds since
@@ -99,17 +106,21 @@ def plan(
     speed: Speed,
     days: int,
     now: float,
-    asked: Mapping[str, float] | None = None,
+    asked: Mapping[str, Asked] | None = None,
     prices: Prices | None = None,
 ) -> WarmUp:
-    """What to ask for. ``asked`` says when packs were asked for before, where that is known: those are there so many hours later.
+    """What to ask for. ``asked`` says when packs were asked for before, and how, where that is known: those are there so many hours
+    later; of others that are waking, it may have been just now, and at the slowest speed.
 
     Raises UsageError where a class cannot be woken at that speed.
     """
     by_state = {state: [one for one in sleepers if one.stored.state is state] for state in Wakefulness}
-    since = {one.pack: (asked or {}).get(one.pack, now) for one in by_state[Wakefulness.WAKING]}
-    coming = (*by_state[Wakefulness.ASLEEP], *by_state[Wakefulness.WAKING])
-    due = [max(since.get(one.pack, now) + _hours(one, speed, prices) * _HOUR, now) for one in coming]
+    due = [now + _hours(one, speed, prices) * _HOUR for one in by_state[Wakefulness.ASLEEP]]
+    for one in by_state[Wakefulness.WAKING]:
+        before = (asked or {}).get(one.pack) or Asked(
+            now, Speed.BULK
+        )  # every class that sleeps can be woken at that one
+        due.append(max(before.at + _hours(one, before.speed, prices) * _HOUR, now))
     asleep = _counted(by_state[Wakefulness.ASLEEP])
     return WarmUp(
         point=point,
