@@ -194,7 +194,12 @@ def _write_megabyte(descriptor: int, rng: Random, number: int) -> None:
 
 def codecs(_folder: Path, seed: int, cases: int = CASES) -> dict[str, int]:
     """P12: every codec on random and on hostile bytes, every kind of header that lies. What was met, by kind."""
-    return {"cases": cases, **dict(sorted(fuzzing.fuzz(seed, cases).items()))}
+
+    def tell(number: int) -> None:
+        if number and number % 50_000 == 0:
+            print(f"codecs, seed {seed}: {number} of {cases} cases", flush=True)
+
+    return {"cases": cases, **dict(sorted(fuzzing.fuzz(seed, cases, tell).items()))}
 
 
 def servers(_folder: Path, _seed: int) -> dict[str, int]:

@@ -16,9 +16,9 @@ CASES = 800
 def test_chunks_pages_lies_and_headers() -> None:
     """P12: nothing is changed, nothing grows, nothing but errors of ours is raised. The kinds that there are were all met."""
     met = fuzzing.fuzz(7, CASES)
-    assert {"a_chunk", "pages", "a_lie", "a_header"} <= met.keys()
+    assert {"a_chunk", "pages", "a_delta", "a_lie", "a_header"} <= met.keys()
     assert {codec.name for codec in Codec} <= met.keys()
-    for name in ("npy", "safetensors", "SQLite"):
+    for name in ("npy", "safetensors", "SQLite", "Parquet"):
         assert met[f"{name}: cut by structure"]
         assert met[f"{name}: cut by content"]
 
