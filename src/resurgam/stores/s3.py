@@ -14,6 +14,7 @@ both libraries. Facts: the S3 API reference, PutObject, GetObjectRetention, List
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime, timedelta
@@ -39,6 +40,7 @@ from resurgam.stores.objects import CLIENT, RETRY, ObjectStore, is_name
 if TYPE_CHECKING:
     from obstore.store import ClientConfig
 
+_LARGE = 1 << 20  # bytes of an object above which it is not copied to be sent
 _NO_LOCK = {"NoSuchObjectLockConfiguration", "ObjectLockConfigurationNotFoundError", "InvalidRequest", "NotImplemented"}
 _CLIENT = Config(
     connect_timeout=5, read_timeout=30, retries={"mode": "standard", "total_max_attempts": 7}, s3={"addressing_style": "path"}
@@ -93,10 +95,11 @@ class BucketStore(ObjectStore):
         self._create(name, data, {"StorageClass": storage_class} | self._own_lock())
 
     def _create(self, name: str, data: Buffer | Iterable[Buffer], how: dict[str, Any]) -> None:
-        key, whole = self._key(name), bytes(self._whole(name, data))
+        key, whole = self._key(name), memoryview(self._whole(name, data)).cast("B")
+        body = _Reading(whole) if len(whole) >= _LARGE else bytes(whole)
         with told("written", name, self._where, reading=False):
             # P2: never over an existing object
-            self._client.put_object(Bucket=self._name, Key=key, Body=whole, IfNoneMatch="*", **how)
+            self._client.put_object(Bucket=self._name, Key=key, Body=body, IfNoneMatch="*", **how)
 
     def _own_lock(self) -> dict[str, Any]:
         return self._locked_by(Retention(self.lock.mode, self._end(self.lock.period))) if self.lock is not None else {}
@@ -328,3 +331,28 @@ def _options(address: str) -> ClientConfig:
         with open(bundle, "rb") as file:
             options["root_certificate"] = file.read()
     return options
+
+
+class _Reading(io.RawIOBase):
+    """Bytes in memory as a file: boto3 takes bytes or a file, and as bytes each pack under way would be copied."""
+
+    def __init__(self, data: memoryview) -> None:
+        super().__init__()
+        self._data, self._at = data, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        view = memoryview(buffer).cast("B")
+        piece = self._data[self._at : self._at + len(view)]
+        view[: len(piece)] = piece
+        self._at += len(piece)
+        return len(piece)
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        self._at = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: len(self._data)}[whence]
+        return self._at
