@@ -117,9 +117,8 @@ def plan(
     by_state = {state: [one for one in sleepers if one.stored.state is state] for state in Wakefulness}
     due = [now + _hours(one, speed, prices) * _HOUR for one in by_state[Wakefulness.ASLEEP]]
     for one in by_state[Wakefulness.WAKING]:
-        before = (asked or {}).get(one.pack) or Asked(
-            now, Speed.BULK
-        )  # every class that sleeps can be woken at that one
+        # Every class that sleeps can be woken at the slowest speed.
+        before = (asked or {}).get(one.pack) or Asked(now, Speed.BULK)
         due.append(max(before.at + _hours(one, before.speed, prices) * _HOUR, now))
     asleep = _counted(by_state[Wakefulness.ASLEEP])
     return WarmUp(
