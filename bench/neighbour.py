@@ -128,7 +128,7 @@ def forget(folder: str) -> None:
 def table(windows: list[Window], noted: list[tuple[float, int, float]]) -> str:
     """Milliseconds by condition and kind, and the backup's seconds."""
     lines = [
-        f"{'beside':<20}{'seconds':>9}{'asked':>8}" + "".join(f"{f'{kind}: 50 %   99 %    most':>34}" for kind in KINDS)
+        f"{'beside':<20}{'seconds':>9}{'asked':>8}" + "".join(f"{f'{kind}: 50 %   99 %    most':>36}" for kind in KINDS)
     ]
     for condition in CONDITIONS:
         own = [window for window in windows if window.condition == condition]
@@ -138,7 +138,7 @@ def table(windows: list[Window], noted: list[tuple[float, int, float]]) -> str:
         for kind in range(len(KINDS)):
             waits = sorted(1e3 * seconds for _, which, seconds in inside if which == kind)
             shown = (waits[len(waits) // 2], waits[len(waits) * 99 // 100], waits[-1])
-            line += "".join(f"{wait:>{width}.2f}" for wait, width in zip(shown, (20, 7, 7), strict=True))
+            line += "".join(f"{wait:>{width}.2f}" for wait, width in zip(shown, (22, 7, 7), strict=True))
         lines.append(line)
     return "\n".join(lines)
 
