@@ -45,6 +45,7 @@ bench-proof: .venv/ready  ## how often a verdict is right: make bench-proof SEED
 
 bench-scale: .venv/ready  ## large vaults, distant stores, a large file: make bench-scale GB=20
 	@$(BIN)/python -m bench.vault_scale
+	@$(BIN)/python -m bench.curves
 	@$(BIN)/python -m bench.latency
 	@$(BIN)/python -m bench.throughput --gb $(GB)
 

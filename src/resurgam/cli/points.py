@@ -22,6 +22,8 @@ from resurgam.cli.context import (
 from resurgam.model.codec import to_plain
 from resurgam.model.point import Finding, PointBody, Severity
 from resurgam.vault import naming
+from resurgam.vault.history import PointState
+from resurgam.vault.known import states
 from resurgam.vault.lives import lives, words
 from resurgam.vault.policies import store_time
 from resurgam.vault.protected import Protected
@@ -59,9 +61,11 @@ def points(
     found = [sealed for sealed in listed if set(tag or ()) <= {*sealed.body.tags}]
     for name, what in protection.covered(context).items():
         output.warning(protection.told_covered(name, what))
+    stand = states(context.repository, found)
     if json:
-        guarded = protection.of_all(context) if long and not expired else None
-        output.as_json([summary(context, sealed, (guarded or {}).get(sealed.body.id)) for sealed in found])
+        until = (protection.of_all(context) if long and not expired else None) or {}
+        told = ((sealed, sealed.body.id) for sealed in found)
+        output.as_json([summary(context, sealed, stand[point], until.get(point)) for sealed, point in told])
         return 0
     tagged = any(sealed.body.tags for sealed in found)
     columns = ["point", "sealed (UTC)", "size", "new", "verdict", "findings", *(["tags"] if tagged else [])]
@@ -71,7 +75,7 @@ def points(
     columns += ["protected until (UTC)"] if guarded is not None else []
     rows = []
     for sealed in found:
-        body, state = sealed.body, context.repository.state(sealed)
+        body, state = sealed.body, stand[sealed.body.id]
         rows.append(
             [
                 body.id,
@@ -81,7 +85,7 @@ def points(
                 state.word,
                 _counts(body.findings),
                 *([" ".join(body.tags)] if tagged else []),
-                *([words(lives(context.repository, sealed, now=now))] if long else []),
+                *([words(lives(context.repository, sealed, now=now, state=state))] if long else []),
                 *([protection.when(guarded.get(body.id))] if guarded is not None else []),
                 *([body.system] if only is None else []),
             ]
@@ -127,10 +131,10 @@ def show(
     details = None
     if context.repository.keyring.can_read and over is None:
         details = context.repository.particulars(sealed.body)
-    if json:
-        output.as_json(summary(context, sealed, guarded) | {"particulars": to_plain(details)})
-        return 0
     body, state = sealed.body, context.repository.state(sealed)
+    if json:
+        output.as_json(summary(context, sealed, state, guarded) | {"particulars": to_plain(details)})
+        return 0
     output.line(f"point {body.id} of {body.system}", style="bold")
     if over is not None:
         told = naming.expired(body.id, over)
@@ -141,7 +145,7 @@ def show(
         output.line(f"  tags: {' '.join(body.tags)}")
     output.line(f"  verdict: {state.word}")
     now = store_time(context.repository.store)
-    output.line(f"  states: {words(lives(context.repository, sealed, now=now, checks=True))}")
+    output.line(f"  states: {words(lives(context.repository, sealed, now=now, checks=True, state=state))}")
     if guarded is not None:
         output.line(f"  {protection.told(guarded)}")
     for hold in state.holds:
@@ -177,13 +181,13 @@ def _closed(context: Context, body: PointBody) -> str:
     return f"{what} were shredded on {when[:10]}" if when else f"{what} open with {body.evidence}.agekey"
 
 
-def summary(context: Context, sealed: Sealed, guarded: Protected | None = None) -> dict[str, object]:
-    """A point as JSON: its record's body, its state, all that it is, when the vault received it, and until when it is
+def summary(context: Context, sealed: Sealed, state: PointState, guarded: Protected | None = None) -> dict[str, object]:
+    """A point as JSON: its record's body, its ``state``, all that it is, when the vault received it, and until when it is
     ``guarded`` by locks, where that was looked at."""
     plain: dict[str, object] = to_plain(sealed.body)
     plain["protected"] = to_plain(guarded)
-    plain["states"] = to_plain(lives(context.repository, sealed))
-    return plain | {"state": to_plain(context.repository.state(sealed)), "received": sealed.received}
+    plain["states"] = to_plain(lives(context.repository, sealed, state=state))
+    return plain | {"state": to_plain(state), "received": sealed.received}
 
 
 def cut(body: PointBody) -> None:

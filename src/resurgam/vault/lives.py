@@ -84,14 +84,19 @@ def domains_of(body: PointBody) -> Sequence[str]:
 
 
 def lives(
-    repository: Repository, sealed: Sealed, *, now: float | None = None, checks: bool = False
+    repository: Repository,
+    sealed: Sealed,
+    *,
+    now: float | None = None,
+    checks: bool = False,
+    state: PointState | None = None,
 ) -> tuple[Standing, ...]:
-    """All that the point ``sealed`` is, as the vault says. With ``checks`` also since when it is checked, which asks where each of
-    its chunks lies."""
+    """All that the point ``sealed`` is, as the vault says; its ``state`` is asked for where it is not known. With ``checks`` also
+    since when it is checked, which asks where each of its chunks lies."""
     prune = repository.prunes().expired.get(sealed.body.id)
     return standings(
         sealed.body,
-        repository.state(sealed),
+        repository.state(sealed) if state is None else state,
         shredded=repository.roles.shredded,
         expired=prune.made if prune is not None else "",
         checked=checked(repository, sealed) if checks else "",

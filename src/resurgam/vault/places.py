@@ -49,7 +49,8 @@ _SIGNED = _KEY_ID + 64
 _WRITERS = (Role.CAPTURE, Role.VERIFIER)  # verifiers store evidence
 _NAME = re.compile(r"index/[0-9a-f]{32}")
 _FEW = 1 << 16  # entries that are sooner read again than remembered
-_FEW_SEGMENTS = 128
+_FEW_SEGMENTS, _MANY_SEGMENTS = 16, 128  # each is a request at every opening, until it is remembered
+_PER_SEGMENT = 1 << 13  # entries that are as long in writing as one more segment in reading
 
 
 class Segment(NamedTuple):
@@ -262,7 +263,8 @@ class Places:
         known = len(base) if base else 0
         fell = known - sum(source.entries for source in compress(base.sources, stand)) if base else 0
         new = sum(others) // ENTRY.itemsize
-        return new > max(_FEW, known // 8) or len(others) > _FEW_SEGMENTS or fell > max(_FEW, known // 4)
+        few = min(max(known // _PER_SEGMENT, _FEW_SEGMENTS), _MANY_SEGMENTS)  # P11: a small file is soon written again
+        return new > max(_FEW, known // 8) or len(others) > few or fell > max(_FEW, known // 4)
 
     def _additions(
         self, covered: Collection[str], others: list[Segment], listed: Iterable[Entry]

@@ -29,6 +29,7 @@ from resurgam.stores.base import AlreadyThere, Entry, Store
 from resurgam.vault.approvals import approvers, plan_digest, require_approvals, required
 from resurgam.vault.history import PointState
 from resurgam.vault.host import HostState
+from resurgam.vault.known import states
 from resurgam.vault.naming import Sealed
 from resurgam.vault.records import Record, RecordType, itself, read_record
 from resurgam.vault.references import references_of
@@ -147,7 +148,8 @@ def facts(repository: Repository, system: str | None = None, besides: Sequence[S
     point should and is not believed is in ``repository.refused_points``: nothing is decided about it."""
     points = [*repository.points(system), *besides]
     references = {_reference(repository, name) for name in {sealed.body.system for sealed in points}}
-    return tuple(_facts(repository, sealed, repository.state(sealed), references) for sealed in points)
+    stand = states(repository, points)
+    return tuple(_facts(repository, sealed, stand[sealed.body.id], references) for sealed in points)
 
 
 def _facts(repository: Repository, sealed: Sealed, state: PointState, references: set[str]) -> PointFacts:

@@ -31,7 +31,7 @@ from resurgam.stores.abreast import each, or_refusal, timed
 from resurgam.stores.base import AlreadyThere, Entry, Store, put_once
 from resurgam.stores.promises import is_empty
 from resurgam.vault.age import Identity
-from resurgam.vault.history import Life, PointState, fold
+from resurgam.vault.history import PointState
 from resurgam.vault.host import HostState
 from resurgam.vault.identity import FORMAT, identity_of
 from resurgam.vault.identity import IDENTITY as IDENTITY
@@ -46,6 +46,7 @@ from resurgam.vault.keys import (
     session_object,
     unwrap_session,
 )
+from resurgam.vault.known import records_about, states
 from resurgam.vault.log import Log
 from resurgam.vault.naming import POINT_NAME, beginning, in_order, meant, no_point
 from resurgam.vault.naming import Sealed as Sealed
@@ -305,28 +306,14 @@ class Repository:
 
     def records_of(self, sealed: Sealed) -> list[Record]:
         """As ``records``, of a point that was read already."""
-        found, entries = [], self.store.list(f"records/{sealed.body.id}/")
-        for record in each(self.store, or_refusal(partial(self.about, sealed)), entries):
-            if isinstance(record, Disowned):
-                self.disowned |= {record.message: None}
-            elif isinstance(record, IntegrityError):
-                raise record
-            else:
-                found.append(record)
-        return sorted((r for r in found if r.type is not RecordType.REVOCATION), key=lambda record: record.made)
+        ((_, found),) = records_about(self, [sealed])
+        if isinstance(found, IntegrityError):
+            raise found
+        return found
 
     def state(self, sealed: Sealed) -> PointState:
-        """How a point stands: the fold over all records about it (P2).
-
-        Where one of them cannot be believed nothing is known of the point but that, and ``refused_records`` says so too:
-        it is neither proven nor to be promoted (P12), and no other point suffers.
-        """
-        try:
-            return fold((None, record) for record in (sealed.record, *self.records_of(sealed)))
-        except IntegrityError as error:
-            if error.message not in self.refused_records:
-                self.refused_records.append(error.message)
-            return PointState(life=Life.SEALED, digest=sealed.record.subject.digest, damaged=error.message)
+        """How a point stands (P2); of many, ``vault.known.states`` asks at once."""
+        return states(self, [sealed])[sealed.body.id]
 
     def particulars(self, body: PointBody) -> Particulars:
         """The encrypted part of a point, without its answers where they were shredded or their key is not here: no restore
