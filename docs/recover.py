@@ -105,6 +105,8 @@ class Vault:
         """Section 6: what is laid out from parts has the id that it would have as a chunk."""
         whole = {chunk: self.chunk(chunk, DATA, domain) for chunk in {chunk for chunk, _, _ in parts}}
         data = b"".join(whole[chunk][start : start + length] for chunk, start, length in parts)
+        if not parts[-1][2]:
+            data = undone(whole[parts[-1][0]], data)
         key = self.derive("chunk id", domain.encode())
         assert name is None or blake3(data, key=key).digest() == name, "the parts of a piece do not make it up"
         return data
@@ -164,6 +166,25 @@ def decode(codec, data, raw):
     if width == 4:
         top = top.astype(np.uint32) << 16 | np.frombuffer(planes[2], "<u2")
     return top.astype(f"<u{width}").tobytes() + data[at:]
+
+
+def undone(delta, base):
+    """Section 7: what a delta makes of its base."""
+    _, coding, width, count, length = struct.unpack_from("<BBBBI", delta)
+    streams, at = [], 8 + 8 * count
+    for whole, size in struct.iter_unpack("<II", delta[8:at]):
+        part, at = delta[at : at + size], at + size
+        part = part if size == whole else zstandard.ZstdDecompressor().decompress(part, max_output_size=whole)
+        streams.append(np.frombuffer(part, np.uint8))
+    folded = sum(plane.astype(np.int64) << 8 * n for n, plane in enumerate(streams[-width:]))
+    difference = ((folded >> 1) ^ -(folded & 1)).astype(f"<u{width}")
+    elements = np.frombuffer(base[: length // width * width], f"<u{width}").copy()
+    if coding == 1:
+        elements += difference
+    else:
+        ends = streams[0] < 255
+        elements[(np.cumsum(streams[0], dtype=np.int64) + np.cumsum(ends) - 1)[ends]] += difference
+    return elements.tobytes() + delta[at:]
 
 
 def palette(data, raw):

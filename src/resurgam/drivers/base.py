@@ -261,6 +261,16 @@ class SkipsKnown(Protocol):
 
 
 @runtime_checkable
+class Reopens(Protocol):
+    """An optional port: gives the bytes of a Blob once more."""
+
+    def reopen(self, component: Component, at: Position, path: bytes) -> Source:
+        """Those that lie under ``path`` now, closed by the caller. They may have changed since they were read; nobody asks whether
+        they settled: who needs what was, compares. Raises NotFound, Denied, Unreachable."""
+        ...
+
+
+@runtime_checkable
 class LeavesOut(Protocol):
     """An optional port: tells what stands in a component's place without being of the component."""
 

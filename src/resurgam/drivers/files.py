@@ -34,9 +34,19 @@ import msgspec
 from blake3 import blake3
 
 from resurgam.drivers import files_writing
-from resurgam.drivers.base import Blob, Equality, Facts, Freeze, Item, K, Traits
+from resurgam.drivers.base import Blob, Equality, Facts, Freeze, Item, K, Source, Traits
 from resurgam.drivers.files_listing import Entry, Listing, Troubles, excluded_by, failed, named, scan, shown
-from resurgam.drivers.files_reading import TICK, WHOLE_SECONDS, LiveSource, PrivateCopy, blobs, extended, nothing_known
+from resurgam.drivers.files_reading import (
+    TICK,
+    WHOLE_SECONDS,
+    LiveSource,
+    OpenFile,
+    PrivateCopy,
+    blobs,
+    extended,
+    nothing_known,
+    place_of,
+)
 from resurgam.errors import Busy, Denied, ManifestError, NotFound
 from resurgam.model.nearest import did_you_mean
 from resurgam.model.point import Finding, Position
@@ -144,6 +154,19 @@ class FilesDriver:
             yield from blobs(held.listing, troubles, known)
         yield from held.listing.troubles.findings(component.name)
         yield from troubles.findings(component.name)
+
+    def reopen(self, component: Component, at: Position, path: bytes) -> Source:
+        """See ``Reopens``: of a small component, from the private copy."""
+        held = self._held.get(at.token)
+        if held is not None and held.copy is not None:
+            for blob in held.copy.blobs:
+                if blob.path == path:
+                    return blob.source
+        where = place_of(component, path)
+        try:
+            return OpenFile(where)
+        except OSError as error:
+            raise failed(error, where, "Nothing was read.") from error
 
     def release(self, component: Component, at: Position) -> None:
         """Let go of the listing and the private copy."""

@@ -26,7 +26,8 @@ from resurgam.drivers.asked import ask
 from resurgam.drivers.base import Blob, Facts, Item, Rows, Source, Told
 from resurgam.drivers.files import FilesDriver
 from resurgam.drivers.files_listing import excluded_by, scan, shown
-from resurgam.drivers.models_rows import FILES, METADATA, TENSORS, OpenFile, Row, name_of, place_of, state_of
+from resurgam.drivers.files_reading import OpenFile, place_of
+from resurgam.drivers.models_rows import FILES, METADATA, TENSORS, Row, name_of, state_of
 from resurgam.drivers.models_telling import told
 from resurgam.drivers.tensor import Malformed, Model, Window
 from resurgam.drivers.tensor_formats import read_model
@@ -116,6 +117,10 @@ class ModelsDriver:
         blob = after or before
         assert blob is not None, "what differs stands on one side at least"
         return told(shown(blob.path), name_of(component, blob.path), before, after)
+
+    def reopen(self, component: Component, at: Position, path: bytes) -> Source:
+        """As ``files``."""
+        return self._files.reopen(component, at, path)
 
     def release(self, component: Component, at: Position) -> None:
         """Let go of what ``files`` holds and of what was decoded."""

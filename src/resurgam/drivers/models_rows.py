@@ -12,6 +12,7 @@ from blake3 import blake3
 
 from resurgam.drivers.base import Blob
 from resurgam.drivers.files_listing import ROOT, shown
+from resurgam.drivers.files_reading import place_of
 from resurgam.drivers.tensor import Model, Window, measure
 from resurgam.drivers.tensor_formats import SUFFIXES
 from resurgam.model.codec import to_json
@@ -25,33 +26,6 @@ _OPEN = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _MAX_KEYS = 20
 
 Row = tuple[Json, ...]
-
-
-class OpenFile:
-    """A Source over a file that is opened at once. Raises OSError."""
-
-    def __init__(self, where: bytes) -> None:
-        self._descriptor = os.open(where, _OPEN)
-
-    def read_into(self, offset: int, buffer: memoryview) -> int:
-        """See ``drivers.base.Source``."""
-        return os.preadv(self._descriptor, [buffer], offset)
-
-    def settled(self) -> bool:
-        """Nobody asks: the driver compares the file's state with the listing's when all is read."""
-        return True
-
-    def close(self) -> None:
-        """Repeatable."""
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
-            self._descriptor = -1
-
-
-def place_of(component: Component, path: bytes) -> bytes:
-    """The absolute path of an entry."""
-    root = os.path.realpath(os.fsencode(component.location))
-    return root if path == ROOT else root + b"/" + path
 
 
 def name_of(component: Component, path: bytes) -> bytes:

@@ -63,6 +63,10 @@ class Remembered:
         every = (ids[at : at + ID] for at in range(0, len(ids), ID))
         return b"".join(dict.fromkeys(one for piece in every for one in _sources(piece, patched)))
 
+    def extents(self) -> list[Extent]:
+        """Its pieces, each as if it were a chunk."""
+        return [(self.chunk(number), 0, self.length(number)) for number in range(len(self._lengths))]
+
     def at(self, offset: int) -> int | None:
         """The number of the piece that begins there."""
         number = int(self._offsets.searchsorted(offset))

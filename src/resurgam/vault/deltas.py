@@ -123,6 +123,11 @@ def apply(delta: Delta, base: memoryview, out: Plane) -> None:
     out[old.nbytes :] = np.frombuffer(delta.tail, np.uint8)
 
 
+def room(length: int) -> Plane:
+    """Memory for what a delta makes; good until this thread asks again."""
+    return mine.scratch("made", length)
+
+
 def _numbers(data: memoryview, width: int) -> Numbers:
     return np.frombuffer(data, f"<u{width}", len(data) // width)
 

@@ -26,6 +26,7 @@ from resurgam.drivers.base import Blob, Item, Rows, Source, read_fully
 from resurgam.errors import Denied, NotFound
 from resurgam.model.codec import to_msgpack
 from resurgam.model.point import Finding, Severity
+from resurgam.vault.bases import Bases
 from resurgam.vault.blockmemory import BlockMemory
 from resurgam.vault.buffers import WINDOW, Buffers
 from resurgam.vault.chunking import HEAD, ContentCutter, Dtype, Piece, cutter_of, structure_of
@@ -39,7 +40,7 @@ from resurgam.vault.sharing import Shared, SharedChunks
 from resurgam.vault.sink import DomainKeys, Sink
 from resurgam.vault.snapshots import FORMAT as SNAPSHOT_FORMAT
 from resurgam.vault.snapshots import ChunkList, EntryTree, Extent, Patched, SnapshotRoot
-from resurgam.vault.spans import coders, extents_of, plans_of, read_span, spans_of, take_from
+from resurgam.vault.spans import coders, end_of, extents_of, plans_of, read_span, spans_of, take_from
 from resurgam.vault.tables import Table
 
 SMALL = 256 << 10
@@ -68,6 +69,10 @@ class _Waiting:
     patching: Patching | None = None
     patched: Patched = field(default_factory=dict)
 
+    def read(self) -> list[Extent]:
+        """Waits for the spans."""
+        return [extent for span in self.spans for extent in span.result()]
+
 
 @dataclass(frozen=True)
 class Taken:
@@ -93,13 +98,14 @@ class Intake:
         cache: FilesCache | None,
         rows: RowMemory,
         blocks: BlockMemory,
+        bases: Bases,
         paranoid: bool,
         pace: Pace,
         progress: BytesDone,
     ) -> None:
         self._sink, self._index, self._keys, self._pool, self._buffers = sink, index, keys, pool, buffers
         self._cache, self._rows, self._paranoid, self._pace, self._progress = cache, rows, paranoid, pace, progress
-        self._blocks = blocks
+        self._blocks, self._bases = blocks, bases
         self._list = ChunkList(lambda kind, data: sink.put(keys, kind, data))
         self._tree = EntryTree(self._put_page, keys.chunk_ids[Kind.TREE])
         self._tables: list[Table] = []
@@ -173,7 +179,7 @@ class Intake:
             if isinstance(waiting, _Waiting) and waiting.blob.path == path:
                 if waiting.known is not None:
                     return waiting.known.pieces()
-                return waiting.extents or [extent for span in waiting.spans for extent in span.result()]
+                return waiting.extents or waiting.read()
         return []
 
     def _take_blob(self, blob: Blob) -> None:
@@ -232,7 +238,7 @@ class Intake:
 
     def _start_small(self, blob: Blob) -> _Waiting:
         if not blob.size:
-            if _end_of(blob.source, 0) or not blob.source.settled():
+            if end_of(blob.source, 0) or not blob.source.settled():
                 return self._read_again(blob)
             blob.source.close()
             return _Waiting(blob, _EMPTY_DIGEST, extents=[])
@@ -263,7 +269,9 @@ class Intake:
         else:
             spans = list(spans_of(pieces))
             copied = blob.size >= COPIED_FROM and spans[0][0].dtype is Dtype.PAGES and not self._pace.limited
-            patching = waiting.patching = patching_of(self._blocks, blob, spans, self._sink, self._index, self._keys)
+            patching = waiting.patching = patching_of(
+                self._blocks, self._bases, blob, spans, waiting.read, self._sink, self._index, self._keys
+            )
             work = coders(self._sink, self._keys, blob.source, spans, patching) if copied else None
             if work is not None:
                 yield from take_from(work, spans, self._sink, self._keys, patching, self._pool, self._progress)
@@ -324,7 +332,7 @@ class Intake:
         (patch,) = patching.plans(piece.offset, data, len(data), [chunk])
         if patch is not None:
             patching.take(piece.offset, chunk, len(data), piece.dtype, patch)
-        else:
+        elif not patching.tell(piece, chunk, data):
             self._sink.put_as(self._keys, Kind.DATA, chunk, data, piece.dtype)
         return chunk, 0, len(data)
 
@@ -348,7 +356,7 @@ class Intake:
             return waiting.extents, waiting.digest, waiting.patched
         if waiting.shared is not None:
             return [(self._shared.id_of(waiting.shared), waiting.start, blob.size)], waiting.digest, {}
-        extents = [extent for span in waiting.spans for extent in span.result()]
+        extents = waiting.read()
         if sum(e[2] for e in extents) != blob.size or not blob.source.settled():
             return self._extents_of(self._read_again(blob))
         blob.source.close()
@@ -384,7 +392,7 @@ class Intake:
         """Read a blob that did not stand still from its start to wherever it ends now, until it does, or ATTEMPTS times."""
         blob.stamp = None
         for _ in range(ATTEMPTS):
-            blob.size = _end_of(blob.source, blob.size)
+            blob.size = end_of(blob.source, blob.size)
             extents, digest, patched = self._read_once(blob)
             if sum(length for _, _, length in extents) == blob.size and blob.source.settled():
                 break
@@ -397,7 +405,7 @@ class Intake:
         """Cut as any blob of its size, so that equal bytes have equal digests however often they had to be read."""
         if blob.size >= SMALL:
             waiting = self._start_large(blob)
-            extents = [extent for span in waiting.spans for extent in span.result()]
+            extents = waiting.read()
             patched = waiting.patching.end(extents) if waiting.patching else {}
             return extents, _digest_of(extents, self._keys.chunk_ids[Kind.DATA]), patched
         self._pace.spend(blob.size)
@@ -428,21 +436,6 @@ class Intake:
 
 def _shown(blob: Blob) -> str:
     return blob.path.decode("utf-8", "backslashreplace")
-
-
-def _end_of(source: Source, size: int) -> int:
-    """Where the bytes end that were ``size`` when they were listed. Found by reading single bytes, not all of them."""
-    probe = memoryview(bytearray(1))
-    low, high = 0, max(size, 1)  # a byte stands before ``low``, or it is 0; whether one stands at ``high`` is asked
-    while source.read_into(high, probe):
-        low, high = high + 1, 2 * high
-    while low < high:
-        middle = (low + high) // 2
-        if source.read_into(middle, probe):
-            low = middle + 1
-        else:
-            high = middle
-    return low
 
 
 def _digest_of(extents: list[Extent], key: bytes) -> bytes:

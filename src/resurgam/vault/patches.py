@@ -99,6 +99,8 @@ def patch_of(parts: Sequence[Extent], changed: Flags, data: memoryview, block: i
     """
     sources = Counter[bytes]()
     for chunk, _, length in parts:
+        if not length:  # a delta: what it makes lies in no chunk
+            return None
         sources[chunk] += length
     taken = changed
     if len(sources) > MOST_SOURCES:  # folded back: all but what the oldest chunk has is stored together

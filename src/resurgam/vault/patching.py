@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from resurgam.drivers.base import Blob
+from resurgam.vault.bases import Base, Bases, Pieces
 from resurgam.vault.blockmemory import BlockMemory, Noted, Remembered
 from resurgam.vault.chunking import Dtype, Piece
 from resurgam.vault.index import Index
@@ -38,22 +39,36 @@ class _Gathered:
 
 
 def patching_of(
-    memory: BlockMemory, blob: Blob, spans: list[list[Piece]], sink: Sink, index: Index, keys: DomainKeys
+    memory: BlockMemory,
+    bases: Bases,
+    blob: Blob,
+    spans: list[list[Piece]],
+    pieces: Pieces,
+    sink: Sink,
+    index: Index,
+    keys: DomainKeys,
 ) -> Patching | None:
-    """How ``blob``, cut into ``spans`` by its structure, is patched; None where it is not worth it."""
+    """How ``blob``, cut into ``spans`` by its structure, is patched, or told from a base; None where it is not worth it. ``pieces``
+    waits for what becomes of it."""
     if blob.size < PATCHED_FROM or not all(piece.dtype in _IN_PLACE for span in spans for piece in span):
         return None
     old = memory.remembered(blob.path)
     if old is not None and not index.knows_all(old.chunks()):  # P1: nothing is built on what a prune may have taken
         old = None
-    return Patching(sink, index, keys, old, memory.noting(blob.path, old.block if old else block_of(blob.size)))
+    base = bases.base_of(blob.path, blob.source, spans, pieces, index, keys)
+    noted = memory.noting(blob.path, old.block if old else block_of(blob.size))
+    return Patching(sink, index, keys, old, base, noted)
 
 
 class Patching:
-    """Patches one file. ``old`` is what the host remembers of it, if anything; ``noted`` gets what the next capture is to know."""
+    """Patches one file. ``old`` is what the host remembers of it, if anything, ``base`` a file that it may be told from; ``noted``
+    gets what the next capture is to know."""
 
-    def __init__(self, sink: Sink, index: Index, keys: DomainKeys, old: Remembered | None, noted: Noted) -> None:
-        self._sink, self._index, self._keys, self._old, self._noted = sink, index, keys, old, noted
+    def __init__(
+        self, sink: Sink, index: Index, keys: DomainKeys, old: Remembered | None, base: Base | None, noted: Noted
+    ) -> None:
+        self._sink, self._index, self._keys = sink, index, keys
+        self._old, self._base, self._noted = old, base, noted
         self._lock = threading.Lock()
         self._gathered: dict[Dtype, _Gathered] = {}
         self._patched: dict[bytes, list[Extent]] = {}
@@ -114,11 +129,26 @@ class Patching:
         if full is not None:
             self._store(full, dtype)
 
+    def tell(self, piece: Piece, chunk: bytes, data: memoryview) -> bool:
+        """Store ``piece``, which has the id ``chunk``, as a delta; False where it is to be a chunk, or is one."""
+        if self._base is None or self._index.knows(chunk):
+            return False
+        found = self._base.delta(piece, data)
+        if found is None:
+            return False
+        base, document = found
+        delta = self._sink.put(self._keys, Kind.DATA, document)
+        with self._lock:
+            self._patched[chunk] = [(base, 0, len(data)), (delta, 0, 0)]
+        return True
+
     def end(self, extents: Sequence[Extent]) -> dict[bytes, list[Extent]]:
         """No more pieces come; ``extents`` are all, as whole chunks. Returns the parts of those that were patched, by their ids."""
         for dtype, gathered in self._gathered.items():
             self._store(gathered, dtype)
         self._gathered.clear()
+        if self._base is not None:
+            self._base.close()
         self._noted.finish(extents, self._patched)
         return self._patched
 

@@ -24,6 +24,7 @@ from resurgam.errors import IntegrityError, NotFound
 from resurgam.model.lazily import cached_property
 from resurgam.stores.abreast import is_far, timed
 from resurgam.stores.base import Several, Store, of_each_copy
+from resurgam.vault import deltas
 from resurgam.vault.ahead import Ahead
 from resurgam.vault.around import Around
 from resurgam.vault.codecs import decode
@@ -162,7 +163,8 @@ class ChunkReader:
         """A patched piece from its parts: each chunk is decoded once, and those of patches are kept for the pieces beside it."""
         parts: dict[bytes, list[tuple[int, int, int]]] = {}
         end = 0
-        for chunk, start, length in piece.parts:
+        delta = piece.parts[-1][0] if not piece.parts[-1][2] else None
+        for chunk, start, length in piece.parts[: -1 if delta else None]:
             parts.setdefault(chunk, []).append((end, start, length))
             end += length
         if end != piece.length:
@@ -177,6 +179,10 @@ class ChunkReader:
                 if start + length > len(data):
                     raise _lost(chunk, "it is shorter than its entry says")
                 room[at : at + length] = data[start : start + length]
+        if delta:
+            made = deltas.room(end)
+            deltas.apply(deltas.read(self.get(delta, Kind.DATA)), room, made)
+            room = made.data
         if self._keys.id_of(Kind.DATA, room) != piece.chunk:  # P1: nothing is silently wrong
             raise _lost(piece.chunk, "its parts do not make it up")
         return room

@@ -36,7 +36,7 @@ _NONE: Patched = {}
 
 class Laid(NamedTuple):
     """A piece of a blob: ``length`` bytes of a chunk from ``start``; or, where it has ``parts``, those one after the other, and
-    ``chunk`` is the id that their bytes would have as one."""
+    ``chunk`` is the id that their bytes would have as one. A last part of no length is a delta: what it makes of those before."""
 
     chunk: bytes
     start: int

@@ -64,6 +64,21 @@ def read_span(source: Source, span: list[Piece], room: memoryview) -> memoryview
     return view[: read_fully(source, first.offset, view)]
 
 
+def end_of(source: Source, size: int) -> int:
+    """Where the bytes end that were ``size`` when they were listed. Found by reading single bytes, not all of them."""
+    probe = memoryview(bytearray(1))
+    low, high = 0, max(size, 1)  # a byte stands before ``low``, or it is 0; whether one stands at ``high`` is asked
+    while source.read_into(high, probe):
+        low, high = high + 1, 2 * high
+    while low < high:
+        middle = (low + high) // 2
+        if source.read_into(middle, probe):
+            low = middle + 1
+        else:
+            high = middle
+    return low
+
+
 def coders(
     sink: Sink, keys: DomainKeys, source: Source, spans: list[list[Piece]], patching: Patching | None
 ) -> Makers[list[Piece]] | None:

@@ -13,12 +13,13 @@ import os
 import secrets
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from resurgam import __version__
 from resurgam.clock import Clock
-from resurgam.drivers.base import Driver, Item, SkipsKnown
+from resurgam.drivers.base import Driver, Item, Reopens, SkipsKnown
 from resurgam.errors import ResurgamError, TargetRefused
 from resurgam.model.codec import to_json
 from resurgam.model.placement import ANYWHERE, Placement, of_all
@@ -27,6 +28,7 @@ from resurgam.model.system import Component, System
 from resurgam.stores.abreast import is_far
 from resurgam.stores.archive import put_cold, with_classes
 from resurgam.stores.base import AlreadyThere, put_once
+from resurgam.vault.bases import Bases, Reopen
 from resurgam.vault.blockmemory import BlockMemory
 from resurgam.vault.buffers import Buffers
 from resurgam.vault.filescache import FilesCache, Known
@@ -148,7 +150,7 @@ class PointWriter(Writer):
         self._progress = progress or (lambda _component, _bytes: None)
         limit = system.limits.read_mb_s
         self._pace = Pace(limit * 1e6 if limit else None, system.limits.cpu)
-        self._caches: list[FilesCache | RowMemory | BlockMemory] = []
+        self._caches: list[FilesCache | RowMemory | BlockMemory | Bases] = []
         self._started = started
         self.findings: list[Finding] = []
         self.notices: list[str] = []  # what failed after the point was sealed, and takes nothing from it
@@ -169,7 +171,8 @@ class PointWriter(Writer):
         cache = FilesCache(f"{place}.files", vault, component.shred_domain)
         rows = RowMemory(f"{place}.rows", vault, believe=not self._paranoid)
         blocks = BlockMemory(f"{place}.blocks", vault, component.shred_domain, believe=not self._paranoid)
-        self._caches += (cache, rows, blocks)
+        bases = Bases(f"{place}.bases", f"{vault} {component.shred_domain}", blocks, _reopen(driver, component, at))
+        self._caches += (cache, rows, bases, blocks)
         keys = self._domain(component.shred_domain, component.placement)
         before = self._sink.stored
         intake = Intake(
@@ -181,6 +184,7 @@ class PointWriter(Writer):
             cache,
             rows,
             blocks,
+            bases,
             self._paranoid,
             self._pace,
             lambda size: self._progress(component.name, size),
@@ -357,6 +361,11 @@ def _items(driver: Driver, component: Component, at: Position, intake: Intake) -
     if isinstance(driver, SkipsKnown):
         return driver.read_unknown(component, at, intake.known)
     return driver.read(component, at)
+
+
+def _reopen(driver: Driver, component: Component, at: Position) -> Reopen | None:
+    """How what the driver gave can be read once more, where it can."""
+    return partial(driver.reopen, component, at) if isinstance(driver, Reopens) else None
 
 
 def _own_index(repository: Repository, signer: SigningKey) -> Index:

@@ -1,0 +1,191 @@
+"""Models that lie beside the one they came from are stored as what differs; whoever restores them gets every byte.
+
+A family is made in memory, under a driver that lets its files be read once more.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from resurgam.drivers.base import Source
+from resurgam.errors import IntegrityError, NotFound
+from resurgam.model.point import Position
+from resurgam.model.system import Component
+from resurgam.vault import bases
+from resurgam.vault.chunking import Piece
+from resurgam.vault.needs import as_ids, needs_of
+from resurgam.vault.snapshots import pieces_of
+from resurgam.vault.trees import TreeWalk
+from tests.support import CountedSource, MemoryDriver, World, stored_bytes
+
+ELEMENTS = 1 << 18  # of each tensor, 2 bytes each
+
+
+class Reopening(MemoryDriver):
+    """Gives what lies live now; ``gone`` are paths that cannot be opened."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gone: set[bytes] = set()
+
+    def reopen(self, component: Component, at: Position, path: bytes) -> Source:
+        """See ``drivers.base.Reopens``."""
+        files = self.held[component.name].files
+        if path not in files or path in self.gone:
+            raise NotFound("gone", untouched="", next_step="")
+        return CountedSource(files[path], self._count)
+
+
+def weights(seed: int, base: np.ndarray | None = None, noise: float = 0.003) -> np.ndarray:
+    """Two tensors' bfloat16: normal ones, or ``base`` with relative noise on 60 % of them."""
+    rng = np.random.default_rng(seed)
+    if base is None:
+        return _bf16(rng.normal(0, 0.02, 2 * ELEMENTS))
+    floats = (base.astype(np.uint32) << 16).view(np.float32)
+    moved = rng.random(len(base)) < 0.6
+    return _bf16(np.where(moved, floats * (1 + rng.normal(0, noise, len(base))), floats))
+
+
+def _bf16(values: np.ndarray) -> np.ndarray:
+    bits = values.astype(np.float32).view(np.uint32)
+    return ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)
+
+
+def model(values: np.ndarray, names: tuple[str, str] = ("a", "b"), note: str = "") -> bytes:
+    """A safetensors file of two tensors."""
+    size = 2 * ELEMENTS
+    header = {
+        name: {"dtype": "BF16", "shape": [512, 512], "data_offsets": [n * size, n * size + size]}
+        for n, name in enumerate(names)
+    }
+    text = json.dumps({"__metadata__": {"note": note}} | header).encode()
+    return len(text).to_bytes(8, "little") + text + values.tobytes()
+
+
+def world(tmp_path: Path) -> World:
+    """One whose files can be read once more."""
+    made = World(str(tmp_path))
+    driver = Reopening()
+    driver.held = made.driver.held
+    made.driver = driver
+    return made
+
+
+def test_a_fine_tune_costs_what_differs(tmp_path: Path) -> None:
+    """P11, and P12: in the next point, and in the one where both are new; every byte comes back."""
+    there, base = world(tmp_path), weights(1)
+    there.live.files[b"base"] = model(base)
+    there.capture()
+    before = stored_bytes(there.store)
+    there.live.files[b"a-tune"] = model(weights(2, base), note="before its base by name")
+    there.live.files[b"tune"] = model(weights(3, base))
+    sealed = there.capture()
+    assert stored_bytes(there.store) - before < 2 * 0.1 * base.nbytes
+    assert there.restored(sealed) == there.contents()
+    there.live.files[b"z/1"], there.live.files[b"z/2"] = (model(weights(seed, weights(9))) for seed in (4, 5))
+    before = stored_bytes(there.store)
+    sealed = there.capture()
+    assert stored_bytes(there.store) - before < (0.68 + 0.2) * base.nbytes
+    assert there.restored(sealed) == there.contents()
+
+
+def test_a_tensor_is_found_by_its_name_wherever_it_lies(tmp_path: Path) -> None:
+    """P11: in another order, and behind a longer header."""
+    there, base = world(tmp_path), weights(1)
+    there.live.files[b"base"] = model(base)
+    there.capture()
+    tuned = weights(2, base)
+    swapped = np.concatenate([tuned[ELEMENTS:], tuned[:ELEMENTS]])
+    there.live.files[b"tune"] = model(swapped, ("b", "a"), note="x" * 1001)
+    before = stored_bytes(there.store)
+    sealed = there.capture()
+    assert stored_bytes(there.store) - before < 0.1 * base.nbytes
+    assert there.restored(sealed) == there.contents()
+
+
+def test_equal_bytes_have_equal_digests_however_they_are_stored(tmp_path: Path) -> None:
+    """P11: what was stored as a delta is no other file than the same bytes stored whole."""
+    there, base = world(tmp_path), weights(1)
+    tuned = model(weights(2, base))
+    there.live.files |= {b"base": model(base), b"tune": tuned}
+    as_delta = there.capture()
+    digests = {entry.path: entry.digest for entry in there.repository().snapshot(as_delta.body, "files").entries()}
+    del there.live.files[b"base"]
+    there.live.files[b"again"] = tuned
+    alone = there.capture()
+    after = {entry.path: entry.digest for entry in there.repository().snapshot(alone.body, "files").entries()}
+    assert after[b"again"] == after[b"tune"] == digests[b"tune"]
+    assert there.restored(alone) == there.contents()
+
+
+def test_a_base_is_listed_with_what_rests_on_it_and_is_a_whole_chunk(tmp_path: Path) -> None:
+    """P2: who keeps the chunks that a point lists keeps every base, and no delta rests on a delta."""
+    there, base = world(tmp_path), weights(1)
+    there.live.files |= {b"base": model(base), b"tune": model(weights(2, base))}
+    there.capture()
+    del there.live.files[b"base"]
+    there.live.files[b"tune2"] = model(weights(3, weights(2, base)))
+    sealed = there.capture()
+    repository = there.repository()
+    reader = repository.snapshot(sealed.body, "files")
+    parts = {e.path: [part for piece in pieces_of(e, reader.get) for part in piece.parts] for e in reader.entries()}
+    assert [length for _, _, length in parts[b"tune"]].count(0) == 2
+    assert not parts[b"tune2"]
+    needed = needs_of(repository, [(sealed, ())])
+    assert needed.known[needed.rows(as_ids(b"".join(chunk for chunk, _, _ in parts[b"tune"])))].all()
+    assert not TreeWalk(repository, needed).walk(sealed.body.snapshots[0])
+    assert there.restored(sealed) == there.contents()
+
+
+@pytest.mark.parametrize("what", ["gone", "changed", "damaged memory", "paranoid"])
+def test_a_base_that_is_not_what_was_captured_is_none(tmp_path: Path, what: str) -> None:
+    """P1: bytes that do not have the chunk's id are no base; what then rests on none is stored whole."""
+    there, base = world(tmp_path), weights(1)
+    there.live.files[b"zbase"] = model(base)
+    there.capture()
+    if what == "gone":
+        there.driver.gone.add(b"zbase")
+    elif what == "changed":
+        there.live.files[b"zbase"] = model(weights(7, base, 0.2))
+    elif what == "damaged memory":
+        (remembered,) = Path(there.state).rglob("*.bases")
+        remembered.write_bytes(b"x" + remembered.read_bytes()[1:])
+    there.live.files[b"tune"] = model(weights(2, base))
+    before = stored_bytes(there.store)
+    sealed = there.capture(paranoid=what == "paranoid")
+    assert stored_bytes(there.store) - before > 0.6 * base.nbytes
+    assert there.restored(sealed) == there.contents()
+
+
+def test_what_a_delta_makes_must_have_the_id_it_is_known_by(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """P1: a wrong delta is an error, never other weights."""
+    there, base = world(tmp_path), weights(1)
+    there.live.files |= {b"base": model(base), b"tune": model(weights(2, base))}
+    sound = bases.Base.delta
+
+    def wrong(self: bases.Base, piece: Piece, data: memoryview) -> tuple[bytes, bytes] | None:
+        other = bytearray(data)
+        other[7] ^= 1
+        return sound(self, piece, memoryview(other))
+
+    monkeypatch.setattr(bases.Base, "delta", wrong)
+    sealed = there.capture()
+    with pytest.raises(IntegrityError):
+        there.restored(sealed)
+
+
+def test_a_file_stored_as_deltas_is_patched_into_whole_pieces(tmp_path: Path) -> None:
+    """P1: a delta is nothing that blocks can be taken from."""
+    there, base = world(tmp_path), weights(1)
+    tuned = weights(2, base)
+    there.live.files |= {b"base": model(base), b"tune": model(tuned)}
+    there.capture()
+    del there.live.files[b"base"]
+    tuned[5:50] ^= 1
+    there.live.files[b"tune"] = model(tuned)
+    sealed = there.capture()
+    assert there.restored(sealed) == there.contents()
