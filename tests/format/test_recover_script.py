@@ -21,7 +21,7 @@ from resurgam.vault.pruning import begin, draft, propose, sweep
 from tests.support import World
 
 SCRIPT = Path(__file__).parents[2] / "docs" / "recover.py"
-LINES = 211
+LINES = 250
 Files = dict[bytes, bytes]
 
 
