@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -40,17 +42,17 @@ def test_few_values_come_back(seed: int, count: int, values: int, width: int, ta
         assert back.tobytes() == raw
 
 
-def floats(rows: int, steps: int) -> np.ndarray:
+def floats(rows: int, steps: int) -> Any:
     """Normal weights, quantised to ``steps`` to either side with a scale for each of ``rows``, and widened again."""
     weights = np.random.default_rng(rows).normal(0, 0.02, (rows, N // rows)).astype(np.float32)
     scale = np.abs(weights).max(axis=1, keepdims=True) / steps
     return (np.rint(weights / scale) * scale).astype(np.float32).ravel()
 
 
-def bf16(values: np.ndarray) -> bytes:
+def bf16(values: Any) -> bytes:
     """Rounded to bfloat16, to nearest."""
     bits = values.view(np.uint32)
-    return ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16).tobytes()
+    return bytes(((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16))
 
 
 @pytest.mark.parametrize("rows", [1, N // 4096])

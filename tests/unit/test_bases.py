@@ -148,7 +148,7 @@ def test_a_base_that_is_not_what_was_captured_is_none(tmp_path: Path, what: str)
     there.live.files[b"zbase"] = model(base)
     there.capture()
     if what == "gone":
-        there.driver.gone.add(b"zbase")
+        del there.live.files[b"zbase"]
     elif what == "changed":
         there.live.files[b"zbase"] = model(weights(7, base, 0.2))
     elif what == "damaged memory":

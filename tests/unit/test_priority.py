@@ -7,11 +7,13 @@ import os
 import platform
 import subprocess
 import sys
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 
 from resurgam import priority
-from resurgam.capture import run
+from resurgam.capture import cut, invariants
 from resurgam.cli.context import Context
 from resurgam.model.system import Limits
 from tests.journeys.world import World
@@ -71,10 +73,23 @@ def test_a_capture_stands_back_after_the_thaw(
 ) -> None:
     """Writers wait for a freeze, so it stands back behind nobody; and without the word nothing does, in tests."""
     world = World(str(tmp_path_factory.mktemp("world"))).ready()
-    events, take, facts = list[str](), run.take, run.hold_invariants
-    monkeypatch.setattr(run, "take", lambda *of: (take(*of), events.append("thawed"))[0])
-    monkeypatch.setattr(run.priority, "lower", lambda: events.append("lower"))
-    monkeypatch.setattr(run, "hold_invariants", lambda *of: (events.append("read"), facts(*of))[1])
+    events: list[str] = []
+
+    def telling(event: str, work: Callable[..., Any], first: bool) -> Callable[..., Any]:
+        def told(*of: Any) -> Any:
+            if first:
+                events.append(event)
+            done = work(*of)
+            if not first:
+                events.append(event)
+            return done
+
+        return told
+
+    module = "resurgam.capture.run"
+    monkeypatch.setattr(f"{module}.take", telling("thawed", cut.take, first=False))
+    monkeypatch.setattr(f"{module}.priority.lower", lambda: events.append("lower"))
+    monkeypatch.setattr(f"{module}.hold_invariants", telling("read", invariants.hold_invariants, first=True))
     assert world.run("capture").code == 0
     assert events == ["thawed", "read"]
     assert world.run("capture", "--gentle").code == 0

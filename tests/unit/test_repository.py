@@ -90,7 +90,7 @@ def test_capture_role_adds_and_cannot_read(world: World) -> None:
     with pytest.raises(Denied, match=r"reader\.agekey"):
         confined.particulars(second.body)
     with pytest.raises(Denied, match=r"reader\.agekey"):
-        confined.snapshot(second.body, "files")
+        _ = confined.snapshot(second.body, "files").root
     with pytest.raises(Denied, match=r"verifier\.json"):
         confined.evidence_writer(second.body.id, world.clock, RecordType.VERDICT)
     assert confined.points()[0].body == first.body

@@ -79,7 +79,8 @@ def _sizes(report: Report, classes: dict[str, str], points: Sequence[Sealed]) ->
     """Bytes by class, and what of them is not as large as it is now: as captured last, or unknown and in no sum (P12)."""
     captured = {s.component: s.bytes for sealed in points[-1:] for s in sealed.body.snapshots}
     sizes: dict[str, int] = {}
-    older, unknown = [], []
+    older: list[str] = []
+    unknown: list[str] = []
     for component in report.components:
         size = component.bytes
         if size is None:

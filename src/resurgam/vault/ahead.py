@@ -97,7 +97,8 @@ class Ahead(Generic[T]):
         """``entries`` in order, the ``chunks`` of one, where to ``find`` a chunk; ``warm`` gets the key of a session ready.
         Nothing is read before all has been asked for that is to be read ``after``; the window is then one of both."""
         self._store, self._source, self._chunks, self._find, self._warm = store, entries, chunks, find, warm
-        self._after, self._room = after, after._room if after is not None else _Room()
+        self._after = after
+        self._room: _Room = after._room if after is not None else _Room()
         self._changed = self._room.changed
         self._held: OrderedDict[int, _Held] = OrderedDict()
         self._where: dict[Key, _Held] = {}

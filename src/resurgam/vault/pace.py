@@ -17,7 +17,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
-from typing import TypeVar
+from typing import TypeVar, cast
 
 from resurgam.drivers.base import Rows
 from resurgam.drivers.pieces import Flags, Numbers, Pieces, Survey
@@ -65,7 +65,7 @@ class Pace:
                 yield item
                 continue
             self.spend(0)
-            yield self._rows(item) if isinstance(item, Rows) else item
+            yield cast("T", self._rows(item)) if isinstance(item, Rows) else item
 
     def _rows(self, rows: Rows) -> Rows:
         pieces = _Pieces(rows.pieces, self) if rows.pieces is not None else None
