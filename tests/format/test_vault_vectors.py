@@ -1,7 +1,8 @@
 """The bytes of packs, segments and pages, fixed for ever, and a whole kept vault that every release must open.
 
 ``vectors/vault.json`` holds inputs and exact bytes; what can be read without our code is read here by hand, as
-``docs/format.md`` tells it. ``kept/vault`` was written by release 0.1.0 with the keys beside it, which protect nothing else.
+``docs/format.md`` tells it. ``kept/vault`` was written by release 0.1.0 with the keys beside it, which protect nothing else;
+``kept-models/vault`` by a later one, of a model, a fine-tune and vectors that changed in places.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from resurgam.restore.run import restore
 from resurgam.stores.local import LocalStore
 from resurgam.testing.faults import ManualClock, ReadOnlyStore
 from resurgam.vault.check import check
+from resurgam.vault.codecs import Codec
 from resurgam.vault.compare import compare_points
 from resurgam.vault.index import decode_segment, encode_segment
 from resurgam.vault.keyring import Keyring
@@ -45,7 +47,7 @@ from resurgam.vault.pack import (
 )
 from resurgam.vault.pages import Root
 from resurgam.vault.repository import Repository
-from resurgam.vault.snapshots import Entry, EntryTree, SnapshotRoot, store_runs
+from resurgam.vault.snapshots import Entry, EntryTree, SnapshotRoot, pieces_of, store_runs
 from resurgam.vault.tables import store_rows
 from tests.support import copy_keys, tree
 
@@ -195,32 +197,58 @@ def test_pages_by_hand() -> None:
 # The kept vault -------------------------------------------------------------------------------------------------------
 
 
+def opened(name: str, keys: Path) -> Repository:
+    """A kept vault; its keys are copied, since a checkout does not keep modes."""
+    copied = copy_keys(str(HERE / name / "keys"), str(keys), os.listdir(HERE / name / "keys"))
+    return Repository(ReadOnlyStore(LocalStore(str(HERE / name / "vault"))), Keyring(copied))
+
+
 @pytest.fixture
 def kept(tmp_path: Path) -> Repository:
-    """The kept vault; its keys are copied, since a checkout does not keep modes."""
-    keys = copy_keys(str(HERE / "kept/keys"), str(tmp_path / "keys"), os.listdir(HERE / "kept/keys"))
-    return Repository(ReadOnlyStore(LocalStore(str(HERE / "kept/vault"))), Keyring(keys))
+    return opened("kept", tmp_path / "keys")
 
 
-def test_the_kept_vault_opens_for_ever(kept: Repository, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["kept", "kept-models"])
+def test_a_kept_vault_opens_for_ever(name: str, tmp_path: Path) -> None:
     """P3: both points restore to what is written down beside them, the diff is the same, and the check is clean."""
-    expected = json.loads((HERE / "kept/expected.json").read_text())
-    points = kept.points()
+    repository = opened(name, tmp_path / "keys")
+    expected = json.loads((HERE / name / "expected.json").read_text())
+    points = repository.points()
     assert [sealed.body.id for sealed in points] == list(expected["points"])
     for sealed in points:
         target = str(tmp_path / sealed.body.id)
-        restored = restore(kept, sealed.body, kept.particulars(sealed.body), target, driver_for, ManualClock())
+        restored = restore(
+            repository, sealed.body, repository.particulars(sealed.body), target, driver_for, ManualClock()
+        )
         digests = {
-            f"{name}/{path.decode()}": blake3(data).hexdigest()
-            for name, copy in restored.copies.items()
-            for path, data in tree(os.path.join(target, name)).items()
+            f"{component}/{path.decode()}": blake3(data).hexdigest()
+            for component, copy in restored.copies.items()
+            for path, data in tree(os.path.join(target, component)).items()
         }
         assert digests == expected["points"][sealed.body.id]
         shutil.rmtree(target)
     one, two = (sealed.body for sealed in points)
-    found = [[d.component, d.kind, d.where, d.sign, d.key] for d in compare_points(one, two, kept)]
+    found = [[d.component, d.kind, d.where, d.sign, d.key] for d in compare_points(one, two, repository)]
     assert found == expected["diff"]
-    assert check(kept, read=True).damage == ()
+    assert check(repository, read=True).damage == ()
+
+
+def test_the_kept_models_lie_in_palettes_deltas_and_patches(tmp_path: Path) -> None:
+    """What the second kept vault is kept for: codec 6, a piece that is a base and a delta, and pieces of old and new parts."""
+    repository = opened("kept-models", tmp_path / "keys")
+    packs = [entry.name for entry in repository.store.list("packs/")]
+    assert Codec.PALETTE in {
+        frame.codec for name in packs for _, frame in frames(memoryview(repository.store.get(name)))
+    }
+    parts: dict[bytes, list[int]] = {}
+    for component in ("models", "vectors"):
+        snapshot = repository.snapshot(repository.resolve("latest").body, component)
+        for entry in snapshot.entries():
+            parts[entry.path] = [part[2] for piece in pieces_of(entry, snapshot.get) for part in piece.parts]
+    assert not parts[b"base.safetensors"]
+    assert parts[b"tune.safetensors"].count(0) == 2
+    assert len(parts[b"v.npy"]) > 9
+    assert 0 not in parts[b"v.npy"]
 
 
 def test_the_kept_vault_opens_with_its_recovery_key_alone(kept: Repository, tmp_path: Path) -> None:
