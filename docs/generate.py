@@ -133,7 +133,7 @@ def _arguments(command: Any) -> list[Any]:
 
 def _row(parameter: Any) -> str:
     argument = parameter.param_type_name == "argument"
-    word = parameter.name.upper() if argument else ", ".join(parameter.opts)
+    word = parameter.name.upper() if argument else ", ".join([*parameter.opts, *parameter.secondary_opts])
     notes = [parameter.help or ""]
     if parameter.default not in (None, False, "", [], ()) and not parameter.required:
         notes.append(f"Default: `{parameter.default}`.")

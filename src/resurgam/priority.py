@@ -20,7 +20,9 @@ _LOWEST_BEST_EFFORT = (
     2 << 13 | 7
 )  # not the idle class: on a busy disk a capture would never end, and its snapshot grow old
 _WHO_PROCESS = 1
-_IOPRIO_SET = {"x86_64": 251, "aarch64": 30, "riscv64": 30, "ppc64le": 273, "s390x": 282}  # the system call, on Linux
+_IDLE = 3  # the class that only ``ionice -c 3`` gives
+# The system call, on Linux; the next number is that of ioprio_get.
+_IOPRIO_SET = {"x86_64": 251, "aarch64": 30, "riscv64": 30, "ppc64le": 273, "s390x": 282}
 _TASKS = "/proc/self/task"
 
 
@@ -49,6 +51,6 @@ def unattended() -> bool:
 def _lower_on_disks(thread: int) -> None:
     number = _IOPRIO_SET.get(platform.machine())
     if sys.platform == "linux" and number is not None and sys.maxsize > 1 << 32:
-        ctypes.CDLL(None).syscall(
-            number, _WHO_PROCESS, thread, _LOWEST_BEST_EFFORT
-        )  # refused: as it was, which is no harm
+        call = ctypes.CDLL(None).syscall
+        if call(number + 1, _WHO_PROCESS, thread) >> 13 != _IDLE:
+            call(number, _WHO_PROCESS, thread, _LOWEST_BEST_EFFORT)  # refused: as it was, which is no harm

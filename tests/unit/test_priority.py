@@ -51,6 +51,26 @@ def test_all_threads_stand_back_once(what: str) -> None:
     assert json.loads(done.stdout) == [[nice, 2 << 13 | 7]] * 3
 
 
+_IDLE = """
+import ctypes, os, sys
+from resurgam import priority
+
+call, get = ctypes.CDLL(None).syscall, {"x86_64": 252, "aarch64": 31}[os.uname().machine]
+call(get - 1, 1, 0, 3 << 13)
+priority.lower()
+print(call(get, 1, 0) >> 13)
+"""
+
+
+@pytest.mark.skipif(
+    not sys.platform.startswith("linux") or platform.machine() not in {"x86_64", "aarch64"}, reason="Linux's numbers"
+)
+def test_what_stands_behind_everybody_stays_there() -> None:
+    """Whoever has put `ionice -c 3` before a line of cron is not brought forward by what is gentle by itself."""
+    done = subprocess.run([sys.executable, "-c", _IDLE], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout.strip() == "3"
+
+
 _TERMINAL = """
 import os, pty, sys
 from resurgam import priority
@@ -103,7 +123,9 @@ def test_limits_that_are_given_stand_in_the_point(tmp_path_factory: pytest.TempP
     """P12: and words that are no share are refused before anything is read."""
     world = World(str(tmp_path_factory.mktemp("world"))).ready()
     assert world.run("capture", "--limit-read", "1000", "--limit-cpu", "150%").code == 0
-    for words in ("0", "-1", "nan", "inf", "half", "50 percent"):
+    for words in ("nan", "inf", "0", "-1"):  # a range bars neither of the first two
+        assert world.run("capture", "--limit-read", words).code == 2
+    for words in ("0", "-1", "nan", "inf", "half", "50 percent", "1_0", "1e1", ".", "%"):
         refused = world.run("capture", "--limit-cpu", words)
         assert refused.code == 2
         assert "no share of the processors" in refused.err

@@ -284,6 +284,18 @@ def test_p12_copies_are_surveyed_without_what_is_one_places_own(both: Replicated
     assert first.objects == second.objects == len(objects(both.world.store))
 
 
+def test_a_survey_tells_how_much_it_reads_before_it_does(both: Replicated) -> None:
+    """So that `vault check --read --limit-read` holds its limit with several copies, too."""
+    both.run("frankfurt")
+    copies = open_together([both.world.store, both.stores["frankfurt"]], Keyring(both.world.keys), both.world.clock)
+    spent: list[int] = []
+    survey(copies, read=True, spend=spent.append)
+    assert sum(spent) == 2 * sum(entry.size for entry in copies.list())
+    spent.clear()
+    survey(copies, read=False, spend=spent.append)
+    assert not spent
+
+
 def _residency(store: Store, name: str) -> str:
     data = store.get(name)
     placement: Placement = placement_of(data, data[16:32])

@@ -118,7 +118,7 @@ def check(
                 advance(size)
 
         report = checking.run(read_so_far)
-    copies = survey(several, read=read) if several is not None else ()
+    copies = survey(several, read=read, spend=pace.spend) if several is not None else ()
     if json:
         plain: dict[str, object] = to_plain(report)
         told = {"copies": to_plain(copies)} if copies else {}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from math import isfinite
 from typing import Annotated
 
 import msgspec
@@ -19,9 +21,24 @@ GentleOption = Annotated[
         help="Let others go first, on processors and disks; by default where no terminal is (cron, a timer).",
     ),
 ]
+
+
+def finite(value: float | None) -> float | None:
+    """``value``, for which no range but this is a bar where it is none (NaN) or no limit. Raises BadParameter."""
+    if value is not None and not isfinite(value):
+        raise typer.BadParameter(f"{value} is no limit.")
+    return value
+
+
 LimitReadOption = Annotated[
     float | None,
-    typer.Option("--limit-read", min=0.001, metavar="MB/S", help="The fastest to read, in 10^6 bytes a second."),
+    typer.Option(
+        "--limit-read",
+        min=0.001,
+        metavar="MB/S",
+        callback=finite,
+        help="The fastest to read, in 10^6 bytes a second.",
+    ),
 ]
 LimitCpuOption = Annotated[
     str | None,
@@ -47,12 +64,9 @@ def limited(system: System, read: float | None, cpu: str | None) -> System:
 
 
 def _processors(words: str) -> float:
-    number = words.strip().removesuffix("%")
-    try:
-        processors = float(number) / (100 if number != words.strip() else 1)
-    except ValueError:
-        processors = 0.0
-    if not 0.001 <= processors <= 4096:  # NaN is neither
+    share = re.fullmatch(r"([0-9]*\.?[0-9]+)(%?)", words.strip())
+    processors = float(share[1]) / (100 if share[2] else 1) if share else 0.0
+    if not 0.001 <= processors <= 4096:
         raise UsageError(
             f"{words!r} is no share of the processors.",
             untouched="Nothing was done.",

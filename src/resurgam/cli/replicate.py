@@ -18,6 +18,7 @@ from resurgam.cli.context import (
     ManifestOption,
     duration,
 )
+from resurgam.cli.gentle import finite
 from resurgam.cli.replicate_open import OneVaultOption, at, replica_store
 from resurgam.errors import EXIT_STALE, IntegrityError, NotFound, ResurgamError, TargetRefused, UsageError
 from resurgam.model.placement import WORD
@@ -35,7 +36,8 @@ app.command("export")(carry.export)
 app.command("import")(carry.import_)
 NamesArgument = Annotated[list[str] | None, typer.Argument(help="Replicas; all where none is named.")]
 LimitOption = Annotated[
-    float | None, typer.Option("--limit-mb-s", min=0.001, help="The fastest to send, in 10^6 bytes a second.")
+    float | None,
+    typer.Option("--limit-mb-s", min=0.001, callback=finite, help="The fastest to send, in 10^6 bytes a second."),
 ]
 
 

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from threading import Thread
 
@@ -144,18 +144,27 @@ class CopyState(msgspec.Struct, frozen=True, kw_only=True):
     silent: str = ""
 
 
-def survey(together: Together, *, read: bool) -> tuple[CopyState, ...]:
-    """How each copy stands; with ``read`` every object of every copy is read."""
+def survey(together: Together, *, read: bool, spend: Callable[[int], None] = lambda _: None) -> tuple[CopyState, ...]:
+    """How each copy stands; with ``read`` every object of every copy is read, and ``spend`` hears of its bytes before."""
     union = {entry.name: entry.size for entry in together.list()}
-    there = tuple(_state(together, copy, union, read) for copy in together.copies)
+    there = tuple(_state(together, copy, union, read, spend) for copy in together.copies)
     return there + tuple(CopyState(copy=where, silent=why) for where, why in together.left_out.items())
 
 
-def _state(together: Together, copy: Copy, union: Mapping[str, int], read: bool) -> CopyState:
+def _state(
+    together: Together, copy: Copy, union: Mapping[str, int], read: bool, spend: Callable[[int], None]
+) -> CopyState:
     where = copy.store.describe()
+
+    def damages(name: str, size: int) -> bool:
+        if not read:
+            return size != union.get(name)
+        spend(size)
+        return not _sound(together, copy, name)
+
     try:
         there = {entry.name: entry.size for entry in together.listed(copy)}
-        damaged = [n for n, size in there.items() if (not _sound(together, copy, n) if read else size != union.get(n))]
+        damaged = [name for name, size in there.items() if damages(name, size)]
     except (Unreachable, Denied) as error:
         return CopyState(copy=where, silent=error.message)
     missing = sorted(union.keys() - there.keys())
