@@ -271,6 +271,28 @@ def test_a_page_of_no_length_ends_the_walk(monkeypatch: pytest.MonkeyPatch) -> N
     assert 10 < made < len(data) // 2_000
 
 
+def test_headers_as_long_as_a_file_are_not_walked_through(monkeypatch: pytest.MonkeyPatch) -> None:
+    """P12: to walk through a byte takes a hundred times as long as to store it, so of a column chunk few are headers."""
+    data = written(table(40_000).select(["id"]), compression="snappy", use_dictionary=False)
+    start = next(iter(page_starts(data)))
+    header = b"\x35\x00" + b"\x11" * 2_000 + b"\x00"  # a packed size of 0, and so many fields that say yes
+    footer = len(data) - 8 - int.from_bytes(data[-8:-4], "little")
+    lying = data[:start] + (header * (len(data) // len(header) + 1))[: footer - start] + data[footer:]
+    walked: list[int] = []
+    compact = thrift.Compact
+
+    def counting(data: bytes) -> Compact:
+        walked.append(len(data))
+        return compact(data)
+
+    monkeypatch.setattr("resurgam.vault.parquet.Compact", counting)
+    found = pieces(lying)
+    assert found is not None
+    assert_tiles(found, len(lying))
+    assert len(walked) > 2
+    assert sum(walked[1:]) < len(data) // 8
+
+
 @pytest.mark.parametrize(
     "data",
     [

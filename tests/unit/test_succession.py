@@ -16,8 +16,10 @@ from resurgam.testing.faults import MemoryStore
 from resurgam.testing.rounds import RoundStore
 from resurgam.vault import ahead, around
 from resurgam.vault.around import Around
+from resurgam.vault.keys import DEFAULT_DOMAIN
 from resurgam.vault.reader import SnapshotReader
 from resurgam.vault.repository import Repository
+from resurgam.vault.snapshots import Laid
 from resurgam.vault.succession import in_turn
 from tests.support import World, copied
 
@@ -155,3 +157,10 @@ def test_a_pack_that_is_cut_off_or_gone_is_told(monkeypatch: pytest.MonkeyPatch)
     assert len(pages._kept) == around.KEPT
     with pytest.raises(NotFound):
         pages.read("cd" * 32, 0, 10)
+
+
+def test_a_piece_that_is_a_delta_of_nothing_is_told_as_damage(world: World) -> None:
+    """P12: a page may say so, whoever wrote it."""
+    reader = world.repository().chunks(DEFAULT_DOMAIN)
+    with pytest.raises(IntegrityError, match="its parts add up to 0 bytes"):
+        reader.fetch_piece(Laid(bytes(32), 0, 0, [(bytes(32), 0, 0)]))

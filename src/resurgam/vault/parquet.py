@@ -12,7 +12,8 @@ alone has one of its own, and a long column chunk begins a new one.
 
 What is not packed is better cut by its content, since rows that move take their bytes with them: then the answer is None, as for
 everything that is not as the format says. As in ``tensors``, no byte depends on what a file claims. What is read of it is bounded:
-no footer that is long beside its file (its column chunks are then too short to be cut apart), and so many pages for so many bytes.
+no footer that is long beside its file (its column chunks are then too short to be cut apart), and so many pages, and bytes of their
+headers, for so many bytes: to walk through a byte of Thrift takes longer than to store it.
 
 Format: https://github.com/apache/parquet-format (README, "File format"; parquet.thrift).
 """
@@ -36,6 +37,7 @@ _FOOTER, _LONG_FOOTER = (
 )  # the shorter is read beside any file, up to the longer beside one 256 times as long
 _HEADER, _LONG_HEADER = 256, 64 << 10  # of a page; a long one holds long statistics
 _LEAST_PAGE = 4 << 10  # where pages are shorter than this on average, they are not told apart
+_HEADERS = 64  # nor where more than one byte of so many is of their headers
 _TAIL = 32
 _UNCOMPRESSED = 0
 
@@ -154,25 +156,27 @@ def _units(runs: list[_Run], size: int, read: Read) -> Iterator[_Unit]:
 
 def _page_ends(start: int, end: int, read: Read) -> Iterator[int]:
     """Where the pages of a column chunk end, as far as their headers are what they should be."""
+    left = (end - start) // _HEADERS
     for _ in range((end - start) // _LEAST_PAGE):
-        length = _page_length(start, end, read)
-        start += length
-        if not length or start >= end:
+        header, length = _page_at(start, left, read)
+        left -= header
+        start += header + length
+        if not header or start >= end:
             break
         yield start
     yield end
 
 
-def _page_length(start: int, end: int, read: Read) -> int:
-    """The length of the page that begins at ``start``, with its header; 0 where there is none."""
-    for most in (_HEADER, _LONG_HEADER):
-        data = Compact(_read(read, start, min(most, end - start)))
+def _page_at(start: int, most: int, read: Read) -> tuple[int, int]:
+    """The lengths of the header at ``start``, up to ``most``, and of the page behind it; 0 where there is none."""
+    for length in (_HEADER, _LONG_HEADER):
+        data = Compact(_read(read, start, min(length, most)))
         try:
-            length = _integers(data).get(_COMPRESSED_PAGE_SIZE, -1)
+            page = _integers(data).get(_COMPRESSED_PAGE_SIZE, -1)
         except Malformed:
             continue
-        return data.at + length if length >= 0 else 0
-    return 0
+        return (data.at, page) if page >= 0 else (0, 0)
+    return 0, 0
 
 
 def _groups(units: Iterator[_Unit], read: Read) -> Iterator[Extent]:

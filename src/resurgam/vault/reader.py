@@ -167,7 +167,7 @@ class ChunkReader:
         for chunk, start, length in piece.parts[: -1 if delta else None]:
             parts.setdefault(chunk, []).append((end, start, length))
             end += length
-        if end != piece.length:
+        if end != piece.length or not parts:
             raise _lost(piece.chunk, f"its parts add up to {end} bytes, not {piece.length}")
         if len(self._memory.patched) < end:
             self._memory.patched = memoryview(bytearray(end))
