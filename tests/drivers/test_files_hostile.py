@@ -259,3 +259,23 @@ def test_a_device_or_a_pipe_is_no_component(tmp_path: Path) -> None:
         assert_says_what_next(refused.value)
         with pytest.raises(NotFound), FilesDriver().freeze(component):
             pass
+
+
+@pytest.mark.parametrize("there", ["nothing", "link", "folder", "pipe"])
+def test_what_is_no_file_any_more_is_not_reopened(tmp_path: Path, there: str) -> None:
+    """P1: where a file became a link, a folder or a pipe, it is as good as gone to whoever wants its bytes once more."""
+    place, outside = tmp_path / "data", tmp_path / "outside"
+    place.mkdir()
+    outside.write_bytes(b"x" * 100)
+    {
+        "nothing": lambda where: None,
+        "link": lambda where: where.symlink_to(outside),
+        "folder": lambda where: where.mkdir(),
+        "pipe": os.mkfifo,
+    }[there](place / "model")
+    component = Component(name="data", driver="files", location=str(place), options={"pin": "never"})
+    driver = FilesDriver()
+    with driver.freeze(component) as at:
+        with pytest.raises(NotFound):
+            driver.reopen(component, at, b"model")
+        driver.release(component, at)

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from resurgam.errors import IntegrityError
 from resurgam.vault import palettes
 from resurgam.vault.codecs import Codec, decode, encode_verified
 from resurgam.vault.tensors import Dtype
@@ -76,3 +77,10 @@ def test_trained_weights_are_not_tried() -> None:
     weights = np.random.default_rng(2).normal(0, 0.02, N).astype(np.float32)
     assert palettes.encode(memoryview(bf16(weights)), 2) is None
     assert palettes.encode(memoryview(weights.tobytes()), 4) is None
+
+
+def test_more_blocks_than_a_palette_has_bytes_for_are_never_laid_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """P1: a few bytes that claim a block for each element cost no memory for them."""
+    monkeypatch.setattr(palettes, "_blocks", lambda *_: pytest.fail("blocks were laid out"))
+    with pytest.raises(IntegrityError, match="cut off"):
+        palettes.decode_into(memoryview(bytes([4]) + bytes(11)), np.empty(N, np.uint8))

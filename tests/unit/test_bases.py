@@ -12,12 +12,16 @@ import numpy as np
 import pytest
 
 from resurgam.drivers.base import Source
-from resurgam.errors import IntegrityError, NotFound
+from resurgam.errors import IntegrityError, NotFound, Unreachable
 from resurgam.model.point import Position
 from resurgam.model.system import Component
 from resurgam.vault import bases
+from resurgam.vault.check import check
 from resurgam.vault.chunking import Piece
 from resurgam.vault.needs import as_ids, needs_of
+from resurgam.vault.prune import Economics
+from resurgam.vault.pruning import begin, draft, propose, sweep
+from resurgam.vault.repository import Sealed
 from resurgam.vault.snapshots import pieces_of
 from resurgam.vault.trees import TreeWalk
 from tests.support import CountedSource, MemoryDriver, World, stored_bytes
@@ -26,18 +30,23 @@ ELEMENTS = 1 << 18  # of each tensor, 2 bytes each
 
 
 class Reopening(MemoryDriver):
-    """Gives what lies live now; ``gone`` are paths that cannot be opened."""
+    """Gives what lies live now; ``gone`` are paths that are not there, ``trouble`` those that cannot be opened."""
 
     def __init__(self) -> None:
         super().__init__()
         self.gone: set[bytes] = set()
+        self.trouble: dict[bytes, Exception] = {}
+        self.reopened: list[CountedSource] = []
 
     def reopen(self, component: Component, at: Position, path: bytes) -> Source:
         """See ``drivers.base.Reopens``."""
         files = self.held[component.name].files
         if path not in files or path in self.gone:
             raise NotFound("gone", untouched="", next_step="")
-        return CountedSource(files[path], self._count)
+        if path in self.trouble:
+            raise self.trouble[path]
+        self.reopened.append(CountedSource(files[path], self._count))
+        return self.reopened[-1]
 
 
 def weights(seed: int, base: np.ndarray | None = None, noise: float = 0.003) -> np.ndarray:
@@ -190,3 +199,87 @@ def test_a_file_stored_as_deltas_is_patched_into_whole_pieces(tmp_path: Path) ->
     there.live.files[b"tune"] = model(tuned)
     sealed = there.capture()
     assert there.restored(sealed) == there.contents()
+
+
+@pytest.mark.parametrize("error", [OSError(5, "input/output error"), Unreachable("x", untouched="", next_step="")])
+def test_a_base_on_a_broken_disk_keeps_no_other_file_from_being_stored(tmp_path: Path, error: Exception) -> None:
+    """P1: what cannot be read of another file is that file's trouble."""
+    there, base = world(tmp_path), weights(1)
+    there.live.files[b"zbase"] = model(base)
+    there.capture()
+    assert isinstance(there.driver, Reopening)
+    there.driver.trouble[b"zbase"] = error
+    there.live.files[b"tune"] = model(weights(2, base))
+    assert there.restored(there.capture()) == there.contents()
+
+
+class Cut(CountedSource):
+    """A file of tensors of which only the header is left when it is read."""
+
+    def read_into(self, offset: int, buffer: memoryview) -> int:
+        """Nothing behind the first kilobyte."""
+        return super().read_into(offset, buffer[: max(0, 1000 - offset)])
+
+
+def test_a_model_that_is_cut_off_while_it_is_read_is_kept_as_it_is(tmp_path: Path) -> None:
+    """P1: nothing can be sampled of it, and it is stored."""
+    there, base = world(tmp_path), weights(1)
+    there.live.files[b"base"] = model(base)
+    there.capture()
+    there.live.files[b"tune"] = model(weights(2, base))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("tests.support.CountedSource", Cut)
+        sealed = there.capture()
+    assert there.restored(sealed)["files"][b"tune"] == there.live.files[b"tune"][:1000]
+
+
+def test_every_base_is_closed_and_few_are_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """P11: of many models of one family only the last ones are looked at; also where a file is read again."""
+    monkeypatch.setattr(bases, "MOST", 2)
+    there, base = world(tmp_path), weights(1)
+    there.live.files |= {b"%02d" % n: model(weights(n, base)) for n in range(10)}
+    there.live.moves[b"09"] = [model(weights(99, base))]
+    sealed = there.capture()
+    assert there.restored(sealed)["files"][b"08"] == there.live.files[b"08"]
+    assert isinstance(there.driver, Reopening)
+    opened = there.driver.reopened
+    assert all(source.closed for source in opened)
+    assert 10 < len(opened) <= 2 * 11
+
+
+@pytest.mark.parametrize("then", ["restore", "unchanged", "touched", "without its base"])
+def test_a_delta_outlives_the_point_of_its_base(tmp_path: Path, then: str) -> None:
+    """P1, P2: the base's point is pruned and swept; what rests on it restores, and so does what is captured after."""
+    there, base = world(tmp_path), weights(1)
+    there.live.files |= {b"base": model(base), b"other": model(weights(8))[:-1]}
+    first = there.capture()
+    there.live.files = {b"base": model(base), b"tune": model(weights(2, base))}
+    there.capture()
+    del there.live.files[b"base"]
+    second = there.capture()
+    expected, before = there.contents(), stored_bytes(there.store)
+    for sealed in there.repository().points():
+        if sealed.body.id != second.body.id:
+            prune_away(there, sealed)
+    assert first.body.id not in {sealed.body.id for sealed in there.repository().points()}
+    assert stored_bytes(there.store) < before - 500_000
+    (entry,) = there.repository().snapshot(second.body, "files").entries()
+    get = there.repository().chunks("default").get
+    assert any(piece.parts and not piece.parts[-1][2] for piece in pieces_of(entry, get))
+    assert there.restored(second) == expected
+    if then == "touched":
+        there.live.stamped = False
+    elif then == "without its base":
+        there.live.files[b"tune2"] = model(weights(3, weights(2, base)))
+    if then != "restore":
+        third = there.capture()
+        prune_away(there, second)
+        assert there.restored(third) == there.contents()
+    assert check(there.repository(), read=True).damage == ()
+
+
+def prune_away(there: World, sealed: Sealed) -> None:
+    """Let a point go, and take from the vault all that no other one needs."""
+    repository = there.repository(keys=there.keys_with("trust.json", "pruner.json"))
+    chosen = draft(repository, {sealed.body.id: "the test says so"}, Economics(max_unused=0.0))
+    sweep(repository, begin(repository, propose(repository, chosen.plan, there.clock), there.clock), there.clock)

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from resurgam.drivers.base import Blob
 from resurgam.errors import IntegrityError
+from resurgam.model.codec import to_msgpack
 from resurgam.vault import patching
 from resurgam.vault.check import check
 from resurgam.vault.compare import compare_points
@@ -32,10 +33,12 @@ from resurgam.vault.patches import (
     laid_out,
     patch_of,
 )
+from resurgam.vault.prune import Economics
+from resurgam.vault.pruning import begin, draft, propose, sweep
 from resurgam.vault.reader import ChunkReader
 from resurgam.vault.repository import Sealed
-from resurgam.vault.snapshots import Entry, Extent, Laid, extents_of, pieces_of, store_runs
-from tests.support import World, read_whole, stored_bytes
+from resurgam.vault.snapshots import Entry, Extent, Laid, Parts, Run, extents_of, pieces_of, store_runs
+from tests.support import CountedSource, World, read_whole, stored_bytes
 
 ROWS, WIDTH = 4000, 384
 ROW = 4 * WIDTH
@@ -215,6 +218,96 @@ def test_older_points_may_be_pruned_from_under_patches(world: World) -> None:
     entry, reader = entry_of(world, point)
     needs = needs_of(world.repository(), [(point, ())])
     assert all(needs.domain_of(chunk) is not None for chunk, _, _ in extents_of(entry, reader.get))
+
+
+def prune_away(world: World, sealed: Sealed) -> None:
+    """Let a point go, and take from the vault all that no other one needs."""
+    repository = world.repository(keys=world.keys_with("trust.json", "pruner.json"))
+    chosen = draft(repository, {sealed.body.id: "the test says so"}, Economics(max_unused=0.0))
+    sweep(repository, begin(repository, propose(repository, chosen.plan, world.clock), world.clock), world.clock)
+
+
+@pytest.mark.parametrize("then", ["restore", "unchanged", "touched", "changed", "forgotten"])
+def test_what_rests_on_a_pruned_point_stays_whole(world: World, then: str) -> None:
+    """P1, P2: the first point is pruned and swept; the patched one restores, and so does what is captured after."""
+    rows = vectors(rows=3000)
+    first, _ = added(world, {b"gone.npy": npy(vectors(9, 3000)), b"v.npy": npy(rows)})
+    rows[::300] += 1
+    second, _ = added(world, {b"v.npy": npy(rows)})
+    assert any(piece.parts for piece in pieces_of(*_with_get(entry_of(world, second))))
+    expected, before = world.contents(), stored_bytes(world.store)
+    prune_away(world, first)
+    assert stored_bytes(world.store) < before - 3_000_000
+    assert world.restored(second) == expected
+    if then == "touched":
+        world.live.stamped = False
+    elif then == "changed":
+        rows[7::300] += 1
+    elif then == "forgotten":
+        world.forget()
+        world.live.stamped = False
+    if then != "restore":
+        third, _ = added(world, {b"v.npy": npy(rows)})
+        prune_away(world, second)
+        assert world.restored(third) == world.contents()
+    assert check(world.repository(), read=True).damage == ()
+
+
+class Gap(CountedSource):
+    """Never stands still, and lacks half a megabyte in its midst whenever it is read."""
+
+    def read_into(self, offset: int, buffer: memoryview) -> int:
+        """As if cut off where the gap begins; behind it, as it is."""
+        end = 5 << 19 if offset < 5 << 19 else offset if offset < 3 << 20 else 1 << 62
+        return super().read_into(offset, buffer[: max(0, end - offset)])
+
+    def settled(self) -> bool:
+        """Never."""
+        return False
+
+
+def test_a_file_that_was_read_with_a_gap_is_no_base_for_patches(world: World) -> None:
+    """P1: where bytes were missing, blocks lie elsewhere than they were noted, and nothing is laid out by them."""
+    rows = vectors(rows=7000)
+    world.live.files = {b"v.npy": npy(rows)}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("tests.support.CountedSource", Gap)
+        torn = world.capture()
+    (entry,) = world.repository().snapshot(torn.body, "files").entries()
+    assert 0 < entry.size < len(npy(rows))
+    rows[10::600] += 1
+    added(world, {b"v.npy": npy(rows)})
+
+
+ZEROS = bytes(32)
+HOSTILE = {
+    "a delta of nothing": Run(ZEROS, bytes(4), Parts(b"\1\0", ZEROS, bytes(2), bytes(4), bytes(4))),
+    "half a length": Run(ZEROS, bytes(3)),
+    "more lengths than ids": Run(ZEROS, bytes(8)),
+    "half an id": Run(ZEROS + b"x", bytes(8)),
+    "half a count": Run(ZEROS, bytes(4), Parts(b"\1", ZEROS, bytes(2), bytes(4), bytes(4))),
+    "half a source": Run(ZEROS, bytes(4), Parts(b"\1\0", ZEROS[:9], bytes(2), bytes(4), bytes(4))),
+    "half a start": Run(ZEROS, bytes(4), Parts(b"\1\0", ZEROS, bytes(2), bytes(3), bytes(4))),
+    "no such source": Run(ZEROS, bytes(4), Parts(b"\1\0", ZEROS, b"\1\0", bytes(4), bytes(4))),
+    "more parts than counted": Run(ZEROS, bytes(4), Parts(b"\1\0", ZEROS, bytes(4), bytes(8), bytes(8))),
+}
+
+
+@pytest.mark.parametrize("run", HOSTILE.values(), ids=HOSTILE)
+def test_a_page_that_lies_about_its_pieces_is_refused(world: World, run: Run) -> None:
+    """P1: whatever a stolen capture host writes into a run, a reader answers with an IntegrityError."""
+    added(world, {b"f": b"x"})
+    reader = world.repository().chunks("default")
+    entry = Entry(b"f", 0, b"", {}, [], [ZEROS])
+    with pytest.raises(IntegrityError):
+        list(map(reader.fetch_piece, pieces_of(entry, lambda _page, _kind: to_msgpack(run))))
+
+
+@pytest.mark.parametrize("extent", [(b"short", 0, 1), (ZEROS, -1, 1), (ZEROS, 0, -1), (ZEROS, 1 << 40, 1)], ids=str)
+def test_an_entry_that_lies_about_its_extents_is_refused(extent: Extent) -> None:
+    """P1: as a page does."""
+    with pytest.raises(IntegrityError, match="made of"):
+        list(pieces_of(Entry(b"f", 1, b"", {}, [extent], []), lambda _page, _kind: b""))
 
 
 @settings(max_examples=60, deadline=None)

@@ -264,10 +264,10 @@ class LiveSource:
 
 
 class OpenFile:
-    """A Source over a file that is opened at once. Raises OSError."""
+    """A Source over a file that is opened at once. Raises OSError: FileNotFoundError also where something else lies there."""
 
     def __init__(self, where: bytes) -> None:
-        self._descriptor = os.open(where, _OPEN)
+        self._descriptor, _ = _open_file(where)
 
     def read_into(self, offset: int, buffer: memoryview) -> int:
         """See ``drivers.base.Source``."""

@@ -30,7 +30,7 @@ import numpy as np
 from blake3 import blake3
 
 from resurgam.drivers.base import Source, read_fully
-from resurgam.errors import Denied, IntegrityError, NotFound
+from resurgam.errors import IntegrityError, NotFound, ResurgamError
 from resurgam.model.safetensors import Entry as Tensor
 from resurgam.model.safetensors import Header, read_header
 from resurgam.vault import deltas
@@ -45,10 +45,12 @@ from resurgam.vault.tensors import Dtype
 
 # Of a piece: a larger delta is not worth being tied to a base. A quarter below what its bytes take alone.
 WORTH = {Dtype.BF16: 0.5, Dtype.F16: 0.63, Dtype.F32: 0.62, Dtype.BYTES: 0.75}
-MOST = 8  # files of one family that are remembered, the last ones
+MOST = 8  # files of one family that are remembered, or asked of those of one capture: the last ones
 _SAMPLE = 64 << 10
 _SAMPLES = 3
 _CHECK = 16
+# Whatever is wrong with another file, the one that is captured is stored all the same, whole.
+_TROUBLES = (ResurgamError, OSError)
 
 Pieces = Callable[[], Sequence[Extent]]
 Reopen = Callable[[bytes], Source]
@@ -111,7 +113,7 @@ class Base:
         """What share of ``data``, the beginning of ``piece``, its delta takes; 1 where there is none."""
         place = self.place(piece)
         room = memoryview(bytearray(len(data)))
-        if place is None or read_fully(self._source, place, room) != len(data):
+        if place is None or not data or read_fully(self._source, place, room) != len(data):
             return 1.0
         return len(deltas.encode(data, room, deltas.WIDTHS[piece.dtype])) / len(data)
 
@@ -123,7 +125,7 @@ class Base:
             return None
         try:
             base = self._read(place, len(data))
-        except (NotFound, Denied):
+        except _TROUBLES:
             return None  # gone by now
         if self._keys.id_of(Kind.DATA, base) != chunk:
             return None  # P1: it is not what was captured any more
@@ -184,8 +186,8 @@ class Bases:
         samples = list(_sampled([piece for span in spans for piece in span], source))
         best: Base | None = None
         least = max(WORTH.values())
-        for other, its_pieces in [*reversed(begun), *self._remembered(family, path, begun)]:
-            with suppress(NotFound, Denied):
+        for other, its_pieces in [*reversed(begun[-MOST:]), *self._remembered(family, path, begun)]:
+            with suppress(*_TROUBLES):
                 base = self._base(other, its_pieces(), ours, index, keys)
                 cost = sum(base.sample(*sample) for sample in samples) / len(samples)
                 worse = base if cost >= least else best
@@ -244,7 +246,7 @@ class Bases:
 
     def _is_there(self, path: bytes) -> bool:
         assert self._reopen is not None
-        with suppress(NotFound, Denied):
+        with suppress(*_TROUBLES):
             self._reopen(path).close()
             return True
         return False

@@ -171,6 +171,7 @@ class BlockMemory:
         """The component was captured whole: what was noted of it counts, and of files that are gone nothing."""
         with told(self._folder):
             for place, noted in self._noted.items():
+                noted.close()
                 if noted.finished:
                     os.replace(place + _NEW, place)
                     self._seen.add(place)

@@ -358,6 +358,8 @@ class Intake:
             return [(self._shared.id_of(waiting.shared), waiting.start, blob.size)], waiting.digest, {}
         extents = waiting.read()
         if sum(e[2] for e in extents) != blob.size or not blob.source.settled():
+            if waiting.patching:
+                waiting.patching.close()
             return self._extents_of(self._read_again(blob))
         blob.source.close()
         patched = waiting.patching.end(extents) if waiting.patching else {}

@@ -79,10 +79,10 @@ def decode_into(encoded: memoryview, raw: Plane) -> None:
     if width not in (2, 4) or bits > max(_BITS) or zero:
         refuse("it is no palette of this format")
     elements = raw[: len(raw) // width * width].view(f"<u{width}")
-    blocks = _blocks(elements, bits)
-    at = _HEAD.size + 2 * len(blocks)
+    at = _HEAD.size + 2 * -(-len(elements) >> bits)
     if at > len(encoded):
         refuse("a palette is cut off")
+    blocks = _blocks(elements, bits)
     counts = np.frombuffer(encoded[_HEAD.size : at], "<u2").tolist()
     if max(counts, default=0) > MOST:
         refuse("a palette has too many values")

@@ -57,18 +57,25 @@ def patching_of(
         old = None
     base = bases.base_of(blob.path, blob.source, spans, pieces, index, keys)
     noted = memory.noting(blob.path, old.block if old else block_of(blob.size))
-    return Patching(sink, index, keys, old, base, noted)
+    return Patching(sink, index, keys, old, base, noted, blob.size)
 
 
 class Patching:
-    """Patches one file. ``old`` is what the host remembers of it, if anything, ``base`` a file that it may be told from; ``noted``
-    gets what the next capture is to know."""
+    """Patches one file of ``size`` bytes. ``old`` is what the host remembers of it, if anything, ``base`` a file that it may be
+    told from; ``noted`` gets what the next capture is to know."""
 
     def __init__(
-        self, sink: Sink, index: Index, keys: DomainKeys, old: Remembered | None, base: Base | None, noted: Noted
+        self,
+        sink: Sink,
+        index: Index,
+        keys: DomainKeys,
+        old: Remembered | None,
+        base: Base | None,
+        noted: Noted,
+        size: int,
     ) -> None:
         self._sink, self._index, self._keys = sink, index, keys
-        self._old, self._base, self._noted = old, base, noted
+        self._old, self._base, self._noted, self._size = old, base, noted, size
         self._lock = threading.Lock()
         self._gathered: dict[Dtype, _Gathered] = {}
         self._patched: dict[bytes, list[Extent]] = {}
@@ -147,10 +154,17 @@ class Patching:
         for dtype, gathered in self._gathered.items():
             self._store(gathered, dtype)
         self._gathered.clear()
+        self.close()
+        # P1: where bytes were missing, pieces do not lie where their blocks were noted.
+        if sum(length for _, _, length in extents) == self._size:
+            self._noted.finish(extents, self._patched)
+        return self._patched
+
+    def close(self) -> None:
+        """Let the base go; repeatable."""
         if self._base is not None:
             self._base.close()
-        self._noted.finish(extents, self._patched)
-        return self._patched
+            self._base = None
 
     def _store(self, gathered: _Gathered, dtype: Dtype) -> None:
         new = self._sink.put(self._keys, Kind.DATA, memoryview(gathered.data), dtype) if gathered.data else NEW

@@ -27,6 +27,7 @@ FORMAT = 1
 INLINE = 64  # a blob of more chunks than this has its list in pages of its own
 PAGE_BYTES = 1 << 20  # a leaf of large entries ends here at the latest
 _RUN_MIN = 32  # groups of chunk ids end at an id with 8 zero bits, but never before this many
+_MOST = 1 << 32  # no chunk is as long
 _RUN_PARTS = 32 << 10  # a group of patched pieces ends here at the latest
 
 Extent = tuple[bytes, int, int]  # chunk id, start in the chunk, length
@@ -112,10 +113,14 @@ def extents_of(entry: Entry, get: Get) -> Iterator[Extent]:
 
 def pieces_of(entry: Entry, get: Get) -> Iterator[Laid]:
     """The pieces that make up a blob, in order. Raises IntegrityError."""
-    for extent in entry.extents:
-        yield Laid(*extent)
+    for chunk, start, length in entry.extents:
+        if len(chunk) != ID or not (0 <= start < _MOST and 0 <= length < _MOST):
+            raise _unclear(f"The entry {entry.path!r}")
+        yield Laid(chunk, start, length)
     for page in entry.runs:
         run = from_msgpack(get(page, Kind.RUN), Run, what=f"page {page.hex()[:16]}")
+        if len(run.ids) * 4 != len(run.lengths) * ID or len(run.ids) % ID:
+            raise _unclear(f"The page {page.hex()[:16]}")
         lengths = np.frombuffer(run.lengths, dtype="<u4").tolist()
         parts = _parts_of(run.parts, len(lengths), page) if run.parts else [()] * len(lengths)
         for place, (length, made_of) in enumerate(zip(lengths, parts, strict=True)):
@@ -124,18 +129,24 @@ def pieces_of(entry: Entry, get: Get) -> Iterator[Laid]:
 
 def _parts_of(parts: Parts, pieces: int, page: bytes) -> list[Sequence[Extent]]:
     """Of each of so many pieces."""
+    if any(len(column) % size for column, size in zip(msgspec.structs.astuple(parts), (2, ID, 2, 4, 4), strict=True)):
+        raise _unclear(f"The page {page.hex()[:16]}")
     chunks = [parts.sources[at : at + ID] for at in range(0, len(parts.sources), ID)]
     counts, which = (np.frombuffer(column, "<u2").tolist() for column in (parts.counts, parts.which))
     starts, lengths = (np.frombuffer(column, "<u4").tolist() for column in (parts.starts, parts.lengths))
     whole = len(counts) == pieces and sum(counts) == len(which) == len(starts) == len(lengths)
     if not whole or any(number >= len(chunks) for number in which):
-        raise IntegrityError(
-            f"The page {page.hex()[:16]} does not say what its pieces are made of.",
-            untouched="Nothing was restored from it.",
-            next_step="Run `resurgam vault check`, and restore from another point.",
-        )
+        raise _unclear(f"The page {page.hex()[:16]}")
     every = zip((chunks[number] for number in which), starts, lengths, strict=True)
     return [list(islice(every, count)) for count in counts]
+
+
+def _unclear(what: str) -> IntegrityError:
+    return IntegrityError(
+        f"{what} does not say what its pieces are made of.",
+        untouched="Nothing was restored from it.",
+        next_step="Run `resurgam vault check`, and restore from another point.",
+    )
 
 
 class EntryTree:
