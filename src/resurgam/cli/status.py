@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import closing
 from datetime import datetime
 from typing import Annotated
 
@@ -20,6 +21,7 @@ from resurgam.restore.intent import pending, undoable
 from resurgam.restore.state import write_atomically
 from resurgam.vault.check import coverage_of
 from resurgam.vault.checked import Coverage
+from resurgam.vault.known import each_state
 from resurgam.vault.lineage import forgotten
 from resurgam.vault.policies import policies, require_newest_policy
 from resurgam.vault.repository import Repository
@@ -73,14 +75,14 @@ def standing(context: Context, max_age: float | None, lock_warning: float | None
     now = context.clock.now()
     points = repository.points(system.name)
     newest = proven = None
-    for sealed in reversed(points):
-        state = repository.state(sealed)
-        age = (now - datetime.fromisoformat(sealed.body.sealed)).total_seconds()
-        found = PointStatus(sealed.body.id, age, state.word, sealed.body.findings.get(Severity.BROKEN, 0))
-        newest = newest or found
-        if state.proven is not None:
-            proven = found
-            break
+    with closing(each_state(repository, points[::-1])) as stand:
+        for sealed, state in stand:
+            age = (now - datetime.fromisoformat(sealed.body.sealed)).total_seconds()
+            found = PointStatus(sealed.body.id, age, state.word, sealed.body.findings.get(Severity.BROKEN, 0))
+            newest = newest or found
+            if state.proven is not None:
+                proven = found
+                break
     limit = system.objectives.rpo if max_age is None else max_age
     return Standing(
         system=system.name,

@@ -6,7 +6,7 @@ what most points have none of is not asked for point by point (P11).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from resurgam.errors import IntegrityError
@@ -40,12 +40,17 @@ def records_about(
 
 
 def states(repository: Repository, points: Sequence[Sealed]) -> dict[str, PointState]:
-    """How each of ``points`` stands, by its id: the fold over all records about it (P2).
+    """How each of ``points`` stands, by its id; as ``each_state``."""
+    return {sealed.body.id: state for sealed, state in each_state(repository, points)}
+
+
+def each_state(repository: Repository, points: Sequence[Sealed]) -> Generator[tuple[Sealed, PointState], None, None]:
+    """How each of ``points`` stands: the fold over all records about it (P2). Who has heard enough closes this, and the records of
+    the rest are not read.
 
     Where one of them cannot be believed nothing is known of that point but that, and ``repository.refused_records`` says so too: it
     is neither proven nor to be promoted (P12), and no other point suffers.
     """
-    found = {}
     for sealed, records in records_about(repository, points):
         try:
             if isinstance(records, IntegrityError):
@@ -56,8 +61,7 @@ def states(repository: Repository, points: Sequence[Sealed]) -> dict[str, PointS
                 repository.refused_records.append(error.message)
             digest = sealed.record.subject.digest
             state = PointState(life=Life.SEALED, digest=digest, damaged=error.message)
-        found[sealed.body.id] = state
-    return found
+        yield sealed, state
 
 
 def _believed(repository: Repository, read: Sequence[Record | IntegrityError]) -> list[Record] | IntegrityError:
