@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from resurgam.restore.unattended import newest_unproven
 from resurgam.stores.base import Entry, Store
 from resurgam.stores.local import LocalStore
 from resurgam.testing.faults import Wrapped
@@ -53,6 +54,9 @@ def test_p11_records_are_read_as_far_as_somebody_listens(tmp_path: Path) -> None
     read = [name for name in store.asked if name.startswith("records/")]
     assert read[0] == "records/"
     assert [name.split("/")[1] for name in read[1:]] == [points[-1].body.id]
+    store.asked.clear()
+    assert newest_unproven(repository, None) is None  # on a schedule, where nothing is left to prove
+    assert [name for name in store.asked if name.startswith("records/") and name.endswith("/")] == ["records/"]
     assert states(repository, points) == {one.body.id: repository.state(one) for one in points}
 
 

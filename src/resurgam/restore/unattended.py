@@ -15,7 +15,7 @@ import os
 import shutil
 import signal
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import replace
 from types import FrameType
 
@@ -24,6 +24,7 @@ from resurgam.model.verdict import Judgement
 from resurgam.restore import stage
 from resurgam.restore.verify import Proof
 from resurgam.vault.host import told
+from resurgam.vault.known import each_state
 from resurgam.vault.records import RecordType
 from resurgam.vault.repository import Repository, Sealed
 
@@ -34,12 +35,12 @@ AGAIN = 5.0  # seconds until an alarm that nobody heard rings again
 def newest_unproven(repository: Repository, system: str | None) -> Sealed | None:
     """The newest point that nobody judged yet, of ``system`` or of all; None where each was. A first proof that was inconclusive
     and left a baseline is half of one: a probe that no witness took is judged by that, so such a point is taken once more."""
-    for sealed in reversed(repository.points(system)):
-        state = repository.state(sealed)
-        if state.quarantined is not None or state.damaged is not None:
-            continue
-        if state.verdict is None or (state.verdict is Judgement.INCONCLUSIVE and _judged_once(repository, sealed)):
-            return sealed
+    with closing(each_state(repository, repository.points(system)[::-1])) as stand:
+        for sealed, state in stand:
+            if state.quarantined is not None or state.damaged is not None:
+                continue
+            if state.verdict is None or (state.verdict is Judgement.INCONCLUSIVE and _judged_once(repository, sealed)):
+                return sealed
     return None
 
 
