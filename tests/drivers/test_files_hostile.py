@@ -267,12 +267,12 @@ def test_what_is_no_file_any_more_is_not_reopened(tmp_path: Path, there: str) ->
     place, outside = tmp_path / "data", tmp_path / "outside"
     place.mkdir()
     outside.write_bytes(b"x" * 100)
-    {
-        "nothing": lambda where: None,
-        "link": lambda where: where.symlink_to(outside),
-        "folder": lambda where: where.mkdir(),
-        "pipe": os.mkfifo,
-    }[there](place / "model")
+    if there == "link":
+        (place / "model").symlink_to(outside)
+    elif there == "folder":
+        (place / "model").mkdir()
+    elif there == "pipe":
+        os.mkfifo(place / "model")
     component = Component(name="data", driver="files", location=str(place), options={"pin": "never"})
     driver = FilesDriver()
     with driver.freeze(component) as at:
