@@ -137,7 +137,8 @@ def test_wording_that_is_never_the_same_passes_and_another_embedder_does_not(fol
     """What is cited is exact; how it is said varies from run to run, and is judged as a distribution: an edited prompt moves it."""
     worded = prepare(WORDED, str(folder))
     said = [worded.yardsticks.baseline.runs[n] for n in (0, 1)] if worded.yardsticks.baseline else []
-    texts = [[o.answers["lock"]["text"] for o in run if o.probe == "answers"] for run in said]
+    texts = [[answer["text"] for o in run if o.probe == "answers" for answer in o.answers.values()] for run in said]
+    assert len(texts[0]) >= 8  # a text comes again once in 192 times
     assert texts[0] != texts[1]
     with Warm(worded.system.root) as warm:
         for number in range(3):
