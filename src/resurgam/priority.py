@@ -16,9 +16,8 @@ import sys
 from contextlib import suppress
 
 NICE = 10  # a tenth of the share of a process of 0, where both want the same processor
-_LOWEST_BEST_EFFORT = (
-    2 << 13 | 7
-)  # not the idle class: on a busy disk a capture would never end, and its snapshot grow old
+# Not the idle class: on a busy disk a capture would never end, and its snapshot grow old.
+_LOWEST_BEST_EFFORT = 2 << 13 | 7
 _WHO_PROCESS = 1
 _IDLE = 3  # the class that only ``ionice -c 3`` gives
 # The system call, on Linux; the next number is that of ioprio_get.

@@ -33,9 +33,8 @@ from resurgam.stores.base import Store, lent
 from resurgam.vault.index import Place
 from resurgam.vault.pack import FRAME, NO_SESSION, Kind, parse_frame
 
-RANGE = (
-    8 << 20
-)  # bytes of one request at most, but for a chunk that is larger; with 4 MiB both sides work a tenth longer
+# Bytes of one request at most, but for a chunk that is larger; with 4 MiB both sides work a tenth longer.
+RANGE = 8 << 20
 GAP = 128 << 10  # bytes that are read for nothing rather than asked around
 LOOK = 32 << 20  # bytes of chunks that are put together into ranges at a time
 WINDOW = 64 << 20  # bytes held at most

@@ -253,9 +253,8 @@ class Bases:
 
 
 def _header(source: Source, size: int) -> Header | None:
-    head = memoryview(
-        bytearray(9)
-    )  # the length of the header and its first byte; the rest is read where they look right
+    # The length of the header and its first byte; the rest is read where they look right.
+    head = memoryview(bytearray(9))
     header = read_header(head[: read_fully(source, 0, head)], size, source.read_into)
     return header if header is not None and header.entries else None
 

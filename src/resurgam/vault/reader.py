@@ -35,9 +35,8 @@ from resurgam.vault.snapshots import Entry, Laid, SnapshotRoot, entries, extents
 from resurgam.vault.workers import work_on
 
 BATCH = 4 << 20  # bytes of a file that are restored at a time
-SHARED_FROM = (
-    64 << 20
-)  # bytes of a file from which copies of this process restore it: making them takes some milliseconds
+# Bytes of a file from which copies of this process restore it: making them takes some milliseconds.
+SHARED_FROM = 64 << 20
 RUN = 1 << 20  # bytes that are written into a file at a time; threads meet at the interpreter's lock at each write
 AHEAD = 1 << 20  # bytes of a pack that are read at a time where one chunk follows the other
 _CACHED = 16  # decoded chunks kept, of those that small files share and of pages; at most a few MB each
