@@ -11,7 +11,7 @@ copied last: whatever a noted ref names is among them. Packs are held open inste
 history is whole all the same, and each working file is as it was at some moment. Where the refs never stand still for as long
 as it takes to read them, there is an error, at the limit.
 
-Left out: lock files, unfinished objects, and the sockets of file-system monitors: they belong to running commands.
+Left out: lock files, unfinished objects, packs and lists, and the sockets of file-system monitors: they belong to running commands.
 """
 
 from __future__ import annotations
@@ -94,7 +94,8 @@ def left_out(prefix: str) -> tuple[str, ...]:
     """Globs of what belongs to running commands."""
     names = (
         "**/*.lock", "gc.pid", "fsmonitor--daemon*", "fsmonitor--daemon*/**", "objects/**/tmp_*", "objects/incoming-*",
-        "objects/tmp_objdir-*",
+        "objects/tmp_objdir-*", "objects/pack/.tmp-*", "objects/info/packs_*", "info/refs_*", "packed-refs.new", "sharedindex_*",
+        "shallow_*",
     )  # fmt: skip
     return tuple(prefix + name if prefix else "/" + name for name in names)
 
