@@ -22,7 +22,7 @@ from resurgam.vault.pruning import draft, propose
 from resurgam.vault.records import RecordType
 from resurgam.vault.replicalag import lag, metrics
 from resurgam.vault.replicas import MARK, next_list, put_list
-from resurgam.vault.replicate import left_to_sweep
+from resurgam.vault.replicate import Run, left_to_sweep
 from resurgam.vault.replicatimes import put_times, told_times
 from resurgam.vault.repository import Repository
 from resurgam.vault.shred import add_domain
@@ -299,6 +299,57 @@ def test_damage_on_the_way_is_not_put(both: Replicated, seed: int) -> None:
     assert exactly.items() <= ours.items()
     judge = Judge(both.world.store, both.origin.keyring)  # around what a record's signature covers, bits mean nothing
     assert [name for name, data in theirs.items() if not judge.sound(name, data)] == []
+
+
+class LateDamage(Wrapped):
+    """Flips a bit of objects under some prefixes, once ``armed``: after the vault was opened through it."""
+
+    armed: tuple[str, ...] = ()
+
+    def get(self, name: str, offset: int = 0, length: int | None = None) -> bytes:
+        """As the inner one, but for that bit."""
+        data = bytearray(self.inner.get(name, offset, length))
+        if name.startswith(self.armed):
+            data[len(data) // 2] ^= 1
+        return bytes(data)
+
+
+def test_a_role_table_damaged_on_its_way_ends_no_judging(both: Replicated) -> None:
+    """It had every damaged record and key pass: nothing told who may sign them and whom they open to."""
+    near = LateDamage(both.world.store)
+    repository = both.world.repository(near)
+    near.armed = ("roles/", "keys/", "replicas/", "points/")
+    run = Run(
+        repository, both.stores["frankfurt"], both.place("frankfurt"), both.world.clock, wait=lambda _seconds: None
+    )
+    done = run.run()
+    theirs = objects(both.stores["frankfurt"])
+    assert not [name for name in theirs if name.startswith(near.armed)]
+    assert {name.partition("/")[0] for name in done.damaged} >= {"roles", "keys", "replicas"}
+
+
+class Flipping(Wrapped):
+    """Flips another bit of wrapped keys on each reading."""
+
+    readings = 0
+
+    def get(self, name: str, offset: int = 0, length: int | None = None) -> bytes:
+        """As the inner one, but for that bit."""
+        data = bytearray(self.inner.get(name, offset, length))
+        if name.startswith("keys/session-"):
+            data[30 + self.readings // 8 % 60] ^= 1 << self.readings % 8  # in the lines that say whom it opens to
+            self.readings += 1
+        return bytes(data)
+
+
+def test_a_key_that_nobody_here_can_open_is_read_twice(both: Replicated) -> None:
+    """P9: where the reader's key is elsewhere, or the damage lies where it says whom it opens to, only that tells damage."""
+    near = Flipping(both.world.store)
+    done = both.run("frankfurt", near)
+    assert not [name for name in objects(both.stores["frankfurt"]) if name.startswith(("keys/session-", "points/"))]
+    assert [name for name in done.damaged if name.startswith("keys/session-")]
+    assert both.run("frankfurt").objects
+    assert objects(both.stores["frankfurt"]) == objects(both.world.store)
 
 
 def test_what_verify_reads_back(both: Replicated) -> None:

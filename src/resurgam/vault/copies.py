@@ -28,10 +28,11 @@ from resurgam.errors import Denied, IntegrityError, NewerFormat, NotFound, Resur
 from resurgam.model.codec import from_json
 from resurgam.model.lazily import cached_property
 from resurgam.model.point import PointBody
-from resurgam.stores.base import Entry, Store
+from resurgam.stores.base import Buffer, Entry, Store
 from resurgam.stores.together import Aside, Copy, Together, in_background
 from resurgam.vault.age import Identity
 from resurgam.vault.identity import IDENTITY, VaultIdentity
+from resurgam.vault.keyformat import IDENTITY as IDENTITY_FILE
 from resurgam.vault.keyring import Keyring
 from resurgam.vault.keys import unwrap_index, unwrap_session
 from resurgam.vault.othercopy import RECORDS, ROLES, is_ours, verified_record
@@ -179,17 +180,19 @@ def _sound(together: Together, copy: Copy, name: str) -> bool:
 
 
 class Judge:
-    """Knows sound objects of the vault that ``keyring`` is for. Role tables are read once, from ``store``."""
+    """Knows sound objects of the vault that ``keyring`` is for. Role tables are read once, from ``store``, unless ``roles`` is
+    known: one that was damaged on its way would have every record pass."""
 
-    def __init__(self, store: Store, keyring: Keyring) -> None:
-        self._store, self._keyring = store, keyring
+    def __init__(self, store: Store, keyring: Keyring, roles: RoleTable | None = None) -> None:
+        self._store, self._keyring, self._known = store, keyring, roles
 
-    def sound(self, name: str, data: bytes) -> bool:
-        """Whether ``data`` is what belongs under ``name``, as far as can be known here."""
+    def sound(self, name: str, data: bytes, again: Callable[[], Buffer] | None = None) -> bool:
+        """Whether ``data`` is what belongs under ``name``, as far as can be known here. ``again`` reads it once more: where nobody
+        here opens a key, two readings that differ tell damage on its way, and nothing tells more."""
         if match := _PACK.fullmatch(name) or _SEGMENT.fullmatch(name):
             return blake3(data).hexdigest().startswith(match[1])
         try:
-            self._verify(name, data)
+            self._verify(name, data, again)
         except (Disowned, NewerFormat):
             return True  # as it was written: what that is worth is the reader's to say
         except IntegrityError:
@@ -209,7 +212,7 @@ class Judge:
         """Whether it matters when something was received."""
         return self._roles is not None and self._roles.retires
 
-    def _verify(self, name: str, data: bytes) -> None:
+    def _verify(self, name: str, data: bytes, again: Callable[[], Buffer] | None) -> None:
         keyring = self._keyring
         if name == IDENTITY:
             if not _is_named(data, keyring):
@@ -220,27 +223,33 @@ class Judge:
             # Received first of all: whether a retired key still counts is the reader's to say, who knows when it was.
             verified_record(Entry(name, len(data), 0.0), data, self._roles, keyring.vault)
         elif name.startswith("keys/"):
-            self._open(name, data)
+            self._open(name, data, again)
 
-    def _open(self, name: str, data: bytes) -> None:
-        """Raises IntegrityError where a wrapped key is damaged; of one that nobody here opens nothing is known."""
-        with suppress(Denied):
+    def _open(self, name: str, data: bytes, again: Callable[[], Buffer] | None) -> None:
+        """Raises IntegrityError where a wrapped key is damaged."""
+        try:
             if name.startswith("keys/index"):
                 unwrap_index(data, self._keyring.vault, self._identities)
             elif _SESSION_KEY.fullmatch(name):
                 unwrap_session(data, self._keyring.vault, session_of(name), self._identities)
+        except Denied:
+            if again is not None and again() != data:
+                raise broken(name, "two readings of it differ") from None
 
     @cached_property
     def _identities(self) -> tuple[Identity, ...]:
-        domains = self._roles.domains if self._roles is not None else {}
+        """All that are here, whichever domains the table lists: a damaged table stops no judging of keys."""
         held: dict[str, Identity] = {}
-        for domain, recipients in domains.items():
-            with suppress(Denied):  # its key is elsewhere
-                held |= {key.recipient: key for key in self._keyring.opening(domain, recipients)}
+        for file in self._keyring.files():
+            if file.endswith(IDENTITY_FILE) and self._keyring.has(file):
+                with suppress(Denied, IntegrityError):  # nothing that is wrong with a key here is wrong with the object
+                    held |= {key.recipient: key for key in self._keyring.identities_in(file)}
         return tuple(held.values())
 
     @cached_property
     def _roles(self) -> RoleTable | None:
+        if self._known is not None:
+            return self._known
         tables = [(entry.name, self._store.get(entry.name)) for entry in self._store.list(ROLES)]
         try:
             return latest_roles(tables, self._keyring.vault, self._keyring.trust.root).table

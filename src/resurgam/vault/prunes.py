@@ -143,6 +143,13 @@ class Prunes(msgspec.Struct, frozen=True, dict=True):
         return self.gone.union(*packs)
 
     @property
+    def swept(self) -> frozenset[str]:
+        """The names of the objects that ended prunes say are gone: packs and segments."""
+        ends = [prune.end for prune in self.all if prune.stage is Stage.SWEPT and prune.end is not None]
+        packs = {f"packs/{name[:2]}/{name}" for end in ends for name in end.gone}
+        return frozenset(packs.union(name for end in ends for name in end.segments))
+
+    @property
     def open(self) -> Prune | None:
         """The one that has not ended."""
         return next((prune for prune in self.all if not prune.ended), None)

@@ -37,8 +37,6 @@ from resurgam.vault.identity import IDENTITY, VaultIdentity
 from resurgam.vault.keys import session_object
 from resurgam.vault.pace import Pace
 from resurgam.vault.pack import HEADER, NO_SESSION, frames, new_buffer, placement_of
-from resurgam.vault.prunes import Prunes
-from resurgam.vault.prunes import Stage as PruneStage
 from resurgam.vault.replicaguard import Ask, asked_once, has, require_one_log, require_ours
 from resurgam.vault.replicaplan import IN_ORDER, SESSIONS, SHOWING, Copy, Lacking, Stage, lacking
 from resurgam.vault.replicas import ORIGIN, Place, put_mark
@@ -99,7 +97,7 @@ class Run:
         self._near, self._far, self._place, self._clock = near, far, place, clock
         self._pace, self._progress = Pace(bytes_per_second), progress or (lambda _size: None)
         self._wait = wait or threading.Event().wait
-        self._judge = Judge(near.store, near.keyring)
+        self._judge = Judge(near.store, near.keyring, near.roles)
         self._lock, self._keys = threading.Lock(), threading.Lock()
         self._sessions: set[str] = set()  # objects of session keys that are there
         self._vanished: set[str] = set()
@@ -213,30 +211,33 @@ class Run:
             return None
         if not self._may_go(data):  # what was read first need not be true, what has the digest is
             return self._note(withheld=1, withheld_bytes=entry.size)
-        self._keys_of(data)
-        return self._put(entry.name, data)
+        return self._put(entry.name, data) if self._keys_of(data) else None
 
-    def _object(self, entry: Entry) -> None:
+    def _object(self, entry: Entry) -> bool:
         data = self._sound(entry)
         if data is not None:
             self._put(entry.name, data)
+        return data is not None
 
-    def _keys_of(self, pack: bytes | memoryview) -> None:
-        """The keys of a pack's sessions, where they are not there: what opens a pack comes before it."""
-        for session in {frame.session for _, frame in frames(memoryview(pack))} - {NO_SESSION}:
-            with self._keys:
-                self._key(session_object(session))
+    def _keys_of(self, pack: bytes | memoryview) -> bool:
+        """The keys of a pack's sessions, where they are not there: what opens a pack comes before it. False where one is damaged:
+        once the pack is there, no run would look for its keys."""
+        sessions = {frame.session for _, frame in frames(memoryview(pack))} - {NO_SESSION}
+        with self._keys:
+            return all(self._key(session_object(session)) for session in sessions)
 
-    def _key(self, name: str) -> None:
-        """The first object of a session's key, or, where that is lost, what was wrapped later."""
+    def _key(self, name: str) -> bool:
+        """The first object of a session's key, or, where that is lost, what was wrapped later. Of a key that is lost altogether a
+        pack may come without: it holds other sessions' chunks too."""
         if name in self._sessions:
-            return
+            return True
         wraps = self._ask(partial(_list, self._near.store, name))
         if not wraps:
             self._note(damaged={name: "it is missing at the primary, and a pack needs it"})
-        for entry in wraps:
-            self._object(entry)
+        if not all(self._object(entry) for entry in wraps):
+            return False
         self._sessions.add(name)
+        return True
 
     def _later_wraps(self) -> list[Entry]:
         """Keys that were wrapped anew, of sessions that the replica has: no session of which it has no pack."""
@@ -264,14 +265,17 @@ class Run:
 
     def _sound(self, entry: Entry) -> bytes | memoryview | None:
         """The object at the primary, where it is what its name says; else it is told, and not spread."""
-        name = entry.name
+        name, read = entry.name, partial(self._ask, partial(_read, self._near.store, entry))
         try:
-            data = self._ask(lambda: _read(self._near.store, entry))
+            data = read()
+            sound = (
+                _has_digest(name, data) if name.startswith(_CONTENTS) else self._judge.sound(name, bytes(data), read)
+            )
         except NotFound:
             with self._lock:
                 self._vanished.add(name)
             return None
-        if not (_has_digest(name, data) if name.startswith(_CONTENTS) else self._judge.sound(name, bytes(data))):
+        if not sound:
             self._note(damaged={name: "it is damaged at the primary, and was not copied"})
             return None
         return data
@@ -343,7 +347,7 @@ class Run:
             if not skip and entry.name in (*self._done.damaged, *self._done.differing):
                 return
 
-    def _abreast(self, work: Callable[[Entry], None], entries: Iterable[Entry]) -> None:
+    def _abreast(self, work: Callable[[Entry], object], entries: Iterable[Entry]) -> None:
         """``work`` of each entry, several at a time, never more than ``ROOM`` bytes of them. The first error stops the rest."""
         room, free = threading.Condition(), [ROOM]
         failed: list[BaseException] = []
@@ -394,9 +398,9 @@ class Run:
 
 def look(near: Repository, far: Store, ask: Ask = asked_once) -> Copy:
     """What the replica lacks: the primary is listed last things first."""
-    gone = swept(
-        ask(near.prunes)
-    )  # before all: what is swept later vanishes while it is copied, and is looked for again
+    gone = ask(
+        near.prunes
+    ).swept  # before all: what is swept later vanishes while it is copied, and is looked for again
     stages: dict[Stage, Lacking] = {}
     for stage in reversed(Stage):
         stages[stage] = ask(partial(_lacking, stage, near.store, far, gone))
@@ -428,17 +432,10 @@ def _list(store: Store, prefix: str) -> list[Entry]:
     return list(store.list(prefix))
 
 
-def swept(prunes: Prunes) -> frozenset[str]:
-    """The names of the objects that ended, signed prunes say are gone."""
-    ends = [prune.end for prune in prunes.all if prune.stage is PruneStage.SWEPT and prune.end is not None]
-    packs = {f"packs/{name[:2]}/{name}" for end in ends for name in end.gone}
-    return frozenset(packs.union(name for end in ends for name in end.segments))
-
-
 def left_to_sweep(far: Repository) -> list[Entry]:
     """What lies at a replica and was swept at the primary: by the prunes that the replica itself holds, and so after everything
     that was moved had come. Raises Unreachable."""
-    gone = swept(far.prunes())
+    gone = far.prunes().swept
     return [entry for prefix in ("packs/", "index/") for entry in far.store.list(prefix) if entry.name in gone]
 
 
