@@ -80,7 +80,7 @@ def digests(key: bytes, data: memoryview, block: int) -> Digests:
         unit = data[first * block : min(first + per, count) * block]
         Cipher(algorithms.AES(key), modes.XTS(bytes(16))).encryptor().update_into(unit, room.data)
         words = room[: len(unit)].view(np.uint64).reshape(-1, block // 8)
-        np.add.reduce(words, axis=1, out=found[first : first + per])
+        np.einsum("ij->i", words, out=found[first : first + per])  # np.add.reduce takes twice as long for short rows
     return found
 
 
@@ -126,11 +126,12 @@ def laid_out(parts: Sequence[Extent], taken: Flags, block: int, length: int) -> 
             found.append((NEW, new, high - low))
             new += high - low
         else:
-            found += _between(parts, ends, low, high)
+            found += between(parts, ends, low, high)
     return found
 
 
-def _between(parts: Sequence[Extent], ends: list[int], low: int, high: int) -> list[Extent]:
+def between(parts: Sequence[Extent], ends: Sequence[int], low: int, high: int) -> list[Extent]:
+    """What of ``parts``, which end at ``ends``, lies between ``low`` and ``high``."""
     found: list[Extent] = []
     number = bisect_right(ends, low)
     while low < high:

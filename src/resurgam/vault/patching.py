@@ -4,38 +4,28 @@
           --> the host knows what lay in its place --> few blocks changed --> parts of old chunks, and its blocks into a new one
           --> else: a chunk of its own
 
-What changed in several pieces lies in one new chunk of up to ``FULL`` bytes, whose id is known when it is full; so where the parts
-lie is known at the end only. Plans are made in threads or in copies of this process; what they need stored is taken in this one.
+What changed in several pieces is gathered into new chunks (``gathering``), so where the parts lie is known at the end only. Plans
+are made in threads or in copies of this process; what they need stored is taken in this one.
 """
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 
 from resurgam.drivers.base import Blob
 from resurgam.vault.bases import Base, Bases, Pieces
 from resurgam.vault.blockmemory import BlockMemory, Noted, Remembered
 from resurgam.vault.chunking import Dtype, Piece
+from resurgam.vault.gathering import Gathering
 from resurgam.vault.index import Index
 from resurgam.vault.pack import Kind
-from resurgam.vault.patches import NEW, UNIT, Patch, block_of, count_of, differing, digests, laid_out, patch_of
+from resurgam.vault.patches import UNIT, Patch, block_of, count_of, differing, digests, laid_out, patch_of
 from resurgam.vault.sink import DomainKeys, Sink
 from resurgam.vault.snapshots import Extent
 
 PATCHED_FROM = 1 << 20  # bytes of a file: of smaller ones, whole pieces are stored
-FULL = 1 << 20
 # What is packed moves all that follows wherever it changes.
 _IN_PLACE = frozenset({Dtype.BYTES, Dtype.BF16, Dtype.F16, Dtype.F32, Dtype.PAGES})
-
-
-@dataclass(slots=True)
-class _Gathered:
-    """Changed blocks of several pieces: a chunk to be. Of each piece, its id and its parts, and where its blocks begin here."""
-
-    data: bytearray = field(default_factory=bytearray)
-    pieces: list[tuple[bytes, list[Extent], int]] = field(default_factory=list)
 
 
 def patching_of(
@@ -76,9 +66,7 @@ class Patching:
     ) -> None:
         self._sink, self._index, self._keys = sink, index, keys
         self._old, self._base, self._noted, self._size = old, base, noted, size
-        self._lock = threading.Lock()
-        self._gathered: dict[Dtype, _Gathered] = {}
-        self._patched: dict[bytes, list[Extent]] = {}
+        self._gathering = Gathering(sink, keys)
 
     @property
     def block(self) -> int:
@@ -126,15 +114,7 @@ class Patching:
         number = self._old.at(offset)
         assert number is not None
         parts = laid_out(self._old.parts(number), patch.taken, self.block, length)
-        full = None
-        with self._lock:
-            gathered = self._gathered.setdefault(dtype, _Gathered())
-            gathered.pieces.append((chunk, parts, len(gathered.data)))
-            gathered.data += patch.data
-            if len(gathered.data) >= FULL:
-                full = self._gathered.pop(dtype)
-        if full is not None:
-            self._store(full, dtype)
+        self._gathering.take(chunk, parts, patch.data, dtype)
 
     def tell(self, piece: Piece, chunk: bytes, data: memoryview) -> bool:
         """Store ``piece``, which has the id ``chunk``, as a delta; False where it is to be a chunk, or is one."""
@@ -145,30 +125,20 @@ class Patching:
             return False
         base, document = found
         delta = self._sink.put(self._keys, Kind.DATA, document)
-        with self._lock:
-            self._patched[chunk] = [(base, 0, len(data)), (delta, 0, 0)]
+        self._gathering.lay(chunk, [(base, 0, len(data)), (delta, 0, 0)])
         return True
 
     def end(self, extents: Sequence[Extent]) -> dict[bytes, list[Extent]]:
         """No more pieces come; ``extents`` are all, as whole chunks. Returns the parts of those that were patched, by their ids."""
-        for dtype, gathered in self._gathered.items():
-            self._store(gathered, dtype)
-        self._gathered.clear()
+        patched = self._gathering.end()
         self.close()
         # P1: where bytes were missing, pieces do not lie where their blocks were noted.
         if sum(length for _, _, length in extents) == self._size:
-            self._noted.finish(extents, self._patched)
-        return self._patched
+            self._noted.finish(extents, patched)
+        return patched
 
     def close(self) -> None:
         """Let the base go; repeatable."""
         if self._base is not None:
             self._base.close()
             self._base = None
-
-    def _store(self, gathered: _Gathered, dtype: Dtype) -> None:
-        new = self._sink.put(self._keys, Kind.DATA, memoryview(gathered.data), dtype) if gathered.data else NEW
-        for piece, parts, start in gathered.pieces:
-            self._patched[piece] = [
-                (new, start + at, length) if chunk == NEW else (chunk, at, length) for chunk, at, length in parts
-            ]
