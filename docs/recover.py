@@ -127,7 +127,7 @@ def laid(ids, lengths, parts=None):
     """The pieces of a run, each with the parts of chunks that it is laid out from."""
     names = [ids[at : at + 32] for at in range(0, len(ids), 32)]
     pieces = [
-        (name, [(name, 0, length)]) for name, length in zip(names, np.frombuffer(lengths, "<u4").tolist(), strict=True)
+        (None, [(name, 0, length)]) for name, length in zip(names, np.frombuffer(lengths, "<u4").tolist(), strict=True)
     ]
     if parts:
         counts, which = (np.frombuffer(parts[n], "<u2").tolist() for n in (0, 2))
@@ -136,7 +136,8 @@ def laid(ids, lengths, parts=None):
             [(parts[1][32 * w : 32 * w + 32], start, size) for w, start, size in zip(which, starts, sizes, strict=True)]
         )
         pieces = [
-            (piece[0], [next(every) for _ in range(n)]) if n else piece for piece, n in zip(pieces, counts, strict=True)
+            (name, [next(every) for _ in range(n)]) if n else piece
+            for name, piece, n in zip(names, pieces, counts, strict=True)
         ]
     return pieces
 

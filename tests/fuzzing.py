@@ -128,7 +128,7 @@ def a_delta(rng: random.Random) -> list[str]:
 
 def _applied(document: bytes, base: bytes) -> bytes:
     out = np.empty(len(base), np.uint8)
-    deltas.apply(deltas.read(document), memoryview(base), out)
+    deltas.apply(deltas.read(document, len(base)), memoryview(base), out)
     return out.tobytes()
 
 

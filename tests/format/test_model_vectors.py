@@ -37,7 +37,7 @@ def test_a_delta_of_all_elements_and_one_of_the_changed_ones() -> None:
     some += bytes([1, 0, 0, 0]) + bytes([2, 1, 255, 0]) + bytes([0, 0, 0, 1]) + b"y"
     for document in (every, some):
         out = np.empty(len(raw), np.uint8)
-        deltas.apply(deltas.read(document), memoryview(base), out)
+        deltas.apply(deltas.read(document, len(base)), memoryview(base), out)
         assert out.tobytes() == raw
 
 
@@ -46,6 +46,6 @@ def test_a_gap_of_more_than_a_byte_skips() -> None:
     base = bytes(300)
     document = struct.pack("<BBBBI", 1, 2, 1, 2, 300) + struct.pack("<4I", 2, 2, 1, 1) + bytes([255, 2, 2])
     out = np.empty(300, np.uint8)
-    deltas.apply(deltas.read(document), memoryview(base), out)
+    deltas.apply(deltas.read(document, len(base)), memoryview(base), out)
     assert np.flatnonzero(out).tolist() == [257]
     assert out[257] == 1

@@ -45,6 +45,8 @@ def content() -> Files:
         b"text.txt": words,
         b"name-\xff": b"not UTF-8",
     }
+    flags = ",".join(f'"{n}":{{"dtype":"U8","shape":[1],"data_offsets":[{n},{n + 1}]}}' for n in range(80)).encode()
+    files[b"flags.safetensors"] = struct.pack("<Q", len(flags) + 2) + b"{" + flags + b"}" + rng.bytes(300_000)[:80]
     return files | {b"many/%04d" % number: b"file %d" % number for number in range(3000)}
 
 

@@ -33,7 +33,7 @@ def pair(base: bytes, changes: list[tuple[int, int]]) -> bytes:
 def made(document: bytes, base: bytes) -> bytes:
     """What a delta makes of ``base``."""
     out = np.empty(len(base), np.uint8)
-    deltas.apply(deltas.read(document), memoryview(base), out)
+    deltas.apply(deltas.read(document, len(base)), memoryview(base), out)
     return out.tobytes()
 
 
@@ -90,7 +90,7 @@ def test_a_later_format_is_refused_as_later() -> None:
     document = bytearray(deltas.encode(memoryview(b"abcd"), memoryview(b"abcc"), 2))
     document[0] = 2
     with pytest.raises(NewerFormat):
-        deltas.read(bytes(document))
+        deltas.read(bytes(document), 4)
 
 
 def bf16(values: Any) -> Any:

@@ -31,7 +31,7 @@ from typing import Any, Generic, TypeVar
 from resurgam.errors import ResurgamError
 from resurgam.stores.base import Store, lent
 from resurgam.vault.index import Place
-from resurgam.vault.pack import FRAME, NO_SESSION, Kind, parse_frame
+from resurgam.vault.pack import FRAME, LARGEST_PAGE, NO_SESSION, Kind, parse_frame
 
 # Bytes of one request at most, but for a chunk that is larger; with 4 MiB both sides work a tenth longer.
 RANGE = 8 << 20
@@ -204,6 +204,8 @@ class Ahead(Generic[T]):
             for chunk in self._chunks(entry):
                 if chunk in recent or (place := self._find(chunk)) is None:
                     continue
+                if place.stored > LARGEST_PAGE:
+                    continue  # whoever reads it refuses it
                 recent[chunk] = None
                 if len(recent) > _RECENT:
                     recent.popitem(last=False)

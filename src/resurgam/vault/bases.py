@@ -276,7 +276,7 @@ def _comes_back(document: bytes, base: memoryview, data: memoryview) -> bool:
     """Whether ``document`` makes ``data`` of ``base``: what is handed out for storing is known to come back exactly (P12)."""
     out = deltas.room(len(data))
     try:
-        deltas.apply(deltas.read(document), base, out)
+        deltas.apply(deltas.read(document, len(data)), base, out)
     except IntegrityError:
         return False
     return np.array_equal(out, np.frombuffer(data, np.uint8))

@@ -77,9 +77,9 @@ def encode(raw: memoryview, base: memoryview, width: int) -> bytes:
     return b"".join([head, *lengths, *(stored for _, stored in streams), raw[count * width :]])
 
 
-def read(document: Buffer) -> Delta:
-    """The delta that ``document`` is. Raises IntegrityError, NewerFormat. Allocates no more than the contents are long, and half
-    as much again."""
+def read(document: Buffer, most: int) -> Delta:
+    """The delta that ``document`` is, of contents of ``most`` bytes at most. Raises IntegrityError, NewerFormat. Allocates no more
+    than the contents are long, and half as much again."""
     data = memoryview(document).cast("B")
     if len(data) < _HEAD.size:
         refuse("a delta is cut off")
@@ -88,6 +88,8 @@ def read(document: Buffer) -> Delta:
     _, coding, width, count, length = _HEAD.unpack_from(data)
     if not data[0] or coding not in (_ALL, _CHANGED) or width not in (1, 2, 4) or count != width + (coding == _CHANGED):
         refuse("it is no delta of this format")
+    if length > most:
+        refuse("a delta is of longer contents than its base")
     at = _HEAD.size + count * _STREAM.size
     if at > len(data):
         refuse("a delta is cut off")

@@ -33,7 +33,7 @@ from resurgam.vault.chunking import HEAD, ContentCutter, Dtype, Piece, cutter_of
 from resurgam.vault.filescache import FilesCache, Known, View, key_of, known_of
 from resurgam.vault.index import Index
 from resurgam.vault.pace import Pace
-from resurgam.vault.pack import Kind
+from resurgam.vault.pack import SHORTEST, Kind
 from resurgam.vault.patching import PATCHED_FROM, Patching, patching_of
 from resurgam.vault.rowmemory import RowMemory
 from resurgam.vault.sharing import Shared, SharedChunks
@@ -326,7 +326,7 @@ class Intake:
         return extents
 
     def _store_piece(self, data: memoryview, piece: Piece, patching: Patching | None) -> Extent:
-        if patching is None:
+        if patching is None or len(data) < SHORTEST:
             return self._store(data, piece.dtype)
         chunk = self._keys.id_of(Kind.DATA, data)
         (patch,) = patching.plans(piece.offset, data, len(data), [chunk])

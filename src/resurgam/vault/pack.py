@@ -31,7 +31,7 @@ from blake3 import blake3
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from resurgam.errors import IntegrityError, NewerFormat
+from resurgam.errors import IntegrityError, LimitExceeded, NewerFormat
 from resurgam.model.placement import ANYWHERE, NOWHERE, WORD, Placement
 
 FORMAT = 1
@@ -42,6 +42,13 @@ ID = 32
 SESSION = 16
 NONCE = 12
 NO_SESSION = bytes(SESSION)  # the index key instead of a session's
+SHORTEST = (
+    2  # bytes of a chunk of contents: of one byte, the id would be the key of another kind's ids (``sink.ChunkKeys``)
+)
+LARGEST = (
+    16 << 20
+)  # bytes of a chunk of contents, and of a piece: of those that this release cuts, the largest have 2 MiB
+LARGEST_PAGE = 256 << 20  # bytes of a chunk of any other kind; the largest are documents
 
 _HEADER = struct.Struct("<8sHH4x16s32s")
 _FRAME = struct.Struct("<4sBBBxII32s16s12sI")
@@ -121,6 +128,23 @@ def parse_frame(data: bytes | memoryview) -> Frame:
     return Frame(kind, codec, stored, raw, chunk, session, nonce)
 
 
+def require_bounded(kind: int, stored: int, raw: int) -> None:
+    """Raises IntegrityError where a chunk claims more bytes than one can have: what a stolen capture host signs must not make a
+    reader allocate them (P9). Ask it before anything is read, decrypted or decoded into memory of those lengths."""
+    if raw > (LARGEST if kind == Kind.DATA else LARGEST_PAGE) or stored > raw + TAG:
+        raise _damaged(f"a chunk claims {raw} bytes, stored as {stored}, and none can have as many")
+
+
+def require_storable(kind: int, raw: int) -> None:
+    """Raises LimitExceeded where nobody would read a chunk of ``raw`` bytes."""
+    if raw > (LARGEST if kind == Kind.DATA else LARGEST_PAGE):
+        raise LimitExceeded(
+            f"A {Kind(kind).name} of {raw} bytes is to be stored, and a reader takes no more than {LARGEST_PAGE}.",
+            untouched="It was not stored.",
+            next_step="Look for what has grown: the answers of a probe, the manifest, or what a driver says of one item.",
+        )
+
+
 def associated(vault: bytes, header: bytes | memoryview) -> bytes:
     """What is authenticated beside the bytes: the vault, and the frame's header without its checksum (design 4)."""
     return vault + bytes(header[: FRAME - 4])
@@ -128,7 +152,8 @@ def associated(vault: bytes, header: bytes | memoryview) -> bytes:
 
 def decrypt(key: AESGCM, vault: bytes, data: memoryview, frame: Frame, room: memoryview | None = None) -> memoryview:
     """The encoded chunk of the frame that begins ``data``, in the first bytes of ``room`` where there is one. Raises
-    IntegrityError when a bit differs."""
+    IntegrityError when a bit differs, or the frame claims more than a chunk can have."""
+    require_bounded(frame.kind, frame.stored, frame.raw)
     sealed = data[FRAME : FRAME + frame.stored]
     if len(sealed) != frame.stored or frame.stored < TAG:
         raise _damaged("a chunk is cut off")

@@ -87,6 +87,8 @@ def decode_into(encoded: memoryview, raw: Plane) -> None:
     if max(counts, default=0) > MOST:
         refuse("a palette has too many values")
     coded = sum(len(block) for block, count in zip(blocks, counts, strict=True) if count)
+    if sum(counts) > coded:
+        refuse("a palette has more values than elements")
     tables = np.frombuffer(_stored(encoded, at, tables_stored, width * sum(counts)), f"<u{width}")
     places = np.frombuffer(_stored(encoded, at + tables_stored, places_stored, coded), np.uint8)
     rest = encoded[at + tables_stored + places_stored :]

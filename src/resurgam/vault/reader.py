@@ -29,7 +29,7 @@ from resurgam.vault.ahead import Ahead
 from resurgam.vault.around import Around
 from resurgam.vault.codecs import decode
 from resurgam.vault.index import Place
-from resurgam.vault.pack import FRAME, NO_SESSION, Kind, decrypt, parse_frame
+from resurgam.vault.pack import FRAME, LARGEST, NO_SESSION, Kind, decrypt, parse_frame, require_bounded
 from resurgam.vault.sink import ChunkKeys
 from resurgam.vault.snapshots import Entry, Laid, SnapshotRoot, entries, extents_of, pieces_of, read_root
 from resurgam.vault.workers import work_on
@@ -166,7 +166,7 @@ class ChunkReader:
         for chunk, start, length in piece.parts[: -1 if delta else None]:
             parts.setdefault(chunk, []).append((end, start, length))
             end += length
-        if end != piece.length or not parts:
+        if end != piece.length or not parts or end > LARGEST:
             raise _lost(piece.chunk, f"its parts add up to {end} bytes, not {piece.length}")
         if len(self._memory.patched) < end:
             self._memory.patched = memoryview(bytearray(end))
@@ -180,7 +180,7 @@ class ChunkReader:
                 room[at : at + length] = data[start : start + length]
         if delta:
             made = deltas.room(end)
-            deltas.apply(deltas.read(self.get(delta, Kind.DATA)), room, made)
+            deltas.apply(deltas.read(self.get(delta, Kind.DATA), end), room, made)
             room = made.data
         if self._keys.id_of(Kind.DATA, room) != piece.chunk:  # P1: nothing is silently wrong
             raise _lost(piece.chunk, "its parts do not make it up")
@@ -209,6 +209,7 @@ class ChunkReader:
 
     def _fetch_at(self, place: Place, chunk: bytes, kind: Kind) -> bytes | bytearray | memoryview:
         try:
+            require_bounded(place.kind, place.stored, place.raw)
             return self._opened(self._read(place, chunk), place, chunk, kind)
         except IntegrityError:
             if self.several:  # what is spoilt or gone in one copy of the pack, another one may have
@@ -226,7 +227,7 @@ class ChunkReader:
         self, frame_bytes: memoryview, place: Place, chunk: bytes, kind: Kind
     ) -> bytes | bytearray | memoryview:
         frame = parse_frame(frame_bytes)
-        if frame.id != chunk or frame.kind != kind or frame.stored != place.stored:
+        if (frame.id, frame.kind, frame.stored, frame.raw) != (chunk, kind, place.stored, place.raw):
             raise _lost(chunk, f"another one lies in its place in pack {place.pack[:16]}")
         cipher = self._keys.list_cipher(chunk) if frame.session == NO_SESSION else self._open_session(frame.session)
         memory = self._memory

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from resurgam.errors import IntegrityError
 from resurgam.vault.buffers import SHARED_MAX, Buffers
 from resurgam.vault.crew import Crew, crew
-from resurgam.vault.pack import Kind
+from resurgam.vault.pack import SHORTEST, Kind
 from resurgam.vault.sink import DomainKeys, Sink
 from resurgam.vault.spans import coded, hand_over
 
@@ -91,6 +91,8 @@ class SharedChunks:
             return
         full, self._open = self._open, None
         self._progress(full.length)
+        if full.length < SHORTEST:
+            full.memory[full.length], full.length = 0, SHORTEST
         if not self._asked and full.length >= SHARED_MIN:
             self._asked = True
             self._crew = crew(

@@ -37,12 +37,14 @@ from resurgam.vault.pack import (
     NO_SESSION,
     NONCE,
     PACK_SIZE,
+    SHORTEST,
     TAG,
     Frame,
     Kind,
     PackBuilder,
     associated,
     new_buffer,
+    require_storable,
 )
 from resurgam.vault.patches import Patch
 from resurgam.vault.snapshots import Extent
@@ -86,8 +88,8 @@ class DomainKeys(ChunkKeys):
 
 
 class CodedPiece(NamedTuple):
-    """A piece of a blob: its chunk's id, its raw length, and what is to be stored of it: as a chunk, or of one that is patched;
-    nothing where that is there already."""
+    """A piece of a blob: the id of the chunk that begins with it, its length, and what is to be stored of it: as a chunk, or of
+    one that is patched; nothing where that is there already."""
 
     chunk: bytes
     length: int
@@ -130,7 +132,10 @@ class Sink:
         self.miscoded = 0  # chunks that a codec failed to give back and that were stored raw: this machine miscomputes
 
     def put(self, keys: DomainKeys, kind: Kind, data: memoryview | bytes, dtype: Dtype = Dtype.BYTES) -> bytes:
-        """The id of the chunk ``data``, which is stored unless the vault has it already."""
+        """The id of the chunk ``data``, which is stored unless the vault has it already; of one byte of contents, that of the chunk
+        that begins with it."""
+        if kind is Kind.DATA:
+            data = _padded(data)
         chunk = keys.id_of(kind, data)
         self.put_as(keys, kind, chunk, data, dtype)
         return chunk
@@ -156,6 +161,9 @@ class Sink:
     ) -> list[CodedPiece]:
         """The pieces of such a span (its last may be shorter), and what is to be stored of those that are new: they count as known
         from now on, but for those that are to be patched."""
+        if (length == 1 or len(span) % length == 1) and span:
+            rest = self.coded_pages(keys, span[:-1], length, plans)
+            return [*rest, self.coded(keys, _padded(span[-1:]))._replace(length=1)]
         pieces = [span[at : at + length] for at in range(0, len(span), length)]
         chunks = [keys.id_of(Kind.DATA, piece) for piece in pieces]
         patches = plans(chunks) if plans is not None else [None] * len(chunks)
@@ -206,6 +214,9 @@ class Sink:
 
     def _add(self, keys: DomainKeys, kind: Kind, chunk: bytes, length: int, coded: Encoded) -> None:
         codec, encoded, exact = coded
+        if kind is Kind.DATA:
+            length = max(length, SHORTEST)  # of a piece of one byte
+        require_storable(kind, length)
         self.miscoded += not exact
         if kind is Kind.LIST:
             session, nonce, cipher = NO_SESSION, os.urandom(NONCE), keys.list_cipher(chunk)
@@ -279,6 +290,11 @@ class Sink:
                 if len(memory) in self._free:
                     self._free[len(memory)].append(memory)
                 self._changed.notify_all()
+
+
+def _padded(data: memoryview | bytes) -> memoryview:
+    """``data`` as a chunk of contents: none has one byte."""
+    return memoryview(bytes(data).ljust(SHORTEST, b"\0")) if 0 < len(data) < SHORTEST else memoryview(data)
 
 
 def _kind(meta: bool) -> str:
