@@ -1,7 +1,8 @@
 """What lost chunks mean for people: per point, component and item, what is gone and what still restores.
 
 With a reader's key trees are walked and items named: a path, a table, or, where a page of the tree itself is lost, how many items
-stood on it and after which name. Without it there are counts: of chunks, of all that the component needs.
+stood on it and after which name. A piece of which a part is lost is whole where a later capture stored it as a chunk (``salvage``).
+Without that key there are counts: of chunks, of all that the component needs.
 """
 
 from __future__ import annotations
@@ -13,12 +14,13 @@ import msgspec
 from resurgam.errors import Denied, IntegrityError, NewerFormat
 from resurgam.model.codec import from_msgpack
 from resurgam.model.point import Snapshot
+from resurgam.vault.index import Index
 from resurgam.vault.needs import documents_of, wanting
 from resurgam.vault.pack import Kind
 from resurgam.vault.pages import Child, Get, Inner, Root
 from resurgam.vault.records import Record
 from resurgam.vault.repository import Repository, Sealed
-from resurgam.vault.snapshots import Entry, extents_of, read_entries, read_root
+from resurgam.vault.snapshots import Entry, Laid, pieces_of, read_entries, read_root
 
 Wanted = frozenset[bytes]
 
@@ -96,7 +98,7 @@ def _of_point(
 def _of_component(repository: Repository, snapshot: Snapshot, chunks: int, wanted: Wanted) -> ComponentLoss:
     if not repository.opens(snapshot.domain):
         return ComponentLoss(component=snapshot.component, chunks=chunks)
-    walk = _Names(repository.chunks(snapshot.domain).get, wanted)
+    walk = _Names(repository.chunks(snapshot.domain).get, wanted, repository.index)
     walk.snapshot(bytes.fromhex(snapshot.tree))
     return ComponentLoss(
         component=snapshot.component,
@@ -110,8 +112,8 @@ def _of_component(repository: Repository, snapshot: Snapshot, chunks: int, wante
 class _Names:
     """Walks one snapshot and sorts its items into lost and whole."""
 
-    def __init__(self, get: Get, wanted: Wanted) -> None:
-        self._get, self._wanted = get, wanted
+    def __init__(self, get: Get, wanted: Wanted, index: Index) -> None:
+        self._get, self._wanted, self._index = get, wanted, index
         self.lost: list[str] = []
         self.whole = self.whole_bytes = 0
 
@@ -161,9 +163,14 @@ class _Names:
 
     def _is_lost(self, entry: Entry) -> bool:
         try:
-            return any(chunk in self._wanted for chunk, _, _ in extents_of(entry, self._get))
+            return any(map(self._is_piece_lost, pieces_of(entry, self._get)))
         except (IntegrityError, NewerFormat):
             return True  # the page that lists its chunks
+
+    def _is_piece_lost(self, piece: Laid) -> bool:
+        if not any(chunk in self._wanted for chunk, _, _ in piece.parts):
+            return not piece.parts and piece.chunk in self._wanted
+        return piece.chunk in self._wanted or not self._index.knows(piece.chunk)
 
 
 def _shown(path: bytes) -> str:

@@ -153,10 +153,22 @@ class ChunkReader:
     def fetch_piece(self, piece: Laid) -> memoryview:
         """The bytes of a piece, good until this thread asks for others. Raises as ``fetch``."""
         if piece.parts:
-            return self._laid_out(piece)
+            try:
+                return self._laid_out(piece)
+            except IntegrityError:
+                if (whole := self._stored_whole(piece)) is None:
+                    raise
+                return whole
         # Chunks of that size are used once; smaller pieces share theirs with neighbours.
         data = (self.fetch if piece.length >= _BIG else self.get)(piece.chunk, Kind.DATA)
         return memoryview(data)[piece.start : piece.start + piece.length]
+
+    def _stored_whole(self, piece: Laid) -> memoryview | None:
+        """A patched piece as a chunk of its id, as which a capture stores it that finds its parts lost; None where none did."""
+        if self._index.find(piece.chunk) is None:
+            return None
+        data = memoryview(self.fetch(piece.chunk, Kind.DATA))
+        return data if len(data) == piece.length else None
 
     def _laid_out(self, piece: Laid) -> memoryview:
         """A patched piece from its parts: each chunk is decoded once, and those of patches are kept for the pieces beside it."""

@@ -2,8 +2,11 @@
 
 A damaged pack that stays does two kinds of harm: each restore meets its damage, and each capture takes the damaged chunk for
 stored, so that new points rest on it too. With the pack out of the way, the next capture of the same content stores the chunk
-again, and all points that need it are whole again. The same is so of chunks whose session's key has gone from the vault; but a key
-may come back from another copy, so those are let go only where that is asked for.
+again, and every point whose files have it as a piece is whole again. A piece that was laid out from the chunk and others (patches,
+deltas) is stored whole by such a capture, under the id that it has wherever it is laid out: points that have it read it there, for
+as long as some point keeps it so. What a chunk held that is in no file any more, only another copy brings back. The same is so of
+chunks whose session's key has gone from the vault; but a key may come back from another copy, so those are let go only where that
+is asked for.
 
 Frames stay as they are, since their place is not authenticated. Those that open and have their id are copied; so are, on trust,
 those whose key is not here. All of them are: a capture that is under way may rest on any. New packs are signed by the pruner, and
