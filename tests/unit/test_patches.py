@@ -33,11 +33,9 @@ from resurgam.vault.patches import (
     laid_out,
     patch_of,
 )
-from resurgam.vault.prune import Economics
-from resurgam.vault.pruning import begin, draft, propose, sweep
 from resurgam.vault.reader import ChunkReader
-from resurgam.vault.repository import Sealed
 from resurgam.vault.snapshots import Entry, Extent, Laid, Parts, Run, extents_of, pieces_of, store_runs
+from tests.patched import added, entry_of, prune_away
 from tests.support import CountedSource, World, read_whole, stored_bytes
 
 ROWS, WIDTH = 4000, 384
@@ -61,21 +59,6 @@ def npy(rows: np.ndarray) -> bytes:
     file = io.BytesIO()
     np.save(file, rows)
     return file.getvalue()
-
-
-def added(world: World, files: dict[bytes, bytes]) -> tuple[Sealed, int]:
-    """A point over ``files``, restored exactly; and how much larger the store is by it."""
-    world.live.files = files
-    before = stored_bytes(world.store)
-    point = world.capture()
-    assert world.restored(point) == world.contents()
-    return point, stored_bytes(world.store) - before
-
-
-def entry_of(world: World, sealed: Sealed) -> tuple[Entry, ChunkReader]:
-    """The only entry of a point, and what reads it."""
-    (entry,) = world.repository().snapshot(sealed.body, "files").entries()
-    return entry, world.repository().chunks(sealed.body.snapshots[0].domain)
 
 
 def test_scattered_rows_cost_what_changed_and_clustered_ones_too(world: World) -> None:
@@ -218,13 +201,6 @@ def test_older_points_may_be_pruned_from_under_patches(world: World) -> None:
     entry, reader = entry_of(world, point)
     needs = needs_of(world.repository(), [(point, ())])
     assert all(needs.domain_of(chunk) is not None for chunk, _, _ in extents_of(entry, reader.get))
-
-
-def prune_away(world: World, sealed: Sealed) -> None:
-    """Let a point go, and take from the vault all that no other one needs."""
-    repository = world.repository(keys=world.keys_with("trust.json", "pruner.json"))
-    chosen = draft(repository, {sealed.body.id: "the test says so"}, Economics(max_unused=0.0))
-    sweep(repository, begin(repository, propose(repository, chosen.plan, world.clock), world.clock), world.clock)
 
 
 @pytest.mark.parametrize("then", ["restore", "unchanged", "touched", "changed", "forgotten"])

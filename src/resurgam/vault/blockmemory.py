@@ -1,7 +1,7 @@
 """What a host remembers of the blocks of a large file, so that the next capture stores those that changed (P11).
 
-One file for each file, in a folder for each component. It can be deleted any time (P3); then what changed is stored in whole pieces
-once, as at first. One that is damaged or of another vault, domain or file is as good as none::
+One file for each file, in a folder for each component (those of texts: ``textmemory``). It can be deleted any time (P3); then what
+changed is stored in whole pieces once, as at first. One that is damaged or of another vault, domain or file is as good as none::
 
     offset  bytes          what
     0       8              RSGBLKS1
@@ -31,6 +31,7 @@ from resurgam.vault.host import told
 from resurgam.vault.pack import ID
 from resurgam.vault.patches import Digests, count_of
 from resurgam.vault.snapshots import Extent
+from resurgam.vault.textmemory import NotedText, RememberedText, remembered_text
 
 _MAGIC = b"RSGBLKS1"
 _HEAD = struct.Struct("<8sQ16s")
@@ -132,7 +133,7 @@ class BlockMemory:
 
     def __init__(self, folder: str, vault: str, domain: str, *, believe: bool = True) -> None:
         self._folder, self._owner, self._believe = folder, f"{vault} {domain}", believe
-        self._noted: dict[str, Noted] = {}
+        self._noted: dict[str, Noted | NotedText] = {}
         self._seen: set[str] = set()
 
     def remembered(self, path: bytes) -> Remembered | None:
@@ -155,13 +156,28 @@ class BlockMemory:
 
     def noting(self, path: bytes, block: int) -> Noted:
         """Begin to note the file ``path``; what was noted of it before is dropped."""
+        place = self._begun(path)
+        with told(place):
+            noted = self._noted[place] = Noted(place, self._owner, path, block)
+        return noted
+
+    def remembered_text(self, path: bytes) -> RememberedText | None:
+        """The text ``path`` as it was at the last capture."""
+        return remembered_text(self._place(path), self._owner, path) if self._believe else None
+
+    def noting_text(self, path: bytes, lines: int) -> NotedText:
+        """Begin to note the text ``path``; what was noted of it before is dropped."""
+        place = self._begun(path)
+        noted = self._noted[place] = NotedText(place, self._owner, path, lines)
+        return noted
+
+    def _begun(self, path: bytes) -> str:
         place = self._place(path)
         if place in self._noted:
             self._noted.pop(place).close()
         with told(self._folder):
             os.makedirs(self._folder, mode=0o700, exist_ok=True)
-            noted = self._noted[place] = Noted(place, self._owner, path, block)
-        return noted
+        return place
 
     def seen(self, path: bytes) -> None:
         """The file is as it was: what is known of it stays."""

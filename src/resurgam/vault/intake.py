@@ -4,8 +4,9 @@ Three ways for the bytes of a blob:
 
 * **unchanged**: the host remembers its stamp and the vault still has its chunks: nothing is read (P11);
 * **small** (below ``SMALL``): files share chunks (``sharing``);
-* **large**: cut by its structure or by its content, and handed to the threads span by span; of a structured one that changed in
-  places, those are stored (``patches``). Entries wait in a queue until their chunks are known, and leave it in the driver's order.
+* **large**: cut by its structure or by its content, and handed to the threads span by span; of one that changed in places, those
+  are stored (``patches``; of texts ``passages``). Entries wait in a queue until their chunks are known, and leave it in the
+  driver's order.
 
 A blob that did not stand still is read again, up to ``ATTEMPTS`` times, then kept as last read; one that is gone before it was
 read is left out. Findings name both.
@@ -28,8 +29,9 @@ from resurgam.model.codec import to_msgpack
 from resurgam.model.point import Finding, Severity
 from resurgam.vault.bases import Bases
 from resurgam.vault.blockmemory import BlockMemory
-from resurgam.vault.buffers import WINDOW, Buffers
-from resurgam.vault.chunking import HEAD, ContentCutter, Dtype, Piece, cutter_of, structure_of
+from resurgam.vault.buffers import Buffers
+from resurgam.vault.chunking import HEAD, Dtype, Piece, cutter_of, structure_of
+from resurgam.vault.contents import content_spans, store_cut
 from resurgam.vault.filescache import FilesCache, Known, View, key_of, known_of
 from resurgam.vault.index import Index
 from resurgam.vault.pace import Pace
@@ -42,6 +44,7 @@ from resurgam.vault.snapshots import FORMAT as SNAPSHOT_FORMAT
 from resurgam.vault.snapshots import ChunkList, EntryTree, Extent, Patched, SnapshotRoot
 from resurgam.vault.spans import coders, end_of, extents_of, plans_of, read_span, spans_of, take_from
 from resurgam.vault.tables import Table
+from resurgam.vault.textpatching import TextPatching, text_patching_of
 
 SMALL = 256 << 10
 COPIED_FROM = 64 << 20  # databases of this size are coded by copies of this process
@@ -66,7 +69,7 @@ class _Waiting:
     spans: list[Future[list[Extent]]] = field(default_factory=list)
     view: View | None = None
     known: Known | None = None
-    patching: Patching | None = None
+    patching: Patching | TextPatching | None = None
     patched: Patched = field(default_factory=dict)
 
     def read(self) -> list[Extent]:
@@ -262,16 +265,19 @@ class Intake:
         head = bytearray(min(HEAD, blob.size))
         self._pace.spend(len(head))
         done = read_fully(blob.source, 0, memoryview(head))
-        pieces = structure_of(memoryview(head)[:done], blob.size, blob.source.read_into)
+        begin = memoryview(head)[:done]
+        pieces = structure_of(begin, blob.size, blob.source.read_into)
         if pieces is None:
-            cutter = cutter_of(memoryview(head)[:done], self._keys.cut_seed)
-            yield from self._content_spans(blob.source, blob.size, cutter)
+            text = text_patching_of(self._blocks, blob, begin, self._sink, self._index, self._keys)
+            waiting.patching = text
+            yield from self._content_spans(blob, begin, text)
         else:
             spans = list(spans_of(pieces))
             copied = blob.size >= COPIED_FROM and spans[0][0].dtype is Dtype.PAGES and not self._pace.limited
-            patching = waiting.patching = patching_of(
+            patching = patching_of(
                 self._blocks, self._bases, blob, spans, waiting.read, self._sink, self._index, self._keys
             )
+            waiting.patching = patching
             work = coders(self._sink, self._keys, blob.source, spans, patching) if copied else None
             if work is not None:
                 yield from take_from(work, spans, self._sink, self._keys, patching, self._pool, self._progress)
@@ -294,36 +300,25 @@ class Intake:
         self._progress(done)
         return extents
 
-    def _content_spans(self, source: Source, size: int, cutter: ContentCutter) -> Iterator[Future[list[Extent]]]:
-        """Read in order and cut by content; threads store what was cut."""
-        offset, carried, final = 0, b"", False
-        while not final:
-            buffer = self._buffers.windows.get()
-            room = min(WINDOW - len(carried), size - offset)
-            self._pace.spend(room)
-            with memoryview(buffer) as view:
-                view[: len(carried)] = carried
-                done = read_fully(source, offset, view[len(carried) : len(carried) + room])
-                offset += done
-                final = done < room or offset == size
-                filled = len(carried) + done
-                lengths = cutter.cut(view[:filled], final=final)
-                carried = bytes(view[sum(lengths) : filled])
-            self._progress(done)
-            yield self._pool.submit(self._store_cut, buffer, lengths)
+    def _content_spans(
+        self, blob: Blob, head: memoryview, patching: TextPatching | None
+    ) -> Iterator[Future[list[Extent]]]:
+        """Cut by content, which threads store."""
 
-    def _store_cut(self, buffer: mmap.mmap, lengths: list[int]) -> list[Extent]:
-        """In a thread: store the chunks that were cut from the beginning of ``buffer``, and give the buffer back."""
-        extents: list[Extent] = []
-        try:
-            with memoryview(buffer) as view:
-                at = 0
-                for length in lengths:
-                    extents.append(self._store(view[at : at + length], Dtype.BYTES))
-                    at += length
-        finally:
-            self._buffers.windows.put(buffer)
-        return extents
+        def store(buffer: mmap.mmap, lengths: list[int]) -> Future[list[Extent]]:
+            one = partial(self._store_content, patching)
+            return self._pool.submit(store_cut, buffer, lengths, self._buffers, one)
+
+        cutter = cutter_of(head, self._keys.cut_seed)
+        yield from content_spans(blob.source, blob.size, cutter, self._buffers, self._pace, self._progress, store)
+
+    def _store_content(self, patching: TextPatching | None, data: memoryview) -> Extent:
+        if patching is None or len(data) < SHORTEST:
+            return self._store(data, Dtype.BYTES)
+        chunk = self._keys.id_of(Kind.DATA, data)
+        if not patching.take(chunk, data):
+            self._sink.put_as(self._keys, Kind.DATA, chunk, data, Dtype.BYTES)
+        return chunk, 0, len(data)
 
     def _store_piece(self, data: memoryview, piece: Piece, patching: Patching | None) -> Extent:
         if patching is None or len(data) < SHORTEST:

@@ -1,0 +1,59 @@
+"""One large file that is cut by its content, window by window: read in order, cut here, stored in threads."""
+
+from __future__ import annotations
+
+import mmap
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+
+from resurgam.drivers.base import Source, read_fully
+from resurgam.vault.buffers import WINDOW, Buffers
+from resurgam.vault.chunking import ContentCutter
+from resurgam.vault.pace import Pace
+from resurgam.vault.snapshots import Extent
+
+Store = Callable[[mmap.mmap, list[int]], Future[list[Extent]]]
+
+
+def content_spans(
+    source: Source,
+    size: int,
+    cutter: ContentCutter,
+    buffers: Buffers,
+    pace: Pace,
+    progress: Callable[[int], None],
+    store: Store,
+) -> Iterator[Future[list[Extent]]]:
+    """The extents to be of ``size`` bytes. ``store`` gets a window of ``buffers`` and the lengths of the chunks that were cut from
+    its beginning, and gives it back."""
+    offset, carried, final = 0, b"", False
+    while not final:
+        buffer = buffers.windows.get()
+        room = min(WINDOW - len(carried), size - offset)
+        pace.spend(room)
+        with memoryview(buffer) as view:
+            view[: len(carried)] = carried
+            done = read_fully(source, offset, view[len(carried) : len(carried) + room])
+            offset += done
+            final = done < room or offset == size
+            filled = len(carried) + done
+            lengths = cutter.cut(view[:filled], final=final)
+            carried = bytes(view[sum(lengths) : filled])
+        progress(done)
+        yield store(buffer, lengths)
+
+
+def store_cut(
+    buffer: mmap.mmap, lengths: list[int], buffers: Buffers, store: Callable[[memoryview], Extent]
+) -> list[Extent]:
+    """In a thread: ``store`` the chunks that were cut from the beginning of ``buffer``, and give the buffer back."""
+    extents: list[Extent] = []
+    try:
+        with memoryview(buffer) as view:
+            at = 0
+            for length in lengths:
+                extents.append(store(view[at : at + length]))
+                at += length
+    finally:
+        buffers.windows.put(buffer)
+    return extents
