@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from resurgam.drivers import sqlite_checks, sqlite_open, sqlite_rows
-from resurgam.drivers.base import Blob, Driver, Freeze, Item, Queries, Rows
+from resurgam.drivers.base import Blob, Driver, Freeze, Item, Queries, Rows, Tell
 from resurgam.drivers.sqlite import SqliteDriver
 from resurgam.errors import (
     Busy,
@@ -722,8 +722,8 @@ def test_a_write_that_fails_leaves_nothing(tmp_path: Path) -> None:
     class Full(Blob):
         """Bytes that do not all fit."""
 
-        def copy_to(self, descriptor: int) -> None:
-            super().copy_to(descriptor)
+        def copy_to(self, descriptor: int, tell: Tell | None = None) -> bool:
+            super().copy_to(descriptor, tell)
             raise OSError(errno.ENOSPC, "No space left on device")
 
     path = build(tmp_path / "a.db", "CREATE TABLE t (a)")

@@ -21,14 +21,14 @@ import os, sys
 from resurgam.drivers.base import Blob
 from resurgam.errors import ResurgamError
 from resurgam.stores.local import LocalStore
-from resurgam.vault import reader, workers
+from resurgam.vault import source, workers
 from resurgam.vault.keyring import Keyring
 from resurgam.vault.repository import Repository
 
 forks, fork = [], os.fork
 os.fork = lambda: forks.append(1) or fork()
 workers.processors = lambda: 2
-reader.SHARED_FROM = 1 << 20
+source.SHARED_FROM = 1 << 20
 vault, keys, point, target = sys.argv[1:]
 repository = Repository(LocalStore(vault), Keyring(keys))
 (blob,) = (item for item in repository.snapshot(repository.sealed(point).body, "files").items() if isinstance(item, Blob))

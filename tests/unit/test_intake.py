@@ -18,9 +18,9 @@ from resurgam.vault.buffers import SHARED_MAX, SPAN, WINDOW
 from resurgam.vault.chunking import MAX_CHUNK, PAGE_STEP
 from resurgam.vault.compare import compare_points
 from resurgam.vault.intake import ATTEMPTS, SMALL
-from resurgam.vault.reader import VaultSource
 from resurgam.vault.repository import Sealed
 from resurgam.vault.snapshots import Entry
+from resurgam.vault.source import VaultSource
 from tests.support import Table, World, read_whole
 
 

@@ -46,6 +46,7 @@ if TYPE_CHECKING:
 COPY_STEP = 1 << 20  # bytes moved at a time where a source has no faster way of its own
 
 K = TypeVar("K")  # what a reader remembers of an item; its own affair
+Tell = Callable[[memoryview], object]  # is given bytes, in order
 
 
 class Equality(StrEnum):
@@ -101,8 +102,12 @@ class Source(Protocol):
 class CopiesItself(Protocol):
     """A Source with a faster way into a file than ``read_into`` in a loop (the vault's own, in parallel)."""
 
-    def copy_to(self, descriptor: int) -> None:
-        """Write all bytes into the empty file ``descriptor`` from offset 0; runs of zeros may become holes."""
+    def copy_to(self, descriptor: int, tell: Tell | None = None) -> bool:
+        """Write all bytes into the empty file ``descriptor`` from offset 0; runs of zeros may become holes.
+
+        A caller that will not read the file again gives ``tell``. The answer is whether that was told all bytes, in order: then
+        they may have gone past the page cache. Else it was told none of them.
+        """
         ...
 
 
@@ -148,11 +153,10 @@ class Blob:
         done = read_fully(self.source, 0, memoryview(buffer))
         return bytes(buffer[:done])
 
-    def copy_to(self, descriptor: int) -> None:
-        """Write all bytes into the empty file ``descriptor``."""
+    def copy_to(self, descriptor: int, tell: Tell | None = None) -> bool:
+        """Write all bytes into the empty file ``descriptor``; for ``tell`` and the answer see ``CopiesItself``."""
         if isinstance(self.source, CopiesItself):
-            self.source.copy_to(descriptor)
-            return
+            return self.source.copy_to(descriptor, tell)
         buffer = memoryview(bytearray(min(COPY_STEP, max(self.size, 1))))
         offset = 0
         while offset < self.size:
@@ -161,6 +165,7 @@ class Blob:
                 break
             write_fully(descriptor, buffer[:done], offset)
             offset += done
+        return False
 
 
 @dataclass(slots=True)

@@ -90,6 +90,9 @@ class FilesDriver:
 
     def __init__(self) -> None:
         self._held: dict[str, _Held] = {}
+        self._written: dict[
+            files_writing.Seen, bytes
+        ] = {}  # digests of large files that it wrote, for the first fingerprint
 
     def inspect(self, component: Component) -> Facts:
         """Counts, sizes, the newest change and where it lies; from the listing that is held, else from a new one."""
@@ -177,7 +180,7 @@ class FilesDriver:
 
     def write(self, items: Iterable[Item], target: Component) -> Component:
         """Build it beside ``target.location`` and rename it there. See ``files_writing`` for what is refused."""
-        files_writing.write(items, target.location)
+        self._written |= files_writing.write(items, target.location)
         return target
 
     def fingerprint(self, component: Component) -> str:
@@ -193,7 +196,7 @@ class FilesDriver:
         first_path: dict[tuple[int, int], bytes] = {}
         for entry in listing:
             try:
-                fields = _meaning(listing, entry, first_path)
+                fields = _meaning(listing, entry, first_path, self._written)
             except FileNotFoundError as error:
                 raise _changing(listing.where(entry.path)) from error
             except OSError as error:
@@ -276,8 +279,14 @@ def _suffix(path: bytes) -> bytes:
     return suffix if len(suffix) <= 16 else b"(other)"
 
 
-def _meaning(listing: Listing, entry: Entry, first_path: dict[tuple[int, int], bytes]) -> list[bytes] | None:
-    """The fields of one entry that a fingerprint is made of; None for what is not kept."""
+def _meaning(
+    listing: Listing,
+    entry: Entry,
+    first_path: dict[tuple[int, int], bytes],
+    written: dict[files_writing.Seen, bytes],
+) -> list[bytes] | None:
+    """The fields of one entry that a fingerprint is made of; None for what is not kept. What is taken from ``written`` is gone from
+    there: who asks a second time wants to know what the disk has."""
     kind, where = _kind(entry), listing.where(entry.path)
     fields = [entry.path, kind.encode()]
     if kind == "-":
@@ -290,7 +299,10 @@ def _meaning(listing: Listing, entry: Entry, first_path: dict[tuple[int, int], b
             return [*fields, b"h", first]
     fields.append(stat.S_IMODE(entry.mode).to_bytes(2, "little"))
     fields += [field for pair in extended(where) if pair[0].startswith(b"user.") for field in pair]
-    return fields if kind == "d" else [*fields, _digest(where, entry)]
+    if kind == "d":
+        return fields
+    told = written.pop((entry.device, entry.inode, entry.size, entry.mtime, entry.ctime), None)
+    return [*fields, told or _digest(where, entry)]
 
 
 def _digest(where: bytes, entry: Entry) -> bytes:

@@ -20,6 +20,7 @@ from collections.abc import Iterable
 from typing import Literal, NoReturn, Self
 
 import msgspec
+from blake3 import blake3
 
 from resurgam.drivers.base import Blob, Item, write_fully
 from resurgam.drivers.files_listing import ROOT, failed, scan, shown
@@ -48,8 +49,14 @@ class Meta(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     s: bool = False
 
 
-def write(items: Iterable[Item], location: str) -> None:
-    """Build the component at ``location``. Raises TargetRefused, IntegrityError, Denied, StoreFull, and what ``items`` raise."""
+Seen = tuple[
+    int, int, int, int, int
+]  # device, inode, size, mtime, ctime: while they are the same, so are a file's bytes
+
+
+def write(items: Iterable[Item], location: str) -> dict[Seen, bytes]:
+    """Build the component at ``location``. Returns BLAKE3 digests of the large files that were told on their way (``CopiesItself``).
+    Raises TargetRefused, IntegrityError, Denied, StoreFull, and what ``items`` raise."""
     place = os.path.abspath(os.fsencode(location))
     refuse_what_stands(place)
     try:
@@ -61,6 +68,7 @@ def write(items: Iterable[Item], location: str) -> None:
                     building.add(item)
                 building.finish()
             _become(partial, place)
+            return {_seen(place if path == ROOT else place + b"/" + path): told for path, told in building.told.items()}
         except BaseException:
             remove(partial)
             raise
@@ -142,6 +150,7 @@ class _Building:
         self._last = b""
         self._single = False
         self._handle = -1  # the open partial: its own mode may forbid to open it in the end
+        self.told: dict[bytes, bytes] = {}  # digests by path
 
     def __enter__(self) -> Self:
         return self
@@ -240,7 +249,9 @@ class _Building:
             if meta.s:
                 _copy_with_holes(item, descriptor)
             elif item.size > _AT_ONCE:
-                item.copy_to(descriptor)
+                digest = blake3()
+                if item.copy_to(descriptor, digest.update):
+                    self.told[item.path] = digest.digest()
             elif item.size:
                 write_fully(descriptor, memoryview(item.read()), 0)
             if os.fstat(descriptor).st_size != item.size:
@@ -301,6 +312,11 @@ def _set_where_allowed(at: int | bytes, name: bytes, value: bytes) -> None:
     except OSError as error:
         if error.errno not in {errno.EPERM, errno.EACCES, errno.ENOTSUP, errno.EINVAL}:
             raise
+
+
+def _seen(where: bytes) -> Seen:
+    found = os.lstat(where)
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 
 def _is_file(path: bytes) -> bool:

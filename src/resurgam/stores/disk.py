@@ -108,6 +108,18 @@ def write_direct(descriptor: int, data: memoryview) -> int:
     return os.lseek(descriptor, 0, os.SEEK_CUR) - start
 
 
+def open_direct(descriptor: int) -> int | None:
+    """Another handle of the same file, by which whole blocks are written past the page cache; None where that cannot be had."""
+    if not O_DIRECT:
+        return None
+    try:
+        return os.open(f"/proc/self/fd/{descriptor}", os.O_WRONLY | O_DIRECT | os.O_CLOEXEC)
+    except (
+        OSError
+    ):  # another system, or a file system that knows no such thing: whoever writes does it through the page cache
+        return None
+
+
 def _set_direct(descriptor: int, *, on: bool) -> bool:
     """Whether the file now takes (``on``) or no longer takes direct writes."""
     import fcntl  # not on every system; only reached where O_DIRECT exists

@@ -6,20 +6,16 @@ record and the last chunk cannot become a silently wrong restore.
 
 from __future__ import annotations
 
-import os
 import threading
-from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager, nullcontext, suppress
 from copy import copy
-from functools import partial
-from operator import itemgetter
 from typing import Any, Protocol, TypeVar
 
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from resurgam.drivers.base import Blob, Item, Rows, write_fully
+from resurgam.drivers.base import Blob, Item, Rows
 from resurgam.errors import IntegrityError, NotFound
 from resurgam.model.lazily import cached_property
 from resurgam.stores.abreast import is_far, timed
@@ -30,19 +26,16 @@ from resurgam.vault.around import Around
 from resurgam.vault.codecs import decode
 from resurgam.vault.index import Place
 from resurgam.vault.pack import FRAME, LARGEST, NO_SESSION, Kind, decrypt, parse_frame, require_bounded
+from resurgam.vault.pouring import Rooms
 from resurgam.vault.sink import ChunkKeys
-from resurgam.vault.snapshots import Entry, Laid, SnapshotRoot, entries, extents_of, pieces_of, read_root
-from resurgam.vault.workers import work_on
+from resurgam.vault.snapshots import Entry, Laid, SnapshotRoot, entries, extents_of, read_root
+from resurgam.vault.source import VaultSource, lost
 
-BATCH = 4 << 20  # bytes of a file that are restored at a time
-# Bytes of a file from which copies of this process restore it: making them takes some milliseconds.
-SHARED_FROM = 64 << 20
 RUN = 1 << 20  # bytes that are written into a file at a time; threads meet at the interpreter's lock at each write
 AHEAD = 1 << 20  # bytes of a pack that are read at a time where one chunk follows the other
 _CACHED = 16  # decoded chunks kept, of those that small files share and of pages; at most a few MB each
 
 T = TypeVar("T")
-Placed = tuple[int, Laid]  # where in the file, and what
 
 
 class Finder(Protocol):
@@ -93,6 +86,7 @@ class ChunkReader:
         # Apart, for they are read far ahead of what small files share.
         self._pages: OrderedDict[bytes, bytes] = OrderedDict()
         self._memory = _Memory()
+        self.rooms = Rooms()
         self._around = Around(store)
         self._ahead: Ahead[Any] | None = None
 
@@ -179,7 +173,7 @@ class ChunkReader:
             parts.setdefault(chunk, []).append((end, start, length))
             end += length
         if end != piece.length or not parts or end > LARGEST:
-            raise _lost(piece.chunk, f"its parts add up to {end} bytes, not {piece.length}")
+            raise lost(piece.chunk, f"its parts add up to {end} bytes, not {piece.length}")
         if len(self._memory.patched) < end:
             self._memory.patched = memoryview(bytearray(end))
         room = self._memory.patched[:end]
@@ -188,14 +182,14 @@ class ChunkReader:
             data = memoryview((self.fetch if chunk == base else self.get)(chunk, Kind.DATA))
             for at, start, length in places:
                 if start + length > len(data):
-                    raise _lost(chunk, "it is shorter than its entry says")
+                    raise lost(chunk, "it is shorter than its entry says")
                 room[at : at + length] = data[start : start + length]
         if delta:
             made = deltas.room(end)
             deltas.apply(deltas.read(self.get(delta, Kind.DATA), end), room, made)
             room = made.data
         if self._keys.id_of(Kind.DATA, room) != piece.chunk:  # P1: nothing is silently wrong
-            raise _lost(piece.chunk, "its parts do not make it up")
+            raise lost(piece.chunk, "its parts do not make it up")
         return room
 
     def fetch(self, chunk: bytes, kind: Kind) -> bytes | bytearray | memoryview:
@@ -206,7 +200,7 @@ class ChunkReader:
         index = self._index
         place = index.find(chunk)
         if place is None:
-            raise _lost(chunk, "no pack is known to hold it")
+            raise lost(chunk, "no pack is known to hold it")
         try:
             return self._fetch_at(place, chunk, kind)
         except IntegrityError:
@@ -240,7 +234,7 @@ class ChunkReader:
     ) -> bytes | bytearray | memoryview:
         frame = parse_frame(frame_bytes)
         if (frame.id, frame.kind, frame.stored, frame.raw) != (chunk, kind, place.stored, place.raw):
-            raise _lost(chunk, f"another one lies in its place in pack {place.pack[:16]}")
+            raise lost(chunk, f"another one lies in its place in pack {place.pack[:16]}")
         cipher = self._keys.list_cipher(chunk) if frame.session == NO_SESSION else self._open_session(frame.session)
         memory = self._memory
         if len(memory.plain) < frame.stored:
@@ -248,7 +242,7 @@ class ChunkReader:
         encoded = decrypt(cipher, self._vault, frame_bytes, frame, memory.plain)
         data = decode(frame.codec, encoded, frame.raw, lasting=False)
         if self._keys.id_of(kind, data) != chunk:
-            raise _lost(chunk, "its bytes do not have its id")
+            raise lost(chunk, "its bytes do not have its id")
         return data
 
     def run(self) -> memoryview:
@@ -279,102 +273,6 @@ class ChunkReader:
             _whole(memory.block[:done], length, place, chunk)
             memory.pack, memory.start, memory.end = place.pack, place.offset, place.offset + done
         return memory.block[place.offset - memory.start :][:length]
-
-
-class VaultSource:
-    """The bytes of one entry, as a Source that knows a parallel way into a file."""
-
-    def __init__(self, reader: ChunkReader, entry: Entry) -> None:
-        self._reader = reader
-        self._entry = entry
-        self._extents: list[Placed] | None = None
-
-    def read_into(self, offset: int, buffer: memoryview) -> int:
-        """See ``drivers.base.Source``."""
-        if offset >= self._entry.size:
-            return 0
-        with self._named():
-            placed = self._placed()
-            start, laid = placed[bisect_right(placed, offset, key=itemgetter(0)) - 1]
-            data = self._reader.get_piece(laid)
-        piece = data[offset - start :][: len(buffer)]
-        buffer[: len(piece)] = piece
-        return len(piece)
-
-    def copy_to(self, descriptor: int) -> None:
-        """Write all bytes, several parts at a time; runs of zeros become holes. What is written goes to the disk meanwhile, so that
-        whoever flushes the file afterwards has little left to wait for."""
-        with self._named():
-            placed = self._placed()
-            os.ftruncate(descriptor, self._entry.size)
-            if len(placed) <= 2:
-                self._write_all(descriptor, placed)
-                return
-            work_on(
-                list(_batches(placed)),
-                partial(self._write_all, descriptor),
-                meanwhile=partial(os.fdatasync, descriptor),
-                # Which copies answer, and what came from which, is known to one process.
-                processes=self._entry.size >= SHARED_FROM and not self._reader.several,
-            )
-
-    def settled(self) -> bool:
-        """What lies in a vault stands still."""
-        return True
-
-    def close(self) -> None:
-        """Nothing is held."""
-
-    @contextmanager
-    def _named(self) -> Iterator[None]:
-        """P12: whoever is told that a chunk is lost is told of which item."""
-        try:
-            yield
-        except IntegrityError as error:
-            name = self._entry.path.decode("utf-8", "backslashreplace")
-            raise IntegrityError(
-                f"{name} cannot be restored. {error.message}", untouched=error.untouched, next_step=error.next_step
-            ) from error
-
-    def _write_all(self, descriptor: int, batch: list[Placed]) -> None:
-        """Neighbours together, small ones by way of this thread's memory."""
-        run, begin, filled = self._reader.run(), 0, 0
-        for start, laid in batch:
-            piece = self._piece(laid)
-            zeros, small = not _any_byte(piece), len(piece) <= len(run) // 2
-            if filled and (zeros or not small or filled + len(piece) > len(run)):
-                write_fully(descriptor, run[:filled], begin)
-                filled = 0
-            if small and not zeros:
-                begin = begin if filled else start
-                run[filled : filled + len(piece)] = piece
-                filled += len(piece)
-            elif not zeros:
-                write_fully(descriptor, piece, start)
-        if filled:
-            write_fully(descriptor, run[:filled], begin)
-
-    def _piece(self, laid: Laid) -> memoryview:
-        """The bytes of a piece, good until this thread asks for others."""
-        piece = self._reader.fetch_piece(laid)
-        if len(piece) != laid.length:
-            raise _lost(laid.chunk, "it is shorter than its entry says")
-        return piece
-
-    def _placed(self) -> list[Placed]:
-        if self._extents is None:
-            placed, start = [], 0
-            for piece in pieces_of(self._entry, self._reader.get):
-                placed.append((start, piece))
-                start += piece.length
-            if start != self._entry.size:
-                raise IntegrityError(
-                    f"The chunks of {self._entry.path!r} add up to {start} bytes, not {self._entry.size}.",
-                    untouched="Nothing was restored under this name.",
-                    next_step="Run `resurgam vault check --read`, and restore from another point.",
-                )
-            self._extents = placed
-        return self._extents
 
 
 class SnapshotReader:
@@ -420,42 +318,17 @@ class SnapshotReader:
 _BIG = 64 << 10
 
 
-def _batches(placed: list[Placed]) -> Iterator[list[Placed]]:
-    """Neighbours, up to BATCH bytes together."""
-    batch: list[Placed] = []
-    for start, laid in placed:
-        if batch and start + laid.length - batch[0][0] > BATCH:
-            yield batch
-            batch = []
-        batch.append((start, laid))
-    if batch:
-        yield batch
-
-
-def _any_byte(data: memoryview) -> bool:
-    """Whether any byte is not zero; the first ones nearly always tell."""
-    return any(data[:16]) or data.tobytes().count(0) != len(data)
-
-
 @contextmanager
 def _in_pack(place: Place, chunk: bytes) -> Iterator[None]:
     """A pack that has gone is the loss of ``chunk``."""
     try:
         yield
     except NotFound as error:
-        raise _lost(chunk, f"pack {place.pack[:16]} is missing") from error
+        raise lost(chunk, f"pack {place.pack[:16]} is missing") from error
 
 
 def _whole(found: memoryview, length: int, place: Place, chunk: bytes) -> memoryview:
     """``found`` itself, of which ``length`` bytes were wanted at least."""
     if len(found) < length:
-        raise _lost(chunk, f"pack {place.pack[:16]} is cut off")
+        raise lost(chunk, f"pack {place.pack[:16]} is cut off")
     return found
-
-
-def _lost(chunk: bytes, why: str) -> IntegrityError:
-    return IntegrityError(
-        f"Chunk {chunk.hex()[:16]} cannot be read: {why}.",
-        untouched="Nothing was restored from it.",
-        next_step="`resurgam vault repair` says what is lost, and what can come back. Or restore from another point.",
-    )

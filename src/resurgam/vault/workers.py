@@ -17,6 +17,7 @@ import resource
 import selectors
 import signal
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Callable, Sequence
@@ -47,7 +48,7 @@ def work_on(
     that was raised, after all have stopped.
     """
     count = min(PROCESSES, len(parts), processors())
-    children = _forked(parts, work, count) if processes and count > 1 and alone() else {}
+    children = _forked(parts, work, count) if processes and count > 1 and shares() else {}
     if children:
         try:
             _attend(children, meanwhile)
@@ -78,6 +79,11 @@ def _used_by(process: int) -> float:
     return 0.0
 
 
+def shares() -> bool:
+    """Whether copies of this process can be made, and gain anything."""
+    return processors() > 1 and alone()
+
+
 def alone() -> bool:
     """Whether this process has no other thread, be it Python's or a library's."""
     with suppress(OSError):  # no such folder: another system, or not mounted
@@ -86,16 +92,29 @@ def alone() -> bool:
 
 
 def _in_threads(parts: Sequence[T], work: Callable[[T], None], meanwhile: Callable[[], None]) -> None:
+    """Parts are begun in their order, each by the next thread that is free."""
+    waiting, lock = iter(parts), threading.Lock()
+    ended = threading.Event()
+
+    def share() -> None:
+        while not ended.is_set():
+            with lock:
+                try:
+                    part = next(waiting)
+                except StopIteration:
+                    return
+            work(part)
+
     with ThreadPoolExecutor(THREADS, thread_name_prefix="share") as pool:
         try:
-            going = {pool.submit(work, part) for part in parts}
+            going = {pool.submit(share) for _ in range(THREADS)}
             while going:
                 done, going = wait(going, TICK, FIRST_EXCEPTION)
                 for one in done:
                     one.result()
                 meanwhile()
         finally:
-            pool.shutdown(wait=True, cancel_futures=True)
+            ended.set()
 
 
 def _forked(parts: Sequence[T], work: Callable[[T], None], count: int) -> dict[int, int]:
