@@ -8,7 +8,15 @@ import numpy as np
 import pytest
 
 from resurgam.errors import IntegrityError
+from resurgam.stores.base import Store
+from resurgam.testing.faults import Wrapped
+from resurgam.vault import patching
+from resurgam.vault.check import Check, check
+from resurgam.vault.checkorder import Wish
+from resurgam.vault.laidout import key_of
 from resurgam.vault.pack import FRAME
+from resurgam.vault.patches import differing
+from resurgam.vault.reader import ChunkReader
 from resurgam.vault.repair import Planner, Repairs
 from resurgam.vault.repairing import carry_out
 from resurgam.vault.repository import Sealed
@@ -62,6 +70,84 @@ def spoil(world: World, chunk: bytes) -> None:
 def repaired(world: World) -> Repairs:
     """What is left after a repair."""
     return carry_out(Planner(world.repository(), world.clock, read=True), world.clock, lambda _: None)
+
+
+class Reads(Wrapped):
+    """A store that notes where packs are read."""
+
+    def __init__(self, inner: Store) -> None:
+        super().__init__(inner)
+        self.read: dict[str, list[int]] = {}
+
+    def read_into(self, name: str, offset: int, buffer: memoryview) -> int:
+        """See Store."""
+        self.read.setdefault(name.rpartition("/")[2], []).append(offset)
+        return self.inner.read_into(name, offset, buffer)
+
+
+def test_a_piece_that_its_parts_do_not_make_up_is_found_and_named(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """P1, P12: every chunk is whole, and a file does not come back: `check --read` says of which points, and does not forget."""
+
+    def blind(before: object, now: object, count: int) -> np.ndarray:
+        flags = differing(before, now, count)  # type: ignore[arg-type]
+        flags[np.flatnonzero(flags)[:1]] = False
+        return flags
+
+    with monkeypatch.context() as patch:
+        patch.setattr(patching, "differing", blind)
+        world.live.files = {b"other": b"x", b"v.npy": rows(2)}
+        wrong = world.capture()
+    world.live.files[b"other"] = b"y"
+    later = world.capture()
+    (damage,) = check(world.repository(), read=True).damage
+    assert damage.object == "v.npy of files"
+    assert "its parts do not make it up" in damage.what
+    assert set(damage.points) == {wrong.body.id, later.body.id}
+    for _ in range(2):  # the second has read all packs within its time, but for those that were found damaged
+        wish = Wish(max_age=3600.0)
+        report = Check(world.repository(), wish, world.clock, remember=True).run()
+        assert [one.object for one in report.damage] == ["v.npy of files"]
+        assert report.coverage.damaged > 0
+
+
+def test_what_rests_on_a_lost_part_is_named_by_its_file(world: World) -> None:
+    """P12: not only the chunk, also what it means: which file of which point."""
+    _, second = world.repository().points()
+    piece = patched(world, second)[0]
+    spoil(world, next(chunk for chunk, _, _ in piece.parts if chunk != largest_part(piece)))
+    told = {one.object: one for one in check(world.repository(), read=True).damage}
+    assert told["v.npy of files"].points == (second.body.id,), "the first does not rest on what changed"
+
+
+def test_what_is_laid_out_is_read_with_its_pack(world: World) -> None:
+    """P11: no pack is read again for the pieces that lie in it; of others only what changed."""
+    _, second = world.repository().points()
+    (piece, *_) = patched(world, second)
+    place = world.repository().index.find(largest_part(piece))
+    assert place is not None
+    store = Reads(world.store)
+    assert check(world.repository(store), read=True).damage == ()
+    assert store.read[place.pack] == [0]
+
+
+def test_each_piece_is_laid_out_once(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """P11: however many points have it, in whatever page."""
+    for number in range(3):
+        world.live.files[b"v.npy"] = rows(1) if number % 2 else rows(1)[:-600] + bytes(600)
+        world.capture()
+    distinct = {key_of(piece) for sealed in world.repository().points() for piece in patched(world, sealed)}
+    seen: list[int] = []
+    laid_out = ChunkReader._laid_out
+
+    def watched(self: ChunkReader, piece: Laid) -> memoryview:
+        seen.append(key_of(piece))
+        return laid_out(self, piece)
+
+    monkeypatch.setattr(ChunkReader, "_laid_out", watched)
+    assert check(world.repository(), read=True).damage == ()
+    assert sorted(seen) == sorted(distinct)
 
 
 def test_what_rests_on_a_lost_chunk_is_stored_whole_and_heals_the_points_before(world: World) -> None:

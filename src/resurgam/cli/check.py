@@ -73,7 +73,8 @@ def check(
     Without an option points and their records are verified and every chunk looked up, and no pack is read. `resurgam audit verify`
     verifies all other records, and misses points that were taken away. --read reads all packs; the others read some: those that
     were found damaged first, then those that points need and that waited longest. With a reader's key every chunk in them is
-    decrypted and compared with its id.
+    decrypted and compared with its id, and so is what is laid out from several (patches, differences): each file that does not
+    come back is named.
 
     What was read is remembered in the vault, signed by a verifier's, pruner's or auditor's key, so that checks with little time
     read everything in turn. Given several copies it checks what they hold together, says what each of them has not, and remembers

@@ -26,7 +26,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from resurgam.errors import ResurgamError
 from resurgam.stores.base import Store, lent
@@ -44,6 +44,14 @@ _RECENT = 512  # chunks that are not asked for again so soon: their readers keep
 
 T = TypeVar("T")  # an entry
 Key = tuple[str, int]  # pack, offset
+
+
+class Fetched(Protocol):
+    """What was fetched before anybody asked for it, as :class:`Ahead` has it."""
+
+    def take(self, place: Place) -> memoryview | None:
+        """The frame at ``place``, or None."""
+        ...
 
 
 @dataclass(slots=True)

@@ -5,8 +5,8 @@ Three depths, each with what it needs:
 * **structure** (index key): every record is signed by the right role, every chunk that a point lists is in the index, and
   the pack that the index names is there and long enough (``vault.lookup``);
 * **digest**: packs have the digest that they are named by (``vault.packreading``);
-* **contents** (an identity): every chunk in them decrypts, decodes, and has the id that it is known by, and every page of every
-  snapshot leads to what it says (``vault.trees``).
+* **contents** (an identity): every chunk in them decrypts, decodes, and has the id that it is known by, what is laid out from
+  several comes back (``vault.laidout``), and every page of every snapshot leads to what it says (``vault.trees``).
 
 Structure is looked up every time. Packs are read as is wished: all, those that waited longest, a sample, for so long
 (``vault.checkorder``). What was read is remembered in the vault (``vault.checked``), so that checks that each have little time read
@@ -29,6 +29,7 @@ from resurgam.model.lazily import cached_property
 from resurgam.vault.checked import WITNESSES, Bad, Coverage, Depth, Memory, Notes, coverage, fold, remembered, witness
 from resurgam.vault.checkorder import Wish, due
 from resurgam.vault.cost import Held, by_class
+from resurgam.vault.laidout import LaidOut, Unmade, files_of
 from resurgam.vault.lookup import Damage as Damage
 from resurgam.vault.lookup import Lookup, Lost, listed_packs
 from resurgam.vault.packreading import BytesDone, PackReader, Reading
@@ -37,6 +38,7 @@ from resurgam.vault.trees import TreeWalk
 
 MAX_AGE = 30 * 86_400.0  # seconds within which everything should be read, where nobody says otherwise
 EVERYTHING = Wish(everything=True)
+_UNMADE = "a piece that is laid out from it does not come back"
 _NO_WITNESS = f"no key of a {', '.join(WITNESSES[:-1])} or {WITNESSES[-1]} is here"
 
 
@@ -111,6 +113,7 @@ class Check:
         self._closed: set[str] = set()
         self._walked = 0
         self._asleep: list[str] = []
+        self._unmade: dict[int, Unmade] = {}
 
     @cached_property
     def due(self) -> list[str]:
@@ -127,9 +130,10 @@ class Check:
     def run(self, progress: BytesDone | None = None) -> Report:
         """Read, walk, and tell. Raises Unreachable; whatever stops it, what was read until then is remembered."""
         try:
-            self.read_packs(progress)
+            self.read_packs(progress, lay_out=True)
         finally:
             self._notes.write()
+        self._name_unmade()
         self._walk_trees()
         now, max_age = self._clock.now().timestamp(), self._wish.max_age or MAX_AGE
         return Report(
@@ -157,11 +161,14 @@ class Check:
         """What is known of packs, by earlier checks and this one."""
         return fold(list(self.look.sizes), [*self.look.checks, *self._notes.told])
 
-    def read_packs(self, progress: BytesDone | None = None) -> None:
-        """Read what is due, until time is up. Raises Unreachable."""
+    def read_packs(self, progress: BytesDone | None = None, *, lay_out: bool = False) -> None:
+        """Read what is due, until time is up; with ``lay_out`` also what is laid out from it. Raises Unreachable."""
         if not self.due:
             return
-        reader = PackReader(self._repository, self.look.needs, self._depth)
+        laid_out = None
+        if lay_out and self._depth is Depth.CONTENTS and self.look.needs is not None:
+            laid_out = LaidOut(self._repository, self.look.needs, progress or (lambda _size: None))
+        reader = PackReader(self._repository, self.look.needs, self._depth, laid_out)
         with closing(reader.read_each(self._in_time(), progress)) as found:
             for name, reading in found:
                 if isinstance(reading, Archived):
@@ -195,8 +202,19 @@ class Check:
             else:
                 self.lost += [Lost(chunk, name, what) for chunk in needed]
         depth = Depth.DIGEST if whole else self._depth  # by which it was found: only a reading as deep takes it back
-        bad = Bad(pack=reading.pack, depth=depth, what=reading.trouble[0].what) if reading.trouble else None
+        wrong = [one.what for one in reading.trouble] + [f"{_UNMADE}: {one.why}" for one in reading.unmade]
+        bad = Bad(pack=reading.pack, depth=depth, what=wrong[0]) if wrong else None
+        self._unmade |= {one.key: one for one in reading.unmade}
         self._notes.note(reading.pack, reading.depth, reading.bytes, bad)
+
+    def _name_unmade(self) -> None:
+        """Say of which files of which points pieces do not come back."""
+        if not self._unmade:
+            return
+        why = next(iter(self._unmade.values())).why
+        for (component, path), points in files_of(self._repository, self.look.points, self._unmade).items():
+            what = f"does not come back from what it is laid out from: {why}"
+            self._damage.append(Damage(f"{path} of {component}", what, tuple(sorted(points))))
 
     def _walk_trees(self) -> None:
         """Of the newest points first, until time is up."""

@@ -4,6 +4,8 @@
                points need of it stands where the index says
     contents   a reader: every frame decrypts, decodes, and has the id that it is known by
 
+A reader also lays out what points need of it together with chunks elsewhere (``laidout``), if it is asked to.
+
 Frames are found by their own headers, without index or trailer, also behind damage. A chunk that no point needs yet is opened too:
 the next capture may rest on it. What lies in shred domains whose keys are not here stays closed, which is no damage.
 """
@@ -27,6 +29,7 @@ from resurgam.vault.checked import Depth
 from resurgam.vault.codecs import decode
 from resurgam.vault.index import Entries
 from resurgam.vault.keys import SessionKey, session_object
+from resurgam.vault.laidout import LaidOut, Unmade
 from resurgam.vault.needs import Needs, as_ids
 from resurgam.vault.pack import FRAME, ID, NO_SESSION, Frame, Kind, decrypt, scan
 from resurgam.vault.repository import Repository
@@ -49,13 +52,15 @@ class Trouble(msgspec.Struct, frozen=True):
 
 
 class Reading(msgspec.Struct, frozen=True, kw_only=True):
-    """How a pack was found. ``depth`` is as deep as all of it was read; ``closed`` are shred domains that could not be opened."""
+    """How a pack was found. ``depth`` is as deep as all of it was read; ``closed`` are shred domains that could not be opened;
+    ``unmade`` are pieces that lie mostly in it and do not come back."""
 
     pack: str
     bytes: int
     depth: Depth
     trouble: tuple[Trouble, ...]
     closed: frozenset[str]
+    unmade: tuple[Unmade, ...] = ()
 
 
 class Fetched(NamedTuple):
@@ -67,10 +72,13 @@ class Fetched(NamedTuple):
 
 
 class PackReader:
-    """Reads packs of one vault; not for two threads at once. ``needs`` are None without the index key."""
+    """Reads packs of one vault; not for two threads at once. ``needs`` are None without the index key; ``laid_out`` are pieces that
+    are to be laid out on the way, in the depth of contents."""
 
-    def __init__(self, repository: Repository, needs: Needs | None, depth: Depth) -> None:
-        self._repository, self._needs, self._depth = repository, needs, depth
+    def __init__(
+        self, repository: Repository, needs: Needs | None, depth: Depth, laid_out: LaidOut | None = None
+    ) -> None:
+        self._repository, self._needs, self._depth, self._laid_out = repository, needs, depth, laid_out
         self._free: queue.LifoQueue[bytearray] = queue.LifoQueue()  # memory of packs that were read
         self._rows = _rows_by_pack(needs.entries) if needs is not None else {}
         self._numbers: dict[str, list[int]] = {}  # a pack that several segments name has several
@@ -109,9 +117,28 @@ class PackReader:
         closed: set[str] = set()
         if self._depth is Depth.CONTENTS:
             trouble += self._unreadable(data, found, closed)
-        depth = Depth.DIGEST if closed or self._depth is Depth.DIGEST else Depth.CONTENTS
+        unmade, asleep = self._unmade(pack, data)
+        depth = Depth.DIGEST if closed or asleep or self._depth is Depth.DIGEST else Depth.CONTENTS
         told = {(one.chunk, one.what): one for one in trouble}
-        return Reading(pack=pack, bytes=len(data), depth=depth, trouble=tuple(told.values()), closed=frozenset(closed))
+        return Reading(
+            pack=pack,
+            bytes=len(data),
+            depth=depth,
+            trouble=tuple(told.values()),
+            closed=frozenset(closed),
+            unmade=unmade,
+        )
+
+    def _unmade(self, pack: str, data: memoryview) -> tuple[tuple[Unmade, ...], bool]:
+        """The pieces that do not come back; and whether parts of some are asleep, and nobody can say it of all."""
+        if self._laid_out is None:
+            return (), False
+        found: list[Unmade] = []
+        try:
+            found.extend(self._laid_out.unmade(pack, data))
+        except Archived:
+            return tuple(found), True
+        return tuple(found), False
 
     def needed(self, pack: str) -> list[bytes]:
         """The chunks in ``pack`` that points need."""

@@ -21,7 +21,7 @@ from resurgam.model.lazily import cached_property
 from resurgam.stores.abreast import is_far, timed
 from resurgam.stores.base import Several, Store, of_each_copy
 from resurgam.vault import deltas
-from resurgam.vault.ahead import Ahead
+from resurgam.vault.ahead import Ahead, Fetched
 from resurgam.vault.around import Around
 from resurgam.vault.codecs import decode
 from resurgam.vault.index import Place
@@ -88,7 +88,7 @@ class ChunkReader:
         self._memory = _Memory()
         self.rooms = Rooms()
         self._around = Around(store)
-        self._ahead: Ahead[Any] | None = None
+        self._ahead: Fetched | None = None
 
     @contextmanager
     def ahead(
@@ -108,7 +108,7 @@ class ChunkReader:
             return None
         return Ahead(self._store, of, chunks, self._index.find, self._open_session, after)
 
-    def with_help_of(self, ahead: Ahead[Any] | None) -> ChunkReader:
+    def with_help_of(self, ahead: Fetched | None) -> ChunkReader:
         """A reader of the same chunks that takes what ``ahead`` has fetched."""
         reader = copy(self)
         reader._ahead = ahead

@@ -118,13 +118,18 @@ def pieces_of(entry: Entry, get: Get) -> Iterator[Laid]:
             raise _unclear(f"The entry {entry.path!r}")
         yield Laid(chunk, start, length)
     for page in entry.runs:
-        run = from_msgpack(get(page, Kind.RUN), Run, what=f"page {page.hex()[:16]}")
-        if len(run.ids) * 4 != len(run.lengths) * ID or len(run.ids) % ID:
-            raise _unclear(f"The page {page.hex()[:16]}")
-        lengths = np.frombuffer(run.lengths, dtype="<u4").tolist()
-        parts = _parts_of(run.parts, len(lengths), page) if run.parts else [()] * len(lengths)
-        for place, (length, made_of) in enumerate(zip(lengths, parts, strict=True)):
-            yield Laid(run.ids[place * ID : (place + 1) * ID], 0, length, made_of)
+        yield from pieces_in(page, get)
+
+
+def pieces_in(page: bytes, get: Get) -> Iterator[Laid]:
+    """The pieces that a page of a long list names, in order. Raises IntegrityError."""
+    run = from_msgpack(get(page, Kind.RUN), Run, what=f"page {page.hex()[:16]}")
+    if len(run.ids) * 4 != len(run.lengths) * ID or len(run.ids) % ID:
+        raise _unclear(f"The page {page.hex()[:16]}")
+    lengths = np.frombuffer(run.lengths, dtype="<u4").tolist()
+    parts = _parts_of(run.parts, len(lengths), page) if run.parts else [()] * len(lengths)
+    for place, (length, made_of) in enumerate(zip(lengths, parts, strict=True)):
+        yield Laid(run.ids[place * ID : (place + 1) * ID], 0, length, made_of)
 
 
 def _parts_of(parts: Parts, pieces: int, page: bytes) -> list[Sequence[Extent]]:
