@@ -13,6 +13,7 @@ from resurgam.stores.abreast import TOGETHER, each, is_far, read_each, timed
 from resurgam.stores.local import LocalStore
 from resurgam.testing.faults import MemoryStore, Wrapped
 from resurgam.testing.rounds import RoundStore
+from tests.threads import none_left
 
 NAMES = [f"points/{n:03d}" for n in range(40)]
 
@@ -78,13 +79,12 @@ def test_what_is_not_there_is_none_and_what_fails_is_raised_in_its_turn() -> Non
 def test_who_stops_asking_stops_the_requests() -> None:
     """At most TOGETHER more than were asked for, and no thread stays behind."""
     store = RoundStore(filled())
-    before = threading.active_count()
-    read = read_each(store, NAMES)
-    next(read)
-    next(read)
-    del read
-    assert store.calls <= TOGETHER + 2
-    assert threading.active_count() == before
+    with none_left():
+        read = read_each(store, NAMES)
+        next(read)
+        next(read)
+        del read
+        assert store.calls <= TOGETHER + 2
 
 
 def test_a_store_that_stops_answering_ends_it() -> None:

@@ -29,6 +29,7 @@ from resurgam.vault.sink import IN_FLIGHT
 from resurgam.vault.snapshots import Entry as Item
 from resurgam.vault.writer import THREADS
 from tests.support import World, copied
+from tests.threads import none_left
 
 PLACES = st.lists(
     st.builds(
@@ -156,11 +157,9 @@ def test_a_damaged_or_missing_pack_is_told_and_no_thread_stays(tmp_path: Path) -
         twin.delete(packs[0])
         if (spoilt := spoil(data)) is not None:
             twin.put(packs[0], spoilt)
-        before = threading.active_count()
         repository = world.repository(RoundStore(twin, 0.002))
-        with pytest.raises(IntegrityError):
+        with none_left(), pytest.raises(IntegrityError):
             world.restored(repository.resolve("latest"), repository)
-        assert threading.active_count() == before
 
 
 def flipped(data: bytes) -> bytes:
@@ -186,11 +185,10 @@ def test_an_error_while_entries_are_read_is_raised_to_who_asks_for_them() -> Non
 def test_who_stops_early_leaves_nothing_running(tmp_path: Path) -> None:
     world = world_of(tmp_path, large_and_small(Random(5)))
     repository = world.repository(RoundStore(world.store, 0.002))
-    before = threading.active_count()
-    items = repository.snapshot(repository.resolve("latest").body, "files").items()
-    next(items)
-    items.close()  # type: ignore[attr-defined]
-    assert threading.active_count() == before
+    with none_left():
+        items = repository.snapshot(repository.resolve("latest").body, "files").items()
+        next(items)
+        items.close()  # type: ignore[attr-defined]
 
 
 # --- links that stall ------------------------------------------------------------------------------------------------

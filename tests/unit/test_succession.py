@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
@@ -22,6 +21,7 @@ from resurgam.vault.repository import Repository
 from resurgam.vault.snapshots import Laid
 from resurgam.vault.succession import in_turn
 from tests.support import World, copied
+from tests.threads import begun, none_left
 
 PACK = "ab" * 32
 NAME = f"packs/ab/{PACK}"
@@ -72,10 +72,9 @@ def test_the_next_one_begins_while_the_one_before_is_read(world: World) -> None:
 
 def test_near_stores_have_no_threads_for_it(world: World) -> None:
     """Copies of the process are made only where it has one thread: a store that answers at once is read as before."""
-    before = threading.active_count()
-    with closing(in_turn(snapshots(world.repository()))) as turns:
+    with none_left() as before, closing(in_turn(snapshots(world.repository()))) as turns:
         next(next(turns))
-        assert threading.active_count() == before
+        assert not begun(before)
 
 
 def test_one_window_is_all_that_they_hold_together(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -97,18 +96,15 @@ def test_one_window_is_all_that_they_hold_together(world: World, monkeypatch: py
 
 def test_who_stops_in_the_middle_or_meets_damage_leaves_nothing_running(world: World) -> None:
     """P12: the threads of the one that is read, and those of the one that was begun, end with whoever goes through them."""
-    before = threading.active_count()
-    with closing(in_turn(snapshots(world.repository(RoundStore(world.store, 0.002))))) as turns:
+    with none_left() as before, closing(in_turn(snapshots(world.repository(RoundStore(world.store, 0.002))))) as turns:
         next(next(turns))
-        assert threading.active_count() > before
-    assert threading.active_count() == before
+        assert begun(before)
     twin = copied(world.store)
     largest = max((entry for entry in twin.list("packs/")), key=lambda entry: entry.size)
     readers = snapshots(world.repository(RoundStore(twin, 0.002)))
     twin.delete(largest.name)
-    with pytest.raises(IntegrityError):
+    with none_left(), pytest.raises(IntegrityError):
         contents(readers)
-    assert threading.active_count() == before
 
 
 # --- pages from far away ----------------------------------------------------------------------------------------------
