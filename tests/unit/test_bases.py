@@ -19,6 +19,7 @@ from resurgam.vault import bases
 from resurgam.vault.check import check
 from resurgam.vault.chunking import Piece
 from resurgam.vault.needs import as_ids, needs_of
+from resurgam.vault.pace import Pace
 from resurgam.vault.prune import Economics
 from resurgam.vault.pruning import begin, draft, propose, sweep
 from resurgam.vault.repository import Sealed
@@ -100,6 +101,20 @@ def test_a_fine_tune_costs_what_differs(tmp_path: Path) -> None:
     sealed = there.capture()
     assert stored_bytes(there.store) - before < (0.68 + 0.2) * base.nbytes
     assert there.restored(sealed) == there.contents()
+
+
+def test_a_base_is_read_at_the_pace_of_all_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """P12: ``--limit-read`` holds also for what is read beside what is captured, to tell the difference."""
+    there, base = world(tmp_path), weights(1)
+    there.live.files = {b"base": model(base)}
+    there.capture()
+    there.live.files[b"tune"] = model(weights(2, base))
+    paid: list[int] = []
+    monkeypatch.setattr(Pace, "spend", lambda _self, size: paid.append(size))
+    before = there.driver.read_bytes
+    there.capture()
+    assert there.driver.read_bytes - before > 1.9 * base.nbytes, "both were read"
+    assert sum(paid) + 1000 >= there.driver.read_bytes - before, "but for the first bytes of a header"
 
 
 def test_a_tensor_is_found_by_its_name_wherever_it_lies(tmp_path: Path) -> None:

@@ -15,7 +15,13 @@ from pathlib import Path
 import pytest
 
 from resurgam.capture.permissions import User, grant, missing
-from resurgam.capture.preflight import ASSUMED_BYTES_PER_SECOND, ComponentReport, Report, preflight
+from resurgam.capture.preflight import (
+    ASSUMED_BYTES_PER_PROCESSOR_SECOND,
+    ASSUMED_BYTES_PER_SECOND,
+    ComponentReport,
+    Report,
+    preflight,
+)
 from resurgam.drivers.registry import driver_for
 from resurgam.model.system import Barrier, Component, Invariant, Isolation, Limits, Probe, System, VaultPlace
 from resurgam.vault.keyring import Keyring
@@ -125,6 +131,23 @@ def test_the_manifests_limits_bound_the_pace_and_the_freeze(place: Path) -> None
     assert report.bytes_per_second == 2e6
     assert "0.5 s at most" in part(report, "notes").effect
     assert "at 2 MB/s at most" in part(report, "notes").effect
+
+
+@pytest.mark.parametrize(
+    ("limits", "expected"),
+    [
+        (Limits(cpu=0.1), 0.1 * ASSUMED_BYTES_PER_PROCESSOR_SECOND),
+        (Limits(cpu=0.1, read_mb_s=2), 2e6),
+        (Limits(cpu=0.01, read_mb_s=2), 0.01 * ASSUMED_BYTES_PER_PROCESSOR_SECOND),
+        (Limits(cpu=64.0), ASSUMED_BYTES_PER_SECOND),
+    ],
+    ids=["processors", "reading is slower", "processors are slower", "no limit that tells"],
+)
+def test_the_time_that_is_expected_is_that_of_the_narrowest_limit(place: Path, limits: Limits, expected: float) -> None:
+    """P12: a capture that may use a tenth of a processor is not promised for in a tenth of its time."""
+    report = preflight(system_at(place, limits=limits), driver_for)
+    assert report.bytes_per_second == pytest.approx(expected)
+    assert report.seconds == pytest.approx(report.bytes / expected)
 
 
 def test_what_is_lost_is_told_with_the_next_step_and_the_rest_goes_on(place: Path) -> None:

@@ -132,3 +132,27 @@ def test_limits_that_are_given_stand_in_the_point(tmp_path_factory: pytest.TempP
     repository = Context(f"{world.system.root}/resurgam.yaml", keys=world.path("keys")).repository
     (point,) = repository.points()
     assert repository.particulars(point.body).system.limits == Limits(read_mb_s=1000, cpu=1.5)
+
+
+def test_a_run_of_replicas_stands_back_too(
+    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It reads the whole vault, perhaps on the host that serves."""
+    world = World(str(tmp_path_factory.mktemp("world"))).ready()
+    assert world.run("replicate", "add", "far", world.path("far"), "--region", "us", "--home-region", "eu").code == 0
+    events: list[str] = []
+    monkeypatch.setattr("resurgam.cli.replicate.priority.lower", lambda: events.append("lower"))
+    assert world.run("replicate", "run").code == 0
+    assert events == []
+    assert world.run("replicate", "run", "--gentle").code == 0
+    assert events == ["lower"]
+
+
+def test_a_limit_of_a_check_that_reads_nothing_is_refused(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """P12: whoever gives it believes that packs are read."""
+    world = World(str(tmp_path_factory.mktemp("world"))).ready()
+    refused = world.run("vault", "check", "--limit-read", "5")
+    assert refused.code == 2
+    assert "none is to be read" in refused.err
+    for reading in (("--read",), ("--sample", "5%"), ("--max-age", "1d"), ("--max-duration", "1m")):
+        assert world.run("vault", "check", "--limit-read", "5000", *reading).code == 0

@@ -102,6 +102,12 @@ def check(
         depth=depth,
         cold=cold,
     )
+    if limit_read is not None and not wish.reads:
+        raise UsageError(
+            "--limit-read bounds how fast packs are read, and none is to be read.",
+            untouched="Nothing was done.",
+            next_step="Give --read, --max-age, --sample or --max-duration with it, or leave it out.",
+        )
     repository = Repository(
         context.store, context.keyring
     )  # the index from the vault itself, not from this host's memory

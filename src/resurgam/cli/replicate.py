@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from resurgam import priority
 from resurgam.cli import carry, output
 from resurgam.cli.context import (
     DEFAULT_MANIFEST,
@@ -18,7 +19,7 @@ from resurgam.cli.context import (
     ManifestOption,
     duration,
 )
-from resurgam.cli.gentle import finite
+from resurgam.cli.gentle import GentleOption, finite, gentle
 from resurgam.cli.replicate_open import OneVaultOption, at, replica_store
 from resurgam.errors import EXIT_STALE, IntegrityError, NotFound, ResurgamError, TargetRefused, UsageError
 from resurgam.model.placement import WORD
@@ -137,6 +138,7 @@ def run(
     ] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Remove what --sweep shows.")] = False,
     limit: LimitOption = None,
+    gently: GentleOption = None,
     manifest: ManifestOption = DEFAULT_MANIFEST,
     vault: OneVaultOption = None,
     keys: KeysOption = None,
@@ -154,13 +156,15 @@ def run(
 
         resurgam replicate run
 
-        resurgam replicate run ohio --limit-mb-s 20
+        resurgam replicate run ohio --limit-mb-s 20 --gentle
 
         resurgam replicate run ohio --sweep --yes
     """
     context = Context(manifest, vault, keys)
     repository, clock = context.repository, context.clock
     require_primary(repository)
+    if gentle(gently):
+        priority.lower()
     done: dict[str, Copied] = {}
     silent: dict[str, ResurgamError] = {}
     swept: dict[str, list[str]] = {}

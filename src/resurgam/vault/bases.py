@@ -38,6 +38,7 @@ from resurgam.vault.blockmemory import BlockMemory
 from resurgam.vault.chunking import Piece
 from resurgam.vault.host import told
 from resurgam.vault.index import Index
+from resurgam.vault.pace import Pace, Paced
 from resurgam.vault.pack import Kind
 from resurgam.vault.sink import DomainKeys
 from resurgam.vault.snapshots import Extent
@@ -156,10 +157,11 @@ class _Begun(NamedTuple):
 
 
 class Bases:
-    """Finds bases for the files of one component; ``reopen`` gives the bytes of a file as they are now, if the driver can."""
+    """Finds bases for the files of one component; ``reopen`` gives the bytes of a file as they are now, if the driver can. What is
+    read for it is read at ``pace``."""
 
-    def __init__(self, path: str, owner: str, blocks: BlockMemory, reopen: Reopen | None) -> None:
-        self._path, self._owner, self._blocks, self._reopen = path, owner, blocks, reopen
+    def __init__(self, path: str, owner: str, blocks: BlockMemory, reopen: Reopen | None, pace: Pace) -> None:
+        self._path, self._owner, self._blocks, self._reopen, self._pace = path, owner, blocks, reopen, pace
         self._begun: dict[bytes, list[_Begun]] = {}
         self._last: dict[bytes, list[bytes]] | None = None
 
@@ -176,6 +178,7 @@ class Bases:
         can be one for others; ``pieces`` waits for its own."""
         if self._reopen is None:
             return None
+        source = Paced(source, self._pace)
         end = spans[-1][-1].offset + spans[-1][-1].length
         header = _header(source, end)
         if header is None:
@@ -218,7 +221,7 @@ class Bases:
     def _base(self, path: bytes, pieces: Sequence[Extent], ours: Model, index: Index, keys: DomainKeys) -> Base:
         """Raises NotFound where no tensors lie under ``path`` any more."""
         assert self._reopen is not None
-        source = self._reopen(path)
+        source = Paced(self._reopen(path), self._pace)
         header = _header(source, sum(length for _, _, length in pieces))
         if header is None:
             source.close()

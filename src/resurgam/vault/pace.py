@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import TypeVar, cast
 
-from resurgam.drivers.base import Rows
+from resurgam.drivers.base import Rows, Source
 from resurgam.drivers.pieces import Flags, Numbers, Pieces, Survey
 from resurgam.model.system import Json
 from resurgam.vault import workers
@@ -91,6 +91,27 @@ class _Bucket:
             now = time.monotonic()
             self._even_at = max(self._even_at, now - _BURST) + amount / self._rate
             return self._even_at - now
+
+
+@dataclass(frozen=True)
+class Paced:
+    """A Source that is read at the pace, for whoever reads it beside what is captured."""
+
+    source: Source
+    pace: Pace
+
+    def read_into(self, offset: int, buffer: memoryview) -> int:
+        """See Source."""
+        self.pace.spend(len(buffer))
+        return self.source.read_into(offset, buffer)
+
+    def settled(self) -> bool:
+        """See Source."""
+        return self.source.settled()
+
+    def close(self) -> None:
+        """See Source."""
+        self.source.close()
 
 
 @dataclass(frozen=True)

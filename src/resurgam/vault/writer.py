@@ -171,7 +171,9 @@ class PointWriter(Writer):
         cache = FilesCache(f"{place}.files", vault, component.shred_domain)
         rows = RowMemory(f"{place}.rows", vault, believe=not self._paranoid)
         blocks = BlockMemory(f"{place}.blocks", vault, component.shred_domain, believe=not self._paranoid)
-        bases = Bases(f"{place}.bases", f"{vault} {component.shred_domain}", blocks, _reopen(driver, component, at))
+        bases = Bases(
+            f"{place}.bases", f"{vault} {component.shred_domain}", blocks, _reopen(driver, component, at), self._pace
+        )
         self._caches += (cache, rows, bases, blocks)
         keys = self._domain(component.shred_domain, component.placement)
         before = self._sink.stored
