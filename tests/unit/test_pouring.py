@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import errno
+import io
 import mmap
 import os
 import threading
 from collections.abc import Iterator
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Any
 
+import numpy as np
 import pytest
 from blake3 import blake3
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from resurgam.drivers import files
-from resurgam.drivers.base import Blob
+from resurgam.drivers.base import Blob, write_fully
 from resurgam.drivers.files import FilesDriver
 from resurgam.drivers.files_listing import Entry
 from resurgam.errors import IntegrityError
@@ -28,6 +32,7 @@ from resurgam.testing.rounds import RoundStore
 from resurgam.vault import pouring, source
 from resurgam.vault.pack import ALIGN, new_buffer
 from resurgam.vault.pouring import Pour, Rooms
+from resurgam.vault.snapshots import Laid
 from resurgam.vault.source import VaultSource
 from resurgam.vault.workers import work_on
 from tests.support import World, copied
@@ -68,6 +73,14 @@ def modes(monkeypatch: pytest.MonkeyPatch) -> Modes:
     return Modes(monkeypatch)
 
 
+def gives(piece: bytes, room: memoryview) -> memoryview:
+    """``piece``, sometimes made where it is to be."""
+    if len(piece) % 2:
+        return memoryview(piece)
+    room[:] = piece
+    return room
+
+
 def poured(path: Path, pieces: list[bytes], per_batch: int) -> list[bytes]:
     """What was told when ``pieces`` were poured into the file ``path``, by several threads."""
     begins = [sum(map(len, pieces[:n])) for n in range(len(pieces))]
@@ -81,8 +94,7 @@ def poured(path: Path, pieces: list[bytes], per_batch: int) -> list[bytes]:
 
             def write(numbered: tuple[int, list[tuple[int, bytes]]]) -> None:
                 number, batch = numbered
-                given = [(start, lambda piece=piece: memoryview(piece)) for start, piece in batch]
-                pour.write(number, given, sum(len(piece) for _, piece in batch))
+                pour.write(number, [(start, len(piece), partial(gives, piece)) for start, piece in batch])
 
             work_on(list(enumerate(batches)), write, meanwhile=pour.settle)
     finally:
@@ -109,7 +121,7 @@ def test_every_byte_is_where_it_belongs_and_told_in_order(tmp_path: Path, modes:
 
 def test_whole_blocks_go_past_the_page_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """P11: of a batch only its ends, less than a block each, are copied into the page cache."""
-    copied_bytes, write_fully = [0], pouring.write_fully
+    copied_bytes = [0]
 
     def counted(descriptor: int, data: memoryview, at: int) -> None:
         copied_bytes[0] += len(data)
@@ -134,18 +146,18 @@ def test_who_waits_for_its_turn_is_let_go_when_another_fails(tmp_path: Path) -> 
     descriptor = os.open(tmp_path / "file", os.O_RDWR | os.O_CREAT)
     begun = threading.Event()
 
-    def lost() -> memoryview:
+    def lost(_room: memoryview) -> memoryview:
         assert begun.wait(30)  # the next batch has been written, and waits
         raise IntegrityError("gone", untouched="all", next_step="look")
 
-    def there() -> memoryview:
+    def there(_room: memoryview) -> memoryview:
         begun.set()
         return memoryview(b"x" * 100)
 
     with none_left(), closing(Pour(descriptor, Rooms(), lambda _: None)) as pour, pytest.raises(IntegrityError):
         work_on(
             [(0, lost), (1, there)],
-            lambda one: pour.write(one[0], [(one[0] * 100, one[1])], 100),
+            lambda one: pour.write(one[0], [(one[0] * 100, 100, one[1])]),
             meanwhile=pour.settle,
         )
     os.close(descriptor)
@@ -274,3 +286,33 @@ def test_a_disk_that_lies_is_found_by_the_next_look(
     monkeypatch.setattr(Pour, "_write", lambda self, data, at: write(self, data, at) if at else None)
     driver, place = written(tmp_path, large)
     assert driver.fingerprint(place) != driver.fingerprint(place)
+
+
+def test_what_is_large_is_made_in_its_place(tmp_path: Path, large: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """P11: a chunk is decrypted, or its planes are joined, where it goes to the disk from; nothing is copied on the way there."""
+    weights = np.random.default_rng(5).standard_normal(2 << 20, np.float32)  # planes
+    world = World(str(tmp_path / "world"))
+    world.live.files = {b"large": large, b"weights.npy": npy(weights)}
+    world.capture()
+    made, made_elsewhere = [0], [0]
+    gives = VaultSource._piece
+
+    def seen(self: VaultSource, laid: Laid, room: memoryview | None = None) -> memoryview:
+        piece = gives(self, laid, room)
+        assert room is not None
+        (made if piece.obj is room.obj else made_elsewhere)[0] += len(piece)
+        return piece
+
+    monkeypatch.setattr(VaultSource, "_piece", seen)
+    for blob in blobs(world):
+        with open(tmp_path / "out", "w+b") as file:
+            assert blob.copy_to(file.fileno(), lambda _: None)
+            assert file.read() == world.live.files[blob.path]
+    assert made_elsewhere[0] < 4 << 20 < made[0], "zeros, beginnings, and chunks of zstd"
+
+
+def npy(floats: NDArray[np.float32]) -> bytes:
+    """An array as numpy's own file."""
+    file = io.BytesIO()
+    np.save(file, floats)
+    return file.getvalue()

@@ -55,7 +55,7 @@ Seen = tuple[
 
 
 def write(items: Iterable[Item], location: str) -> dict[Seen, bytes]:
-    """Build the component at ``location``. Returns BLAKE3 digests of the large files that were told on their way (``CopiesItself``).
+    """Build the component at ``location``. Returns BLAKE3 digests of large files that were told on their way (``CopiesItself``).
     Raises TargetRefused, IntegrityError, Denied, StoreFull, and what ``items`` raise."""
     place = os.path.abspath(os.fsencode(location))
     refuse_what_stands(place)

@@ -33,8 +33,9 @@ from resurgam.stores.base import Store, lent
 from resurgam.vault.index import Place
 from resurgam.vault.pack import FRAME, LARGEST_PAGE, NO_SESSION, Kind, parse_frame
 
-# Bytes of one request at most, but for a chunk that is larger; with 4 MiB both sides work a tenth longer.
-RANGE = 8 << 20
+# Bytes of one request at most, but for a chunk that is larger. With 8 MiB both sides work a twentieth longer, with 4 a tenth more:
+# a server keeps objects in parts of 8 MiB or so, and whoever begins in the middle of one has it opened twice.
+RANGE = 16 << 20
 GAP = 128 << 10  # bytes that are read for nothing rather than asked around
 LOOK = 32 << 20  # bytes of chunks that are put together into ranges at a time
 WINDOW = 64 << 20  # bytes held at most

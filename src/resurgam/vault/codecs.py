@@ -140,15 +140,22 @@ def encode_pages(span: memoryview, length: int) -> list[Encoded]:
     ]
 
 
-def decode(codec: int, encoded: Buffer, raw_length: int, *, lasting: bool = True) -> Buffer:
+def decode(
+    codec: int, encoded: Buffer, raw_length: int, *, lasting: bool = True, into: memoryview | None = None
+) -> Buffer:
     """The ``raw_length`` bytes that ``encoded`` stands for; allocates a small multiple of that at most.
 
     Raises NewerFormat for a codec that this release does not know, IntegrityError where the bytes are not such an encoded
     form of exactly that length. RAW is returned as it is, without a copy. What is not ``lasting`` is good until this thread
-    encodes or decodes again.
+    encodes or decodes again. What would be made in memory of its own is made in ``into``, of ``raw_length``
+    bytes, where that is given.
     """
     room = _fresh if lasting else mine.back
-    return _decode(codec, memoryview(encoded).cast("B"), raw_length, room)
+    if into is None:
+        return _decode(codec, memoryview(encoded).cast("B"), raw_length, room)
+    made = np.frombuffer(into, np.uint8)
+    data = _decode(codec, memoryview(encoded).cast("B"), raw_length, lambda _: made)
+    return into if getattr(data, "obj", None) is made else data
 
 
 def _decode(codec: int, encoded: memoryview, raw_length: int, room: Callable[[int], Plane]) -> Buffer:

@@ -31,7 +31,10 @@ from resurgam.vault.pack import ALIGN, new_buffer
 ROOM = 4 << 20  # bytes of a batch, but for a piece that is longer
 _KEPT = 4  # rooms; as many as threads that use them at once
 
-Piece = tuple[int, Callable[[], memoryview]]  # where in the file, and what gives its bytes
+Give = Callable[
+    [memoryview], memoryview
+]  # gives bytes: those of the memory that it is given, if it has made them there
+Piece = tuple[int, int, Give]  # where in the file, how long, and what gives its bytes
 
 
 class Rooms:
@@ -67,10 +70,10 @@ class Pour:
         self._told = 0  # batches
         self._failed = False
 
-    def write(self, number: int, pieces: Sequence[Piece], length: int) -> None:
-        """Write the batch of ``number``: ``pieces`` that follow each other, ``length`` bytes in all. Batches are begun in the order
-        of their numbers. Raises what gives the pieces raises, and what writing raises."""
-        begin = pieces[0][0]
+    def write(self, number: int, pieces: Sequence[Piece]) -> None:
+        """Write the batch of ``number``: ``pieces`` that follow each other. Batches are begun in the order of their numbers. Raises
+        what gives the pieces raises, and what writing raises."""
+        begin, length = pieces[0][0], sum(piece[1] for piece in pieces)
         base = begin - begin % ALIGN
         try:
             with self._rooms.room(begin - base + length) as room:
@@ -127,11 +130,11 @@ class Pour:
 
 def _filled(room: memoryview, base: int, pieces: Sequence[Piece]) -> Iterator[tuple[int, int, bool]]:
     """Bring ``pieces`` into ``room``; of each where it begins and ends in the file, and whether any of its bytes is not zero."""
-    for start, give in pieces:
-        piece = give()
-        stop = start + len(piece)
-        room[start - base : stop - base] = piece
-        yield start, stop, any_byte(piece)
+    for start, length, give in pieces:
+        place = room[start - base :][:length]
+        if (piece := give(place)).obj is not place.obj:
+            place[:] = piece
+        yield start, start + length, any_byte(place)
 
 
 def _full(filled: Iterator[tuple[int, int, bool]]) -> list[tuple[int, int]]:

@@ -23,7 +23,7 @@ from resurgam.stores.base import Several, Store, of_each_copy
 from resurgam.vault import deltas
 from resurgam.vault.ahead import Ahead, Fetched
 from resurgam.vault.around import Around
-from resurgam.vault.codecs import decode
+from resurgam.vault.codecs import Codec, decode
 from resurgam.vault.index import Place
 from resurgam.vault.pack import FRAME, LARGEST, NO_SESSION, Kind, decrypt, parse_frame, require_bounded
 from resurgam.vault.pouring import Rooms
@@ -144,8 +144,9 @@ class ChunkReader:
             )
         return memoryview(self.get(piece.chunk, Kind.DATA))[piece.start : piece.start + piece.length]
 
-    def fetch_piece(self, piece: Laid) -> memoryview:
-        """The bytes of a piece, good until this thread asks for others. Raises as ``fetch``."""
+    def fetch_piece(self, piece: Laid, room: memoryview | None = None) -> memoryview:
+        """The bytes of a piece, good until this thread asks for others; or in ``room``, which has its length, where they can be
+        made there at once. Raises as ``fetch``."""
         if piece.parts:
             try:
                 return self._laid_out(piece)
@@ -154,7 +155,8 @@ class ChunkReader:
                     raise
                 return whole
         # Chunks of that size are used once; smaller pieces share theirs with neighbours.
-        data = (self.fetch if piece.length >= _BIG else self.get)(piece.chunk, Kind.DATA)
+        large = piece.length >= _BIG
+        data = self.fetch(piece.chunk, Kind.DATA, room) if large else self.get(piece.chunk, Kind.DATA)
         return memoryview(data)[piece.start : piece.start + piece.length]
 
     def _stored_whole(self, piece: Laid) -> memoryview | None:
@@ -192,8 +194,8 @@ class ChunkReader:
             raise lost(piece.chunk, "its parts do not make it up")
         return room
 
-    def fetch(self, chunk: bytes, kind: Kind) -> bytes | bytearray | memoryview:
-        """The bytes of ``chunk``, which must be of ``kind``; they are good until this thread asks for others.
+    def fetch(self, chunk: bytes, kind: Kind, room: memoryview | None = None) -> bytes | bytearray | memoryview:
+        """The bytes of ``chunk``, which must be of ``kind``; they are good until this thread asks for others, or lie in ``room``.
 
         Raises IntegrityError, Denied, Unreachable.
         """
@@ -202,27 +204,29 @@ class ChunkReader:
         if place is None:
             raise lost(chunk, "no pack is known to hold it")
         try:
-            return self._fetch_at(place, chunk, kind)
+            return self._fetch_at(place, chunk, kind, room)
         except IntegrityError:
             for other in index.places(chunk)[1:]:  # another writer may have stored it too
                 with suppress(IntegrityError):
-                    return self._fetch_at(other, chunk, kind)
+                    return self._fetch_at(other, chunk, kind, room)
             newer = self._moved(place.pack, index)
             if newer is None or newer is index:
                 raise
         self._index = newer
-        return self.fetch(chunk, kind)
+        return self.fetch(chunk, kind, room)
 
-    def _fetch_at(self, place: Place, chunk: bytes, kind: Kind) -> bytes | bytearray | memoryview:
+    def _fetch_at(
+        self, place: Place, chunk: bytes, kind: Kind, room: memoryview | None
+    ) -> bytes | bytearray | memoryview:
         try:
             require_bounded(place.kind, place.stored, place.raw)
-            return self._opened(self._read(place, chunk), place, chunk, kind)
+            return self._opened(self._read(place, chunk), place, chunk, kind, room)
         except IntegrityError:
             if self.several:  # what is spoilt or gone in one copy of the pack, another one may have
                 with suppress(NotFound):
                     for frame in self._of_each_copy(place):
                         with suppress(IntegrityError):
-                            return self._opened(frame, place, chunk, kind)
+                            return self._opened(frame, place, chunk, kind, room)
             raise
 
     def _of_each_copy(self, place: Place) -> Iterator[memoryview]:
@@ -230,7 +234,7 @@ class ChunkReader:
         return map(memoryview, of_each_copy(self._store, name, place.offset, length))
 
     def _opened(
-        self, frame_bytes: memoryview, place: Place, chunk: bytes, kind: Kind
+        self, frame_bytes: memoryview, place: Place, chunk: bytes, kind: Kind, room: memoryview | None
     ) -> bytes | bytearray | memoryview:
         frame = parse_frame(frame_bytes)
         if (frame.id, frame.kind, frame.stored, frame.raw) != (chunk, kind, place.stored, place.raw):
@@ -239,8 +243,10 @@ class ChunkReader:
         memory = self._memory
         if len(memory.plain) < frame.stored:
             memory.plain = memoryview(bytearray(frame.stored))
-        encoded = decrypt(cipher, self._vault, frame_bytes, frame, memory.plain)
-        data = decode(frame.codec, encoded, frame.raw, lasting=False)
+        into = room if room is not None and len(room) == frame.raw else None
+        plain = memory.plain if into is None or frame.codec != Codec.RAW else into
+        encoded = decrypt(cipher, self._vault, frame_bytes, frame, plain)
+        data = decode(frame.codec, encoded, frame.raw, lasting=False, into=into)
         if self._keys.id_of(kind, data) != chunk:
             raise lost(chunk, "its bytes do not have its id")
         return data

@@ -100,8 +100,7 @@ class VaultSource:
 
             def write(numbered: tuple[int, list[Placed]]) -> None:
                 number, batch = numbered
-                pieces = [(start, partial(self._piece, laid)) for start, laid in batch]
-                pour.write(number, pieces, batch[-1][0] + batch[-1][1].length - batch[0][0])
+                pour.write(number, [(start, laid.length, partial(self._piece, laid)) for start, laid in batch])
 
             work_on(list(enumerate(_batches(placed))), write, meanwhile=pour.settle)
 
@@ -123,9 +122,9 @@ class VaultSource:
         if filled:
             write_fully(descriptor, run[:filled], begin)
 
-    def _piece(self, laid: Laid) -> memoryview:
-        """The bytes of a piece, good until this thread asks for others."""
-        piece = self._reader.fetch_piece(laid)
+    def _piece(self, laid: Laid, room: memoryview | None = None) -> memoryview:
+        """The bytes of a piece, good until this thread asks for others; or in ``room``, where they can be made there."""
+        piece = self._reader.fetch_piece(laid, room)
         if len(piece) != laid.length:
             raise lost(laid.chunk, "it is shorter than its entry says")
         return piece
