@@ -18,8 +18,8 @@ from resurgam.model.system import Retention
 from resurgam.stores.base import Entry, Store
 from resurgam.testing.faults import Crash, CrashStore, ReadOnlyStore, SlowStore, Wrapped
 from resurgam.vault import keyadmin, snapshots
-from resurgam.vault.check import Check, Report, check, coverage_of
-from resurgam.vault.checked import FORMAT, SHORT, Bad, Checked, Depth, coverage, fold
+from resurgam.vault.check import Check, Report, check
+from resurgam.vault.checked import FORMAT, SHORT, Bad, Checked, Depth, coverage, coverage_of, fold
 from resurgam.vault.checkorder import Wish, due
 from resurgam.vault.pack import Kind, scan
 from resurgam.vault.policies import next_policy, policies, put_policy

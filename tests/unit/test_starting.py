@@ -55,11 +55,12 @@ def test_the_version_needs_no_verb() -> None:
     assert not any(name.startswith(("resurgam.vault", "resurgam.capture")) for name in modules)
 
 
-@pytest.mark.parametrize("words", [("points",), ("points", "--json"), ("points", "--long")])
+@pytest.mark.parametrize("words", [("points",), ("points", "--json"), ("points", "--long"), ("status",)])
 def test_what_is_told_by_records_loads_nothing_that_reads_chunks(tmp_path: Path, words: tuple[str, ...]) -> None:
     """Reading a manifest, checking signatures and folding records need no arrays, no codecs, no network and no database."""
     world = World(os.fspath(tmp_path)).ready()
     assert world.run("capture").code == 0
+    assert world.run("vault", "check", "--read").code == 0, "what was read is remembered, and status tells it"
     code, said, modules = loaded(*words, world=world)
     assert code == 0
     assert said

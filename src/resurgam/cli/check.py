@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from datetime import UTC, datetime
 from typing import Annotated
 
 import typer
@@ -11,6 +10,7 @@ import typer
 from resurgam import priority
 from resurgam.capture.prices import load_prices
 from resurgam.cli import output
+from resurgam.cli.check_words import told_coverage
 from resurgam.cli.context import (
     DEFAULT_MANIFEST,
     AsOfOption,
@@ -26,7 +26,7 @@ from resurgam.errors import IntegrityError, UsageError
 from resurgam.model.codec import to_plain
 from resurgam.stores.together import Together
 from resurgam.vault.check import Check, Damage, Report
-from resurgam.vault.checked import Coverage, Depth
+from resurgam.vault.checked import Depth
 from resurgam.vault.checkorder import Wish
 from resurgam.vault.copies import CopyState, survey
 from resurgam.vault.cost import reading
@@ -152,20 +152,6 @@ def _show_copies(copies: Sequence[CopyState]) -> None:
             more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
             if names:
                 output.line(f"    {what}: {', '.join(names[:_NAMED])}{more}", style="yellow")
-
-
-def told_coverage(found: Coverage) -> str:
-    """How well a vault was read, for people: one line."""
-    days = f"{found.max_age / 86_400:g} days"
-    if not found.bytes:
-        return "there is nothing to read yet"
-    if found.never == found.bytes:
-        return "never read whole: run `resurgam vault check --read`"
-    share = f"{100 * found.share:.0f} % of bytes read within {days}, {100 * found.opened / found.bytes:.0f} % opened"
-    if found.never:
-        return f"{share}; {output.size(found.never)} never read"
-    oldest = datetime.fromtimestamp(found.oldest or 0, UTC)
-    return f"{share}; all of it since {oldest:%Y-%m-%d %H:%M}"
 
 
 def _show(report: Report, wish: Wish, prices: Prices | None) -> None:

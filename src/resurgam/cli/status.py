@@ -12,15 +12,14 @@ import msgspec
 import typer
 
 from resurgam.cli import output, protection
-from resurgam.cli.check import told_coverage
+from resurgam.cli.check_words import told_coverage
 from resurgam.cli.context import DEFAULT_MANIFEST, Context, JsonOption, KeysOption, ManifestOption, duration
 from resurgam.cli.protection import Guard
 from resurgam.errors import EXIT_STALE, IntegrityError
 from resurgam.model.point import Severity
 from resurgam.restore.intent import pending, undoable
 from resurgam.restore.state import write_atomically
-from resurgam.vault.check import coverage_of
-from resurgam.vault.checked import Coverage
+from resurgam.vault.checked import Coverage, coverage_of
 from resurgam.vault.known import each_state
 from resurgam.vault.lineage import forgotten
 from resurgam.vault.policies import policies, require_newest_policy

@@ -26,17 +26,16 @@ import msgspec
 from resurgam.clock import Clock, SystemClock
 from resurgam.errors import Archived, NotFound
 from resurgam.model.lazily import cached_property
-from resurgam.vault.checked import WITNESSES, Bad, Coverage, Depth, Memory, Notes, coverage, fold, remembered, witness
+from resurgam.vault.checked import MAX_AGE, WITNESSES, Bad, Coverage, Depth, Memory, Notes, coverage, fold, witness
 from resurgam.vault.checkorder import Wish, due
 from resurgam.vault.cost import Held, by_class
 from resurgam.vault.laidout import LaidOut, Unmade, files_of
 from resurgam.vault.lookup import Damage as Damage
-from resurgam.vault.lookup import Lookup, Lost, listed_packs
+from resurgam.vault.lookup import Lookup, Lost
 from resurgam.vault.packreading import BytesDone, PackReader, Reading
 from resurgam.vault.repository import Repository
 from resurgam.vault.trees import TreeWalk
 
-MAX_AGE = 30 * 86_400.0  # seconds within which everything should be read, where nobody says otherwise
 EVERYTHING = Wish(everything=True)
 _UNMADE = "a piece that is laid out from it does not come back"
 _NO_WITNESS = f"no key of a {', '.join(WITNESSES[:-1])} or {WITNESSES[-1]} is here"
@@ -79,12 +78,6 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
 def check(repository: Repository, *, read: bool = False, progress: BytesDone | None = None) -> Report:
     """Check the vault, with ``read`` every byte of it, and write nothing. Damage is in the report, not raised."""
     return Check(repository, EVERYTHING if read else Wish()).run(progress)
-
-
-def coverage_of(repository: Repository, now: float, max_age: float = MAX_AGE) -> Coverage:
-    """How well the vault was read, by what checks have remembered. Raises Unreachable."""
-    sizes = listed_packs(repository.store).sizes
-    return coverage(fold(list(sizes), remembered(repository)[0]), sizes, now, max_age)
 
 
 class Check:

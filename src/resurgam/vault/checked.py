@@ -12,19 +12,20 @@ than its turn. The time of a record is the one it says, but none after the store
 from __future__ import annotations
 
 import secrets
+import struct
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from enum import StrEnum
+from operator import itemgetter
 from typing import NamedTuple
 
 import msgspec
-import numpy as np
-from numpy.typing import NDArray
 
 from resurgam.clock import Clock
 from resurgam.errors import IntegrityError, ResurgamError
 from resurgam.model.codec import versioned
 from resurgam.stores.base import Entry
+from resurgam.vault.packlist import listed_packs
 from resurgam.vault.records import RecordType, itself, timestamp
 from resurgam.vault.repository import Repository
 from resurgam.vault.roles import Disowned
@@ -33,6 +34,7 @@ from resurgam.vault.signing import Role, SigningKey
 FORMAT = 1
 PREFIX = "checks/"
 SHORT = 8  # bytes of a pack's name that stand for it
+MAX_AGE = 30 * 86_400.0  # seconds within which everything should be read, where nobody says otherwise
 WITNESSES = (Role.VERIFIER, Role.PRUNER, Role.AUDITOR)
 
 
@@ -68,11 +70,11 @@ class Memory(NamedTuple):
     (0: never); and what was wrong with those that were found damaged since."""
 
     packs: tuple[str, ...]
-    digest: NDArray[np.float64]
-    contents: NDArray[np.float64]
+    digest: list[float]
+    contents: list[float]
     damaged: dict[str, Bad]
 
-    def read(self, depth: Depth) -> NDArray[np.float64]:
+    def read(self, depth: Depth) -> list[float]:
         """When each pack was last read at least so deep."""
         return self.contents if depth is Depth.CONTENTS else self.digest
 
@@ -97,43 +99,49 @@ class Coverage(msgspec.Struct, frozen=True, kw_only=True):
 
 def fold(packs: Sequence[str], records: Iterable[tuple[float, Checked]]) -> Memory:
     """What ``records``, each with its time, tell of ``packs``. Linear in what they name."""
-    names = sorted(packs)
-    short = np.array([int(name[: 2 * SHORT], 16) for name in names], dtype=np.uint64)
-    digest, contents = np.zeros(len(names)), np.zeros(len(names))
+    names = tuple(sorted(packs))
+    digest: dict[int, float] = {}
+    contents: dict[int, float] = {}
     found: dict[str, tuple[float, Bad]] = {}
-    for time, body in records:
+    for time, body in sorted(records, key=itemgetter(0)):  # the latest of each is the last one
         for marks, told in ((digest, body.digest), (contents, body.contents)):
-            rows = _rows(short, told)
-            marks[rows] = np.maximum(marks[rows], time)
-        for bad in body.damaged:
-            if bad.pack not in found or found[bad.pack][0] <= time:
-                found[bad.pack] = (time, bad)
-    np.maximum(digest, contents, out=digest)
+            marks.update(dict.fromkeys(_named(told), time))
+        found.update((bad.pack, (time, bad)) for bad in body.damaged)
+    short = [int(name[: 2 * SHORT], 16) for name in names]
+    opened = [contents.get(pack, 0.0) for pack in short]
+    read = [max(digest.get(pack, 0.0), time) for pack, time in zip(short, opened, strict=True)]
     place = {name: at for at, name in enumerate(names)} if found else {}
     damaged = {}
     for name, (time, bad) in found.items():
         # What one reading found, only a reading as deep takes back.
-        if name in place and (contents if bad.depth is Depth.CONTENTS else digest)[place[name]] <= time:
+        if name in place and (opened if bad.depth is Depth.CONTENTS else read)[place[name]] <= time:
             damaged[name] = bad
-    return Memory(tuple(names), digest, contents, damaged)
+    return Memory(names, read, opened, damaged)
 
 
 def coverage(memory: Memory, sizes: Mapping[str, int], now: float, max_age: float) -> Coverage:
     """How well ``memory`` covers packs of these ``sizes``."""
-    size = np.array([sizes[name] for name in memory.packs], dtype=np.int64)
-    digest, contents = memory.digest.copy(), memory.contents.copy()
-    bad = np.array([name in memory.damaged for name in memory.packs], dtype=np.bool_)
-    digest[bad] = contents[bad] = 0
-    waiting = digest[size > 0]
+    every = [
+        (sizes[name], 0.0, 0.0) if name in memory.damaged else (sizes[name], read, opened)
+        for name, read, opened in zip(memory.packs, memory.digest, memory.contents, strict=True)
+    ]
+    since = now - max_age
+    oldest = min((read for size, read, _ in every if size), default=0.0)
     return Coverage(
-        bytes=int(size.sum()),
-        read=int(size[(digest > 0) & (digest >= now - max_age)].sum()),
-        opened=int(size[(contents > 0) & (contents >= now - max_age)].sum()),
-        never=int(size[digest == 0].sum()),
-        oldest=float(waiting.min()) if len(waiting) and waiting.min() > 0 else None,
+        bytes=sum(size for size, _, _ in every),
+        read=sum(size for size, read, _ in every if read and read >= since),
+        opened=sum(size for size, _, opened in every if opened and opened >= since),
+        never=sum(size for size, read, _ in every if not read),
+        oldest=oldest or None,
         max_age=max_age,
-        damaged=int(bad.sum()),
+        damaged=sum(name in memory.damaged for name in memory.packs),
     )
+
+
+def coverage_of(repository: Repository, now: float, max_age: float = MAX_AGE) -> Coverage:
+    """How well the vault was read, by what checks have remembered. Raises Unreachable."""
+    sizes = listed_packs(repository.store).sizes
+    return coverage(fold(list(sizes), remembered(repository)[0]), sizes, now, max_age)
 
 
 def remembered(repository: Repository) -> tuple[list[tuple[float, Checked]], list[str]]:
@@ -222,9 +230,7 @@ def _believed(repository: Repository, entry: Entry) -> tuple[float, Checked]:
     return min(datetime.fromisoformat(body.began).timestamp(), entry.received), body
 
 
-def _rows(short: NDArray[np.uint64], told: bytes) -> NDArray[np.int64]:
-    """The places in ``short``, which is sorted, of the packs that ``told`` names; those that are no more are left out."""
-    whole = len(told) - len(told) % SHORT
-    named = np.frombuffer(told[:whole], dtype=">u8").astype(np.uint64)
-    first, last = short.searchsorted(named, "left"), short.searchsorted(named, "right")
-    return first[last > first]
+def _named(told: bytes) -> tuple[int, ...]:
+    """The packs that ``told`` names, each by the beginning of its name; what is left over is none."""
+    count = len(told) // SHORT
+    return struct.unpack_from(f">{count}Q", told)

@@ -45,7 +45,7 @@ def due(
     is how deep they will be read, ``now`` seconds since 1970."""
     if not wish.reads:
         return []
-    read = dict(zip(memory.packs, memory.read(depth).tolist(), strict=True))
+    read = dict(zip(memory.packs, memory.read(depth), strict=True))
     drawn = _drawn(memory.packs, sizes, wish.sample, rng) if wish.sample is not None else None
     chosen = [
         pack

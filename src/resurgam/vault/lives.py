@@ -121,7 +121,7 @@ def checked(repository: Repository, sealed: Sealed) -> str:
         return ""
     packs = sorted(_packs(repository, needs.entries["pack"].tolist()))
     memory = checks.fold(packs, checks.remembered(repository)[0])
-    oldest = float(memory.digest.min(initial=inf)) if not memory.damaged else 0.0
+    oldest = min(memory.digest, default=inf) if not memory.damaged else 0.0
     return timestamp(datetime.fromtimestamp(oldest, UTC)) if 0 < oldest < inf else ""
 
 

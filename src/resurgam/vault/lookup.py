@@ -10,9 +10,7 @@ prune that ends meanwhile has moved what is looked for: then it is looked for ag
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple
 
 import msgspec
 import numpy as np
@@ -20,14 +18,14 @@ import numpy as np
 from resurgam.errors import Denied, IntegrityError, NotFound
 from resurgam.model.lazily import cached_property
 from resurgam.model.placement import ANYWHERE, Placement
-from resurgam.stores.archive import COLD, classes_of
-from resurgam.stores.base import Entry, Store
+from resurgam.stores.base import Entry
 from resurgam.vault.checked import Checked, remembered
 from resurgam.vault.keys import DEFAULT_DOMAIN, INDEX_OBJECT, unwrap_index
 from resurgam.vault.lineage import PLACE, missing_in
 from resurgam.vault.naming import POINT_NAME
 from resurgam.vault.needs import Needs, documents_of, needs_of, wanting
 from resurgam.vault.pack import FRAME
+from resurgam.vault.packlist import listed_packs
 from resurgam.vault.policies import PREFIX as POLICIES
 from resurgam.vault.policies import policies, policy_name
 from resurgam.vault.records import Record, RecordType
@@ -36,7 +34,6 @@ from resurgam.vault.repository import Repository, Sealed
 from resurgam.vault.roles import Disowned
 from resurgam.vault.wraps import first_opened, wraps_of_index
 
-_PACK = re.compile(r"packs/[0-9a-f]{2}/([0-9a-f]{64})")
 _GONE = "see `resurgam audit verify`, and bring it back with `resurgam vault repair --from PATH`"
 _TRIES = 3  # looks at a vault in which prunes end meanwhile
 
@@ -55,23 +52,6 @@ class Lost(msgspec.Struct, frozen=True):
     chunk: bytes
     object: str
     what: str
-
-
-class Listed(NamedTuple):
-    """The ``sizes`` of all packs by digest; the classes of those that lie in a ``cold`` one; and the names of other objects among
-    them, which anybody may have put."""
-
-    sizes: dict[str, int]
-    cold: dict[str, str]
-    strangers: list[str]
-
-
-def listed_packs(store: Store) -> Listed:
-    """What stands where packs do."""
-    listed = {entry.name: (entry.size, storage_class) for entry, storage_class in classes_of(store, "packs/")}
-    packs = {match[1]: listed.pop(name) for name in list(listed) if (match := _PACK.fullmatch(name))}
-    cold = {name: storage_class for name, (_, storage_class) in packs.items() if storage_class in COLD}
-    return Listed({name: size for name, (size, _) in packs.items()}, cold, list(listed))
 
 
 class Lookup:

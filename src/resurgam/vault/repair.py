@@ -28,10 +28,11 @@ from resurgam.vault.check import Check
 from resurgam.vault.checkorder import Wish
 from resurgam.vault.keys import INDEX_OBJECT
 from resurgam.vault.lineage import PLACE
-from resurgam.vault.lookup import Lookup, listed_packs
+from resurgam.vault.lookup import Lookup
 from resurgam.vault.losses import PointLoss, losses
 from resurgam.vault.othercopy import RECORDS, OtherCopy
 from resurgam.vault.pack import ID
+from resurgam.vault.packlist import listed_packs
 from resurgam.vault.packreading import BytesDone
 from resurgam.vault.places import Segment
 from resurgam.vault.prunes import Stage
