@@ -218,6 +218,12 @@ def test_what_is_no_text_is_not_read_twice() -> None:
     assert every == pytest.approx(AVERAGE / (sum(map(len, TEXT)) / len(TEXT)), rel=0.1)
 
 
+def read(data: bytes, every: int = 20, key: bytes = KEY) -> Passages:
+    """The passages of one chunk, of which every so many lines end one."""
+    (found,) = PassageReader(key, every).read(memoryview(data), [len(data)])
+    return found
+
+
 @settings(max_examples=150, deadline=None)
 @given(seed=st.integers(0, 1 << 30), size=st.integers(1, 300_000), width=st.integers(1, 5000), every=st.integers(1, 60))
 def test_passages_tile_a_chunk(seed: int, size: int, width: int, every: int) -> None:
@@ -225,33 +231,46 @@ def test_passages_tile_a_chunk(seed: int, size: int, width: int, every: int) -> 
     rng = np.random.default_rng(seed)
     data = rng.integers(11, 255, size, dtype=np.uint8)
     data[rng.integers(0, size, size // width)] = 10
-    found = PassageReader(KEY, every).read(memoryview(data.tobytes()))
+    found = read(data.tobytes(), every)
     assert found.lengths.sum() == size
     assert 0 < found.lengths.min() <= found.lengths.max() <= LONGEST
     assert len(found.digests) == len(found.lengths)
+
+
+@settings(max_examples=60, deadline=None)
+@given(seed=st.integers(0, 1 << 30), sizes=st.lists(st.integers(1, 400_000), min_size=1, max_size=6))
+def test_chunks_are_read_together_as_they_are_one_by_one(seed: int, sizes: list[int]) -> None:
+    """P11: what is remembered of a chunk does not depend on its neighbours, but for where its first line begins."""
+    data = random.Random(seed).randbytes(sum(sizes)).replace(b"\n", b" ")
+    starts = [0, *accumulate(sizes)]
+    data = b"".join(data[start : start + size - 1] + b"\n" for start, size in zip(starts, sizes, strict=False))
+    data = data.replace(b"a", b"\n")
+    together = PassageReader(KEY, 64).read(memoryview(data), sizes)
+    for start, size, passages in zip(starts, sizes, together, strict=False):
+        alone = read(b"\n" + data[start : start + size], 64) if start else read(data[:size], 64)
+        assert alone.lengths.sum() == passages.lengths.sum() + (start > 0)
+        assert alone.digests[2:].tolist() == passages.digests[2:].tolist()
 
 
 def test_what_comes_before_a_passage_does_not_change_it() -> None:
     """P11: of two texts of which one has more in front, all passages but the first ones are the same."""
     text = b"".join(TEXT[:1500])
     for more in (b"x", b"a line\n", b"".join(FRESH)):
-        reader = PassageReader(KEY, 20)
-        before, after = (set(reader.read(memoryview(one)).digests.tolist()) for one in (text, more + text))
+        before, after = (set(read(one).digests.tolist()) for one in (text, more + text))
         assert len(before - after) <= 1
 
 
 def test_a_digest_is_of_every_byte_and_of_the_key() -> None:
     """P1: whichever byte changes, and however long a passage is, its digest does too; another domain has others."""
     text = b"".join(TEXT[:24])[:9000]
-    reader = PassageReader(KEY, 10**6)
-    whole = reader.read(memoryview(text))
+    whole = read(text, 10**6)
     seen = {int(whole.digests[0])}
     for at in range(0, len(text), 7):
-        seen.add(int(reader.read(memoryview(text[:at] + bytes([text[at] ^ 0x80]) + text[at + 1 :])).digests[0]))
-    seen |= {int(reader.read(memoryview(text[:end])).digests[0]) for end in range(1, 400)}
-    seen |= {int(reader.read(memoryview(bytes(size))).digests[0]) for size in range(1, 400)}
+        seen.add(int(read(text[:at] + bytes([text[at] ^ 0x80]) + text[at + 1 :], 10**6).digests[0]))
+    seen |= {int(read(text[:end], 10**6).digests[0]) for end in range(1, 400)}
+    seen |= {int(read(bytes(size), 10**6).digests[0]) for size in range(1, 400)}
     assert len(seen) == 1 + len(range(0, len(text), 7)) + 399 + 399
-    assert PassageReader(bytes(32), 10**6).read(memoryview(text)).digests[0] != whole.digests[0]
+    assert read(text, 10**6, bytes(32)).digests[0] != whole.digests[0]
 
 
 @settings(max_examples=200, deadline=None)

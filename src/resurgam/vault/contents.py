@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import mmap
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 
 from resurgam.drivers.base import Source, read_fully
 from resurgam.vault.buffers import WINDOW, Buffers
@@ -12,7 +12,7 @@ from resurgam.vault.chunking import ContentCutter
 from resurgam.vault.pace import Pace
 from resurgam.vault.snapshots import Extent
 
-Store = Callable[[mmap.mmap, list[int]], Future[list[Extent]]]
+Store = Callable[[memoryview, list[int]], list[Extent]]
 
 
 def content_spans(
@@ -22,10 +22,11 @@ def content_spans(
     buffers: Buffers,
     pace: Pace,
     progress: Callable[[int], None],
+    pool: ThreadPoolExecutor,
     store: Store,
 ) -> Iterator[Future[list[Extent]]]:
-    """The extents to be of ``size`` bytes. ``store`` gets a window of ``buffers`` and the lengths of the chunks that were cut from
-    its beginning, and gives it back."""
+    """The extents to be of ``size`` bytes. ``store``, in threads of ``pool``, gets bytes and the lengths of the chunks that they
+    were cut into."""
     offset, carried, final = 0, b"", False
     while not final:
         buffer = buffers.windows.get()
@@ -40,20 +41,13 @@ def content_spans(
             lengths = cutter.cut(view[:filled], final=final)
             carried = bytes(view[sum(lengths) : filled])
         progress(done)
-        yield store(buffer, lengths)
+        yield pool.submit(_store_cut, buffer, lengths, buffers, store)
 
 
-def store_cut(
-    buffer: mmap.mmap, lengths: list[int], buffers: Buffers, store: Callable[[memoryview], Extent]
-) -> list[Extent]:
-    """In a thread: ``store`` the chunks that were cut from the beginning of ``buffer``, and give the buffer back."""
-    extents: list[Extent] = []
+def _store_cut(buffer: mmap.mmap, lengths: list[int], buffers: Buffers, store: Store) -> list[Extent]:
+    """Store the chunks that were cut from the beginning of ``buffer``, and give the buffer back."""
     try:
         with memoryview(buffer) as view:
-            at = 0
-            for length in lengths:
-                extents.append(store(view[at : at + length]))
-                at += length
+            return store(view[: sum(lengths)], lengths)
     finally:
         buffers.windows.put(buffer)
-    return extents

@@ -14,12 +14,12 @@ read is left out. Findings name both.
 
 from __future__ import annotations
 
-import mmap
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import accumulate
 
 from blake3 import blake3
 
@@ -31,7 +31,7 @@ from resurgam.vault.bases import Bases
 from resurgam.vault.blockmemory import BlockMemory
 from resurgam.vault.buffers import Buffers
 from resurgam.vault.chunking import HEAD, Dtype, Piece, cutter_of, structure_of
-from resurgam.vault.contents import content_spans, store_cut
+from resurgam.vault.contents import content_spans
 from resurgam.vault.filescache import FilesCache, Known, View, key_of, known_of
 from resurgam.vault.index import Index
 from resurgam.vault.pace import Pace
@@ -270,7 +270,9 @@ class Intake:
         if pieces is None:
             text = text_patching_of(self._blocks, blob, begin, self._sink, self._index, self._keys)
             waiting.patching = text
-            yield from self._content_spans(blob, begin, text)
+            cutter, store = cutter_of(begin, self._keys.cut_seed), text.store if text else self._store_contents
+            buffers, pace = self._buffers, self._pace
+            yield from content_spans(blob.source, blob.size, cutter, buffers, pace, self._progress, self._pool, store)
         else:
             spans = list(spans_of(pieces))
             copied = blob.size >= COPIED_FROM and spans[0][0].dtype is Dtype.PAGES and not self._pace.limited
@@ -300,25 +302,10 @@ class Intake:
         self._progress(done)
         return extents
 
-    def _content_spans(
-        self, blob: Blob, head: memoryview, patching: TextPatching | None
-    ) -> Iterator[Future[list[Extent]]]:
-        """Cut by content, which threads store."""
-
-        def store(buffer: mmap.mmap, lengths: list[int]) -> Future[list[Extent]]:
-            one = partial(self._store_content, patching)
-            return self._pool.submit(store_cut, buffer, lengths, self._buffers, one)
-
-        cutter = cutter_of(head, self._keys.cut_seed)
-        yield from content_spans(blob.source, blob.size, cutter, self._buffers, self._pace, self._progress, store)
-
-    def _store_content(self, patching: TextPatching | None, data: memoryview) -> Extent:
-        if patching is None or len(data) < SHORTEST:
-            return self._store(data, Dtype.BYTES)
-        chunk = self._keys.id_of(Kind.DATA, data)
-        if not patching.take(chunk, data):
-            self._sink.put_as(self._keys, Kind.DATA, chunk, data, Dtype.BYTES)
-        return chunk, 0, len(data)
+    def _store_contents(self, view: memoryview, lengths: list[int]) -> list[Extent]:
+        """In a thread: store the chunks of such ``lengths`` of which ``view`` consists."""
+        ends = accumulate(lengths)
+        return [self._store(view[end - length : end], Dtype.BYTES) for length, end in zip(lengths, ends, strict=True)]
 
     def _store_piece(self, data: memoryview, piece: Piece, patching: Patching | None) -> Extent:
         if patching is None or len(data) < SHORTEST:

@@ -45,6 +45,7 @@ SHARE = 0.75  # of a chunk: when more than that is new, it is stored whole
 _HEAD = 256 << 10  # what is looked at of a file
 _MOST = 8  # times as many passages as on average: lines that are all alike say nothing of where to end one
 _LINE_END = 10
+_STEP = 256 << 10
 _NONCE = bytes(12)  # the values of GHASH are encrypted again
 
 Lengths = NDArray[np.uint32]
@@ -72,31 +73,31 @@ class PassageReader:
 
     def __init__(self, key: bytes, lines: int) -> None:
         derived = blake3(b"passages", key=key).digest(72)
-        self._hash, self._cipher = derived[:32], derived[32:64]
+        self._hasher, self._key = AESGCM(derived[:32]), derived[32:64]
         self._factor = np.uint64(int.from_bytes(derived[64:], "little") | 1)
         self._below = np.uint64(((1 << 64) - 1) // lines)
 
-    def read(self, data: memoryview) -> Passages:
-        """The passages of a chunk."""
-        ends = self._ends(data)
-        hasher = AESGCM(self._hash)
-        tags = b"".join([hasher.encrypt(_NONCE, b"", data[start:end]) for start, end in pairwise([0, *ends])])
-        cipher = Cipher(algorithms.AES(self._cipher), modes.ECB()).encryptor()  # noqa: S305 - of single blocks, as a permutation
-        digests = np.frombuffer(cipher.update(tags), "<u8")[::2]
-        return Passages(digests.astype(np.uint64), np.diff(ends, prepend=0).astype(np.uint32))
+    def read(self, data: memoryview, lengths: Sequence[int]) -> list[Passages]:
+        """The passages of each of the neighbouring chunks of such ``lengths`` of which ``data`` consists. Many at a time take a
+        third of what they take one by one."""
+        counts: list[int] = []
+        ends: list[int] = []
+        chosen, start = self._chosen(data), 0
+        borders = [0, *np.searchsorted(chosen, list(accumulate(lengths))).tolist()]
+        for length, (low, high) in zip(lengths, pairwise(borders), strict=True):
+            found = _ends(chosen[low:high], start, start + length)
+            counts.append(len(found))
+            ends += found
+            start += length
+        digests = self._digests(data, ends)
+        sizes = np.diff(ends, prepend=0).astype(np.uint32)
+        places = pairwise([0, *accumulate(counts)])
+        return [Passages(digests[low:high], sizes[low:high]) for low, high in places]
 
-    def _ends(self, data: memoryview) -> list[int]:
-        chosen = self._chosen(data).tolist()
-        if len(chosen) * AVERAGE > _MOST * max(len(data), AVERAGE):
-            chosen = []
-        found: list[int] = []
-        last = 0
-        for end in (*chosen, len(data)):
-            found.extend(range(last + LONGEST, end, LONGEST))
-            if end > last:
-                found.append(end)
-            last = end
-        return found
+    def _digests(self, data: memoryview, ends: list[int]) -> Digests:
+        tags = b"".join([self._hasher.encrypt(_NONCE, b"", data[start:end]) for start, end in pairwise([0, *ends])])
+        cipher = Cipher(algorithms.AES(self._key), modes.ECB()).encryptor()  # noqa: S305 - of single blocks, as a permutation
+        return np.frombuffer(cipher.update(tags), "<u8")[::2].astype(np.uint64)
 
     def _chosen(self, data: memoryview) -> NDArray[np.int64]:
         """Where those lines end that end a passage."""
@@ -113,13 +114,34 @@ class PassageReader:
 
 
 def _line_ends(data: memoryview) -> NDArray[np.int64]:
-    """Where lines end; of several in the same eight bytes the first one. Looks at eight bytes at a time where there is none."""
-    count = len(data) // 8
-    found = mine.scratch("line ends", 8 * count)
-    np.equal(np.frombuffer(data, np.uint8, 8 * count), _LINE_END, out=found.view(np.bool_))
-    words = np.flatnonzero(np.not_equal(found.view(np.uint64), 0, out=mine.scratch("lines", count).view(np.bool_)))
-    ends: NDArray[np.int64] = words * 8 + found.reshape(-1, 8)[words].argmax(axis=1) + 1
-    return ends
+    """Where lines end. In steps that stay in the processor's cache, and eight bytes at a time where none ends."""
+    plain, found, words = (
+        np.frombuffer(data, np.uint8),
+        mine.scratch("line ends", _STEP),
+        mine.scratch("lines", _STEP // 8),
+    )
+    ends = [np.empty(0, np.int64)]
+    for start in range(0, len(data) & ~7, _STEP):
+        size = min(_STEP, len(data) - start) & ~7
+        np.equal(plain[start : start + size], _LINE_END, out=found[:size].view(np.bool_))
+        np.not_equal(found[:size].view(np.uint64), 0, out=words[: size // 8].view(np.bool_))
+        numbers = np.flatnonzero(words[: size // 8].view(np.bool_))
+        hits = np.flatnonzero(found.view(np.bool_).reshape(-1, 8)[numbers])
+        ends.append(numbers[hits >> 3] * 8 + (hits & 7) + (start + 1))
+    return np.concatenate(ends)
+
+
+def _ends(chosen: NDArray[np.int64], start: int, end: int) -> list[int]:
+    """Where the passages of the chunk from ``start`` to ``end`` end, of which ``chosen`` lie in it."""
+    places = chosen.tolist() if len(chosen) * AVERAGE <= _MOST * max(end - start, AVERAGE) else []
+    found: list[int] = []
+    last = start
+    for place in (*places, end):
+        found.extend(range(last + LONGEST, place, LONGEST))
+        if place > last:
+            found.append(place)
+        last = place
+    return found
 
 
 def laid_out(passages: Passages, known: Sequence[Sequence[Extent]]) -> list[Extent] | None:

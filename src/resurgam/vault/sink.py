@@ -135,7 +135,7 @@ class Sink:
         """The id of the chunk ``data``, which is stored unless the vault has it already; of one byte of contents, that of the chunk
         that begins with it."""
         if kind is Kind.DATA:
-            data = _padded(data)
+            data = padded(data)
         chunk = keys.id_of(kind, data)
         self.put_as(keys, kind, chunk, data, dtype)
         return chunk
@@ -163,7 +163,7 @@ class Sink:
         from now on, but for those that are to be patched."""
         if (length == 1 or len(span) % length == 1) and span:
             rest = self.coded_pages(keys, span[:-1], length, plans)
-            return [*rest, self.coded(keys, _padded(span[-1:]))._replace(length=1)]
+            return [*rest, self.coded(keys, padded(span[-1:]))._replace(length=1)]
         pieces = [span[at : at + length] for at in range(0, len(span), length)]
         chunks = [keys.id_of(Kind.DATA, piece) for piece in pieces]
         patches = plans(chunks) if plans is not None else [None] * len(chunks)
@@ -292,7 +292,7 @@ class Sink:
                 self._changed.notify_all()
 
 
-def _padded(data: memoryview | bytes) -> memoryview:
+def padded(data: memoryview | bytes) -> memoryview:
     """``data`` as a chunk of contents: none has one byte."""
     return memoryview(bytes(data).ljust(SHORTEST, b"\0")) if 0 < len(data) < SHORTEST else memoryview(data)
 

@@ -77,11 +77,13 @@ class RememberedText:
         sources = (source for chunk in self._ids for source, _, _ in patched.get(chunk, [(chunk, 0, 0)]))
         return b"".join(dict.fromkeys(sources))
 
-    def passages(self, chunk: bytes) -> Passages | None:
-        """Those of a chunk; None where it is none of this text."""
-        number = self._numbers.get(chunk)
-        if number is None:
-            return None
+    def has(self, chunk: bytes) -> bool:
+        """Whether it is a chunk of this text."""
+        return chunk in self._numbers
+
+    def passages(self, chunk: bytes) -> Passages:
+        """Those of one of its chunks."""
+        number = self._numbers[chunk]
         first, end = self._first(number), int(self._ends[number])
         return Passages(self._digests[first:end], self._lengths[first:end])
 

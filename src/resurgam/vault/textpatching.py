@@ -7,16 +7,18 @@ chunk --> its id is known? --> as it is
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import accumulate, groupby
 
 from resurgam.drivers.base import Blob
 from resurgam.vault.blockmemory import BlockMemory
 from resurgam.vault.chunking import Dtype
 from resurgam.vault.gathering import Gathering
 from resurgam.vault.index import Index
-from resurgam.vault.passages import PassageReader, laid_out, lines_of, new_of
+from resurgam.vault.pack import SHORTEST, Kind
+from resurgam.vault.passages import PassageReader, Passages, laid_out, lines_of, new_of
 from resurgam.vault.patching import PATCHED_FROM
-from resurgam.vault.sink import DomainKeys, Sink
+from resurgam.vault.sink import DomainKeys, Sink, padded
 from resurgam.vault.snapshots import Extent
 from resurgam.vault.textmemory import NotedText, RememberedText
 
@@ -41,21 +43,39 @@ class TextPatching:
     def __init__(
         self, sink: Sink, index: Index, keys: DomainKeys, old: RememberedText | None, noted: NotedText, lines: int
     ) -> None:
-        self._index, self._old, self._noted = index, old, noted
+        self._sink, self._index, self._keys = sink, index, keys
+        self._old, self._noted = old, noted
         self._reader = PassageReader(keys.block_key, lines)
         self._gathering = Gathering(sink, keys)
 
-    def take(self, chunk: bytes, data: memoryview) -> bool:
-        """Store what ``data`` needs to be patched, which has the id ``chunk``; False where it is to be a chunk, or is one."""
+    def store(self, view: memoryview, lengths: list[int]) -> list[Extent]:
+        """In a thread: store the chunks of such ``lengths`` of which ``view`` consists, or what they need to be patched."""
+        pieces = [view[end - length : end] for length, end in zip(lengths, accumulate(lengths), strict=True)]
+        chunks = [self._keys.id_of(Kind.DATA, padded(piece)) for piece in pieces]
+        for piece, chunk, passages in zip(pieces, chunks, self._passages(view, lengths, chunks), strict=True):
+            self._noted.note(chunk, passages)
+            if not self._patch(chunk, passages, piece):
+                self._sink.put_as(self._keys, Kind.DATA, chunk, padded(piece), Dtype.BYTES)
+        return [(chunk, 0, length) for chunk, length in zip(chunks, lengths, strict=True)]
+
+    def _passages(self, view: memoryview, lengths: list[int], chunks: list[bytes]) -> Iterator[Passages]:
+        """Those of each chunk: the remembered ones, or else as they are read."""
         old = self._old
-        passages = (old.passages(chunk) if old else None) or self._reader.read(data)
-        self._noted.note(chunk, passages)
-        if old is None or self._index.knows(chunk):
+        at = 0
+        for known, run in groupby(zip(chunks, lengths, strict=True), lambda one: old is not None and old.has(one[0])):
+            ids, sizes = zip(*run, strict=True)
+            end = at + sum(sizes)
+            yield from map(old.passages, ids) if old is not None and known else self._reader.read(view[at:end], sizes)
+            at = end
+
+    def _patch(self, chunk: bytes, passages: Passages, piece: memoryview) -> bool:
+        """Store what ``piece`` needs to be patched; False where it is to be a chunk, or is one."""
+        if self._old is None or self._index.knows(chunk) or len(piece) < SHORTEST:
             return False
-        parts = laid_out(passages, old.find(passages))
+        parts = laid_out(passages, self._old.find(passages))
         if parts is None:
             return False
-        self._gathering.take(chunk, parts, new_of(parts, data), Dtype.BYTES)
+        self._gathering.take(chunk, parts, new_of(parts, piece), Dtype.BYTES)
         return True
 
     def end(self, extents: Sequence[Extent]) -> dict[bytes, list[Extent]]:
