@@ -2,9 +2,11 @@
 
 A file of seeded bytes (nothing in them compresses; ``--kind bf16``: weights) is captured into a vault in SeaweedFS on this machine
 and restored, each in a process of its own. In the same run the same packs are fetched by obstore alone, by as many threads, before
-and after the restore, and thrown away (``get``) or written to files and flushed (``get, write``): the first is what the server can
-give, the second what any restore to this disk could do with it. The goal is 80 % of the first. A restore also decrypts, decodes and
-checks every byte, on the same processors on which the server runs.
+and after the restore, and thrown away, whole (``get``) and in ranges as long as those of a restore (``get, ranges``); or written to
+files and flushed (``get, write``): the first are what the server can give, the last what any restore to this disk could do with it.
+The goal is 80 % of the best of the first. A restore also decrypts, decodes and checks every byte, on the same processors on which
+the server runs. So processor seconds per GB of both are printed, without the start of the process; and with ``--pin`` the server
+has one processor for itself and the client another, as if they were two machines.
 
 It takes twice the file's size on disk: the source is removed once it is captured, and everything in the end.
 """
@@ -14,6 +16,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -30,11 +33,14 @@ from resurgam.clock import SystemClock
 from resurgam.drivers.registry import driver_for
 from resurgam.model.system import Component, System, VaultPlace
 from resurgam.restore.run import restore
+from resurgam.stores.base import Entry
 from resurgam.stores.objects import ObjectStore
 from resurgam.stores.registry import open_store
+from resurgam.vault.ahead import RANGE
 from resurgam.vault.host import HostState
 from resurgam.vault.keyring import Keyring
 from resurgam.vault.repository import Repository
+from resurgam.vault.workers import processor_seconds
 from tests.stores.seaweed import Seaweed, environment
 
 BUCKET = "bench"
@@ -48,37 +54,48 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the bench, or with ``--phase`` one phase of it."""
     given = _options(arguments)
     if given.phase:
-        print(json.dumps(_PHASES[given.phase](given.work, given.url)))
+        print(json.dumps(_used(given)))
         return 0
     os.environ |= environment()
+    if given.pin:
+        os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})  # the server's; the phases take another one
     with tempfile.TemporaryDirectory(prefix="bench-throughput-", dir=given.work) as work:
         server = Seaweed(f"{work}/server", volumes=int(given.gb * 40) + 60)
         try:
             server.start()
             server.client().create_bucket(Bucket=BUCKET)
-            return _run(given, work, server.url(BUCKET, "vault"))
+            return _run(given, work, server.url(BUCKET, "vault"), server.number)
         finally:
             server.kill()
 
 
-def _run(given: argparse.Namespace, work: str, url: str) -> int:
+def _run(given: argparse.Namespace, work: str, url: str, server: int) -> int:
+    def phase(name: str) -> Row:
+        return _phase(name, work, url, server, given.pin)
+
     digest, size = _make(f"{work}/data.bin", int(given.gb * 1e9), given.kind, given.seed)
-    rows = {"capture": _phase("capture", work, url)}
+    rows = {"capture": phase("capture")}
     os.unlink(f"{work}/data.bin")
-    rows["get"] = _phase("get", work, url)
-    rows["get, write"] = _phase("write", work, url)
-    rows["restore"] = _phase("restore", work, url)
-    rows["get again"] = _phase("get", work, url)
+    for name in ("get", "get, ranges", "get, write"):
+        rows[name] = phase(name)
+    for number in range(given.repeat):
+        shutil.rmtree(f"{work}/out", ignore_errors=True)
+        rows["restore" + " again" * (number > 0)] = phase("restore")
+        rows["get again"] = phase("get")
+        rows["get, ranges again"] = phase("get, ranges")
     same = _digest(f"{work}/out/data/data.bin") == digest
-    best = max(rows["get"]["rate"], rows["get again"]["rate"])
+    best = max(row["rate"] for name, row in rows.items() if name.removesuffix(" again") in ("get", "get, ranges"))
     print(
         f"{size / 1e9:.1f} GB of {given.kind}, seed {given.seed}; the copy is {'the same' if same else 'ANOTHER ONE'}"
     )
-    print(f"{'':<12} {'seconds':>8} {'MB/s':>7} {'of get':>7} {'memory':>8}")
+    print(f"{'':<18} {'seconds':>8} {'MB/s':>7} {'of get':>7} {'memory':>8}   processor seconds per GB: client, server")
     for name, row in rows.items():
-        rate = row["rate"] if name != "capture" else size / row["seconds"] / 1e6
-        print(f"{name:<12} {row['seconds']:>8.1f} {rate:>7.0f} {rate / best:>7.0%} {row['peak'] / 1e6:>5.0f} MB")
-    rate = rows["restore"]["rate"] / best
+        rate, gigabytes = row["rate"] if name != "capture" else size / row["seconds"] / 1e6, row["size"] / 1e9
+        print(
+            f"{name:<18} {row['seconds']:>8.1f} {rate:>7.0f} {rate / best:>7.0%} {row['peak'] / 1e6:>5.0f} MB"
+            f"   {row['client'] / gigabytes:>24.2f} {row['server'] / gigabytes:>7.2f}"
+        )
+    rate = max(row["rate"] for name, row in rows.items() if name.startswith("restore")) / best
     print(f"restore at {rate:.0%} of what the store gives: {'met' if rate >= GOAL else 'MISSED'} ({GOAL:.0%})")
     return 0 if same else 1
 
@@ -107,13 +124,30 @@ def _digest(path: str) -> str:
     return digest.hexdigest()
 
 
-def _phase(name: str, work: str, url: str) -> Row:
+def _phase(name: str, work: str, url: str, server: int, pin: bool) -> Row:
     """A phase in a process of its own, when nothing is left to be written."""
     subprocess.run(["sync"], check=True)
     command = [sys.executable, "-m", "bench.throughput", "--phase", name, "--work", work, "--url", url]
+    command += ["--server", str(server), *(["--pin"] if pin else [])]
     done = subprocess.run(command, stdout=subprocess.PIPE, check=True)
     said: Row = json.loads(done.stdout)
     return said
+
+
+def _used(given: argparse.Namespace) -> Row:
+    """A phase's row, with the processor seconds of this process and of the server."""
+    if given.pin:
+        os.sched_setaffinity(0, {max(range(os.cpu_count() or 1))})
+    client, server = processor_seconds(), _seconds_of(given.server)
+    row = _PHASES[given.phase](given.work, given.url)
+    return row | {"client": processor_seconds() - client, "server": _seconds_of(given.server) - server}
+
+
+def _seconds_of(process: int) -> float:
+    """User and system (proc_pid_stat(5))."""
+    with open(f"/proc/{process}/stat", encoding="ascii") as stat:
+        fields = stat.read().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def _timed(work: Callable[[], int]) -> Row:
@@ -123,7 +157,7 @@ def _timed(work: Callable[[], int]) -> Row:
     seconds = time.monotonic() - began
     with open("/proc/self/status", encoding="ascii") as status:
         peak = next(int(line.split()[1]) for line in status if line.startswith("VmHWM"))
-    return {"seconds": seconds, "rate": size / seconds / 1e6, "peak": peak * 1024.0}
+    return {"seconds": seconds, "rate": size / seconds / 1e6, "peak": peak * 1024.0, "size": float(size)}
 
 
 def _capture(work: str, url: str) -> Row:
@@ -158,6 +192,10 @@ def _get(_work: str, url: str) -> Row:
     return _timed(lambda: _fetched(url, lambda _name, data: len(data)))
 
 
+def _get_ranges(_work: str, url: str) -> Row:
+    return _timed(lambda: _fetched(url, lambda _name, data: len(data), RANGE))
+
+
 def _write(work: str, url: str) -> Row:
     folder = f"{work}/raw"
     os.mkdir(folder)
@@ -175,17 +213,23 @@ def _write(work: str, url: str) -> Row:
     return found
 
 
-def _fetched(url: str, use: Callable[[str, memoryview], int]) -> int:
-    """All packs, by obstore alone: the bucket of the vault's own store, and nothing of what the store adds."""
+def _fetched(url: str, use: Callable[[str, memoryview], int], step: int = 1 << 40) -> int:
+    """All packs, ``step`` bytes at a time, by obstore alone: the vault's own bucket, and nothing that the store adds."""
     store = open_store(url)
     assert isinstance(store, ObjectStore)
     bucket = store._bucket  # so that it is the same client
-    names = [entry.name for entry in store.list("packs/")]
+    parts = [(entry, at) for entry in store.list("packs/") for at in range(0, entry.size, step)]
+
+    def fetch(part: tuple[Entry, int]) -> int:
+        (name, size, _), at = part
+        got = obstore.get(bucket, name, options={"range": (at, min(at + step, size))})
+        return use(name, memoryview(got.bytes()))
+
     with ThreadPoolExecutor(GETS) as pool:
-        return sum(pool.map(lambda name: use(name, memoryview(obstore.get(bucket, name).bytes())), names))
+        return sum(pool.map(fetch, parts))
 
 
-_PHASES = {"capture": _capture, "get": _get, "write": _write, "restore": _restore}
+_PHASES = {"capture": _capture, "get": _get, "get, ranges": _get_ranges, "get, write": _write, "restore": _restore}
 
 
 def _options(arguments: list[str] | None) -> argparse.Namespace:
@@ -194,8 +238,11 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--kind", choices=("random", "bf16"), default="random", help="what is in it (%(default)s)")
     parser.add_argument("--seed", type=int, default=1, help="of the file (%(default)s)")
     parser.add_argument("--work", type=os.path.abspath, help="make it there")
+    parser.add_argument("--repeat", type=int, default=1, help="restores, of which the quickest counts (%(default)s)")
+    parser.add_argument("--pin", action="store_true", help="one processor for the server, another for the client")
     parser.add_argument("--phase", choices=_PHASES, help=argparse.SUPPRESS)
     parser.add_argument("--url", help=argparse.SUPPRESS)
+    parser.add_argument("--server", type=int, help=argparse.SUPPRESS)
     return parser.parse_args(arguments)
 
 

@@ -81,6 +81,12 @@ class Seaweed(S3Server):
         return f"arn:aws:iam::000000000000:user/{identity}"
 
     @property
+    def number(self) -> int:
+        """Of the running server's process."""
+        assert self._process is not None, "it was not started"
+        return self._process.pid
+
+    @property
     def filer(self) -> str:
         """The door beside the S3 one: whoever reaches it is past all rights and locks."""
         return f"http://127.0.0.1:{self.ports[6]}"
