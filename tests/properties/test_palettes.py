@@ -72,6 +72,51 @@ def test_widened_integers_take_little_more_than_their_bits(rows: int, steps: int
     assert bytes(decode(codec, data, len(raw))) == raw
 
 
+@pytest.mark.parametrize(("dtype", "times"), [(Dtype.BF16, 3.8), (Dtype.F32, 4.6)])
+def test_groups_of_128_take_less_than_a_quarter_or_nearly_so(dtype: Dtype, times: float) -> None:
+    """P11: int4 with a scale for each 128 elements. In bfloat16 the places and the counts alone take 1 / 4.2."""
+    values = floats(N // 128, 7)
+    raw = bf16(values) if dtype is Dtype.BF16 else values.tobytes()
+    codec, data, exact = encode_verified(memoryview(raw), dtype)
+    assert exact
+    assert codec is Codec.PALETTE
+    assert len(data) * times <= len(raw)
+
+
+@settings(deadline=None, max_examples=150)
+@given(
+    seed=st.integers(0, 1 << 30),
+    length=st.sampled_from([1, 7, 128, 1024, 4096]),
+    values=st.integers(1, 400),
+    few=st.integers(1, 300),
+    width=st.sampled_from([2, 4]),
+)
+def test_places_are_those_of_a_search(seed: int, length: int, values: int, few: int, width: int) -> None:
+    """P12: compared, looked up or searched, a place says which value of its block's table an element is."""
+    rng = np.random.default_rng(seed)
+    table = rng.integers(0, 1 << 8 * width, values, dtype=np.uint64).astype(f"<u{width}")
+    if seed % 2:  # all alike in some of their bits
+        table = (table & table.dtype.type(0xFF)) | table.dtype.type(0xFF00)
+    if seed % 3 == 0:
+        table[0] = (1 << 8 * width) - 1
+    rows = table[np.minimum(rng.integers(0, values, (9, length)), rng.integers(0, few, (9, 1)))]
+    coded = palettes._coded(rows)
+    expected = [np.unique(row, return_inverse=True) for row in rows]
+    fits = [len(found) <= palettes.MOST for found, _ in expected]
+    assert coded.counts.tolist() == [len(found) * ok for (found, _), ok in zip(expected, fits, strict=True)]
+    assert coded.places.tolist() == [n for (_, at), ok in zip(expected, fits, strict=True) if ok for n in at.tolist()]
+    assert coded.kept.tobytes() == rows[[not ok for ok in fits]].tobytes()
+    tables = [found.tobytes() for (found, _), ok in zip(expected, fits, strict=True) if ok]
+    assert coded.tables.tobytes() == b"".join(tables)
+
+
+def test_values_that_nothing_tells_apart_are_searched(monkeypatch: pytest.MonkeyPatch) -> None:
+    """P12: as are those of which any multiple agrees in its upper half."""
+    monkeypatch.setattr(palettes, "_FACTORS", (1,))
+    rows = np.random.default_rng(3).integers(0x3F800000, 0x3F800020, (1, 5000)).astype("<u4")
+    assert palettes._coded(rows).places.tolist() == np.unique(rows.ravel(), return_inverse=True)[1].tolist()
+
+
 def test_trained_weights_are_not_tried() -> None:
     """P11: what a sample says is no palette costs no more than the sample."""
     weights = np.random.default_rng(2).normal(0, 0.02, N).astype(np.float32)

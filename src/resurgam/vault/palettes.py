@@ -42,15 +42,25 @@ _SAMPLE = 512  # elements; of trained weights they hold some 400 values, of int8
 _LONG_SAMPLE = 16 << 10
 _WORTH = 0.62  # of trained weights in bfloat16 planes leave 0.66
 
-_PLACES, _NOWHERE = np.arange(MOST, dtype=np.uint8), np.empty(0, np.uint8)
+_PLACES = np.arange(MOST, dtype=np.uint8)
+_FEW, _LONG_ROW = 32, 1024  # of blocks with so few values and no longer than this, many are compared at once
+_FACTORS = (
+    1,
+    0x9E3779B1,
+    0x85EBCA6B,
+    0xC2B2AE35,
+    0x27D4EB2F,
+)  # a value of 4 bytes times one of these, in its upper half
 
 Values = NDArray[np.unsignedinteger[Any]]
 
 
 class _Coded(NamedTuple):
-    """A block: its values in ascending order, and of each element which it is; or, where it has too many, itself."""
+    """Some blocks: of each how many values it has, 0 where too many; those values in ascending order; of each element which it is;
+    and the blocks that have too many, as they are."""
 
-    table: Values
+    counts: NDArray[np.intp]
+    tables: Values
     places: Plane
     kept: Values
 
@@ -61,11 +71,12 @@ def encode(raw: memoryview, width: int) -> bytes | None:
     bits = _block_bits(elements)
     if bits is None:
         return None
-    coded = [_coded(block) for block in _blocks(elements, bits)]
-    counts = np.array([len(one.table) for one in coded], "<u2").tobytes()
-    tables = b"".join([one.table.tobytes() for one in coded])
+    coded = [_coded(rows) for rows in _rows(elements, bits)]
+    counts = b"".join([one.counts.astype("<u2").tobytes() for one in coded])
+    tables = b"".join([one.tables.tobytes() for one in coded])
     places = b"".join([one.places.tobytes() for one in coded])
-    stored = [_shorter(mine.level(1).compress(tables), tables), _shorter(mine.entropy.compress(places), places)]
+    level = 6 if bits == _BITS[-1] else 1  # of blocks so short, tables are a ninth of all
+    stored = [_shorter(mine.level(level).compress(tables), tables), _shorter(mine.entropy.compress(places), places)]
     head = _HEAD.pack(width, bits, 0, *map(len, stored))
     kept = [one.kept.tobytes() for one in coded]
     return b"".join([head, counts, *stored, *kept, raw[elements.nbytes :]])
@@ -115,35 +126,96 @@ def _block_bits(elements: Values) -> int | None:
         return None
     start = max(0, middle - _LONG_SAMPLE // 2) >> 12 << 12  # blocks begin where those of all elements do
     sample = elements[start : start + _LONG_SAMPLE]
-    costs = {bits: _cost([_coded(block) for block in _blocks(sample, bits)]) for bits in _BITS}
+    costs = {bits: _cost(_rows(sample, bits)) for bits in _BITS}
     best = min(costs, key=costs.__getitem__)
     return best if costs[best] < sample.nbytes * _WORTH else None
 
 
-def _cost(coded: list[_Coded]) -> float:
+def _cost(parts: list[Values]) -> float:
     """Bytes that some blocks will take, by the entropy of their places."""
-    often = np.bincount(np.concatenate([one.places for one in coded]))
+    often = np.zeros(MOST)
+    size = 0
+    for rows in parts:
+        _, firsts, counts = _ordered(rows)
+        fits = counts <= MOST
+        some = np.repeat(fits, counts)
+        ranks = np.arange(len(firsts)) - np.repeat(np.cumsum(counts) - counts, counts)
+        often += np.bincount(ranks[some], np.diff(firsts, append=rows.size)[some], MOST)
+        size += int(counts[fits].sum()) * rows.itemsize + rows[~fits].nbytes + 2 * len(rows)
     often = often[often > 0]
-    places = float((often * np.log2(often.sum() / often)).sum()) / 8
-    return places + sum(one.table.nbytes + one.kept.nbytes + 2 for one in coded)
+    return float((often * np.log2(often.sum() / often)).sum()) / 8 + size
+
+
+def _rows(elements: Values, bits: int) -> list[Values]:
+    """The blocks, as rows: those of full length, and one that is shorter."""
+    length = min(1 << bits, max(len(elements), 1))
+    whole = len(elements) // length * length
+    return [part for part in (elements[:whole].reshape(-1, length), elements[whole:].reshape(1, -1)) if part.size]
 
 
 def _blocks(elements: Values, bits: int) -> list[Values]:
     return [elements[start : start + (1 << bits)] for start in range(0, len(elements), 1 << bits)]
 
 
-def _coded(block: Values) -> _Coded:
-    ordered = np.sort(block)
-    first = np.ones(len(ordered), np.bool_)
-    np.not_equal(ordered[1:], ordered[:-1], out=first[1:])
-    table = ordered[first]
-    if len(table) > MOST:
-        return _Coded(block[:0], _NOWHERE, block)
-    if block.itemsize > 2:
-        return _Coded(table, table.searchsorted(block).astype(np.uint8), block[:0])
+def _ordered(rows: Values) -> tuple[Values, NDArray[np.intp], NDArray[np.intp]]:
+    """The elements of all blocks one after the other, each block in ascending order; the numbers of those that come for the first
+    time in their block; and how many these are in each."""
+    ordered = np.sort(rows, axis=1)
+    first = np.ones(rows.shape, np.bool_)
+    np.not_equal(ordered[:, 1:], ordered[:, :-1], out=first[:, 1:])
+    firsts = np.flatnonzero(first)
+    ends = firsts.searchsorted(np.arange(1, len(rows) + 1) * rows.shape[1])
+    return ordered.ravel(), firsts, np.diff(ends, prepend=0)
+
+
+def _coded(rows: Values) -> _Coded:
+    ordered, firsts, counts = _ordered(rows)
+    fits = counts <= MOST
+    kept = rows[~fits]
+    if len(kept):
+        rows, firsts = rows[fits], firsts[np.repeat(fits, counts)]
+    tables = ordered[firsts]
+    places = np.zeros(rows.shape, np.uint8)
+    if len(rows) > 1 and rows.shape[1] <= _LONG_ROW and counts[fits].max() <= _FEW:
+        _compare(rows, tables, counts[fits], places)
+    else:
+        ends = np.cumsum(counts[fits]).tolist()
+        for row, start, end, out in zip(rows, [0, *ends], ends, places, strict=False):
+            _look_up(row, tables[start:end], out)
+    return _Coded(np.where(fits, counts, 0), tables, places.ravel(), kept.ravel())
+
+
+def _compare(rows: Values, tables: Values, counts: NDArray[np.intp], places: Plane) -> None:
+    """Fill ``places`` of many short blocks with few values, all at once: as often as a value is larger than one of its table."""
+    starts = np.cumsum(counts) - counts
+    larger = np.empty(rows.shape, np.bool_)
+    for step in range(int(counts.max()) - 1):
+        there = step < counts
+        least = np.where(there, tables[np.where(there, starts + step, 0)], np.iinfo(rows.dtype).max)
+        np.greater(rows, least[:, None].astype(rows.dtype), out=larger)
+        np.add(places, larger.view(np.uint8), out=places)
+
+
+def _look_up(row: Values, table: Values, out: Plane) -> None:
+    """Fill ``out`` with the places of one block, through 16 bits of each value that tell those of its table apart."""
+    factor = 1 if row.itemsize == 2 else next((one for one in _FACTORS if _apart(_slots(table, one))), None)
+    if factor is None:
+        out[:] = table.searchsorted(row)
+        return
     which = mine.scratch("which", 1 << 16)
-    which[table] = _PLACES[: len(table)]
-    return _Coded(table, which[block], block[:0])
+    which[_slots(table, factor)] = _PLACES[: len(table)]
+    np.take(which, _slots(row, factor), out=out, mode="clip")
+
+
+def _slots(values: Values, factor: int) -> Values:
+    if values.itemsize == 2:
+        return values
+    slots: Values = (values * np.uint32(factor) >> 16).astype(np.uint16)
+    return slots
+
+
+def _apart(slots: Values) -> bool:
+    return len(np.unique(slots)) == len(slots)
 
 
 def _shorter(frame: bytes, plain: Buffer | Plane) -> bytes:
