@@ -77,7 +77,8 @@ def round_trip(raw: bytes, dtype: Dtype) -> tuple[Codec, int]:
         pytest.param(alphabet(64 << 10), Dtype.PAGES, Codec.ZSTD, 0.5, id="pages-of-two-alphabets"),
         pytest.param(noise(512) * 128, Dtype.PAGES, Codec.ZSTD, 0.05, id="pages-of-one-vector"),
         pytest.param(noise(64 << 10), Dtype.PAGES, Codec.RAW, 1, id="pages-of-noise"),
-        pytest.param(noise(512) * 2048, Dtype.F32, Codec.ZSTD, 0.01, id="repeated-rows"),
+        pytest.param(noise(2048) * 512, Dtype.F32, Codec.ZSTD, 0.01, id="repeated-rows"),
+        pytest.param(noise(512) * 2048, Dtype.F32, Codec.PALETTE, 0.01, id="repeated-rows-of-few-values"),
         pytest.param(
             (normal(MIB // 4).view("<u4") & 0xFFFF0000).tobytes(),
             Dtype.F32,

@@ -189,6 +189,8 @@ def _candidates(raw: memoryview, dtype: Dtype, level: int) -> Iterator[tuple[Cod
         codec = _PLANES[dtype]
         if (few := palettes.encode(raw, _WIDTH[codec])) is not None:
             yield Codec.PALETTE, few
+            if not _samples_shrink(raw, SAMPLES, len(few) / len(raw)):
+                return
         yield codec, _encode_planes(raw, _WIDTH[codec], level)
         if not _samples_shrink(raw, PLANE_SAMPLES, REPEATS):
             return
