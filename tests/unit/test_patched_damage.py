@@ -21,8 +21,9 @@ from resurgam.vault.repair import Planner, Repairs
 from resurgam.vault.repairing import carry_out
 from resurgam.vault.repository import Sealed
 from resurgam.vault.snapshots import Laid, pieces_of
+from tests.patched import entry_of
 from tests.support import World
-from tests.unit.test_patches import entry_of, npy, vectors
+from tests.unit.test_patches import npy, vectors
 
 
 @pytest.fixture
