@@ -104,7 +104,7 @@ def _phase(phase: str, work: str, latency: float) -> dict[str, float]:
     began = time.monotonic()
     repository = Repository(store, Keyring(keys), f"{work}/state/notes")
     if phase == "restore":
-        body = repository.resolve("latest").body
+        body = repository.resolve("latest", to_read=True).body
         restore(repository, body, repository.particulars(body), f"{work}/out", driver_for, clock)
     else:
         host = HostState(repository.vault.hex(), system.name, f"{work}/state")

@@ -179,7 +179,7 @@ def _capture(work: str, url: str) -> Row:
 def _restore(work: str, url: str) -> Row:
     def restored() -> int:
         repository = Repository(open_store(url), Keyring(f"{work}/keys"))
-        body = repository.resolve("latest").body
+        body = repository.resolve("latest", to_read=True).body
         restore(repository, body, repository.particulars(body), f"{work}/out", driver_for, SystemClock())
         return sum(
             snapshot.stored for snapshot in body.snapshots

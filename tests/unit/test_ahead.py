@@ -90,15 +90,37 @@ def large_and_small(rng: Random) -> dict[bytes, bytes]:
 
 
 def test_a_restore_takes_few_rounds_however_many_files(tmp_path: Path) -> None:
-    """P11: 3,002 files of 50 MB in some hundred chunks of several packs come back in at most 30 rounds of requests (16 where
+    """P11: 3,002 files of 50 MB in some hundred chunks of several packs come back in at most 30 rounds of requests (14 where
     nothing else runs); read chunk by chunk it would be over two hundred."""
     files = large_and_small(Random(1))
     world = world_of(tmp_path, files)
     store = RoundStore(world.store, quiet=0.1)
     repository = world.repository(store)
-    assert world.restored(repository.resolve("latest"), repository) == {"files": files}
+    assert world.restored(repository.resolve("latest", to_read=True), repository) == {"files": files}
     assert store.rounds <= 30, [(len(calls), calls[0]) for calls in store.history]
     assert store.most >= 8
+
+
+def test_what_contents_are_found_by_is_got_ready_while_points_are_read(tmp_path: Path) -> None:
+    """P11: the index is listed after the points (a point that is listed is found whole), and with them read; asked for in vain,
+    nothing is lost: the error comes where the index is asked for (P12)."""
+    world = world_of(tmp_path, {b"a": b"x"})
+    store = RoundStore(world.store, 0.05)
+    repository = world.repository(store)
+    before = store.rounds
+    sealed = repository.resolve("latest", to_read=True)
+    when = {
+        call.split("/")[0]: n for n, calls in reversed([*enumerate(store.history)]) for call in calls if n >= before
+    }
+    assert when["list points"] < when["get points"]
+    assert when["list points"] < when["list index"] <= when["get points"] + 1
+    assert {"index", "here"} <= vars(repository).keys()
+    asked = store.calls
+    repository.index  # noqa: B018
+    assert store.calls == asked
+    near = world.repository()
+    assert near.resolve("latest", to_read=True) == sealed
+    assert "index" not in vars(near), "a store that answers at once is asked for what is needed, when it is"
 
 
 def test_a_capture_takes_few_rounds_however_many_packs_and_points(tmp_path: Path) -> None:
@@ -136,6 +158,21 @@ def test_memory_is_bounded_by_the_window(tmp_path: Path, monkeypatch: pytest.Mon
     assert world.restored(repository.resolve("latest"), repository) == {"files": files}
     assert len(held) > 5
     assert max(held) <= 6 << 20
+
+
+def test_what_is_about_to_be_asked_for_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """P11: a reader that is further than the window allows has the window stretched, and does not read chunk by chunk instead."""
+    monkeypatch.setattr(ahead, "WINDOW", 1 << 20)
+    files = {b"large": Random(6).randbytes(40 << 20)}
+    world = world_of(tmp_path, files)
+    store = RoundStore(world.store, 0.002)
+    repository = world.repository(store)
+    assert world.restored(repository.resolve("latest"), repository) == {"files": files}
+    calls = [call.split() for calls in store.history for call in calls]
+    read = [int(call[3]) for call in calls if call[0] == "read" and call[1].startswith("packs/")]
+    asked = [int(call[3]) for call in calls if call[0] == "get" and call[1].startswith("packs/")]
+    assert sum(asked) > 40 << 20
+    assert sum(read) < 4 << 20, "pages"
 
 
 def test_chunks_that_come_again_are_read_again_or_kept(tmp_path: Path) -> None:

@@ -166,10 +166,10 @@ class Context:
         """The folders that ``--vault`` and ``--keys`` name."""
         return [path for path in (*self.vaults, self.keys) if path and not is_url(path)]
 
-    def point(self, words: str, *, expired: bool = False) -> Sealed:
-        """The point that ``words`` mean, or also one that ``expired``, by the beginning of its id."""
+    def point(self, words: str, *, expired: bool = False, to_read: bool = False) -> Sealed:
+        """The point that ``words`` mean, or also one that ``expired``, by the beginning of its id; ``to_read`` as ``resolve``."""
         try:
-            return self.repository.resolve(words, self.system_name)
+            return self.repository.resolve(words, self.system_name, to_read=to_read)
         except NotFound:
             over = self.repository.points(self.system_name, expired=True) if expired else []
             found = [sealed for sealed in over if sealed.body.id.startswith(words.lower())]

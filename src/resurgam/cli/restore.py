@@ -99,7 +99,7 @@ def restore(
         raise _wrong("--warm-up acts on the vault as it is, and --as-of does not.", "Leave one of the two out.")
     context = Context(manifest, vault, keys, as_of=as_of)
     repository = context.repository
-    body = context.point(point).body
+    body = context.point(point, to_read=True).body
     particulars = repository.particulars(body)
     only = _only(particulars.system, component, tier)
     if warm_up:

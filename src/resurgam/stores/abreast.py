@@ -80,6 +80,19 @@ def read_each(store: Store, names: Iterable[str]) -> Iterator[bytes | None]:
     return each(store, read, names)
 
 
+@contextmanager
+def alongside(store: Store, *works: Callable[[], object]) -> Iterator[None]:
+    """Each of ``works``, which gets something ready by requests to ``store``, at the same time as what is within, where the store
+    is far; else none of them. What one raises it raises again when what it gets ready is asked for, and not here."""
+    if not is_far(store):
+        yield
+        return
+    with ThreadPoolExecutor(len(works), thread_name_prefix="alongside") as pool:
+        for work in works:
+            pool.submit(work)
+        yield
+
+
 def _abreast(work: Callable[[T], R], parts: Iterator[T], together: int) -> Iterator[R]:
     if not (first := [*islice(parts, together)]):
         return

@@ -113,6 +113,8 @@ class Ahead(Generic[T]):
         self._asked = self._look = 0
         self._all_asked = False
         self._idle = False  # the reader has used all that it was given, and waits for more
+        self._coming: set[Key] = set()  # what is about to be asked for
+        self._waiting = 0  # readers that wait until it has been
         self._passed: set[Key] = set()  # read before they were asked for
         self._stopping = False
         self._sessions: set[bytes] = set()
@@ -144,10 +146,16 @@ class Ahead(Generic[T]):
     def take(self, place: Place) -> memoryview | None:
         """The frame at ``place``, waited for where it is on its way; None where it was not foreseen, or was taken already.
         Raises what the store raised."""
+        key = (place.pack, place.offset)
         with self._changed:
-            held = self._where.pop((place.pack, place.offset), None)
+            if key in self._coming:
+                self._waiting += 1
+                self._changed.notify_all()
+                self._changed.wait_for(lambda: self._stopping or key not in self._coming)
+                self._waiting -= 1
+            held = self._where.pop(key, None)
             if held is None:
-                self._passed |= {(place.pack, place.offset)} if place.kind == Kind.DATA else set()
+                self._passed |= {key} if place.kind == Kind.DATA else set()
                 return None
             held.left.discard(place.offset)
             if not held.left:
@@ -178,7 +186,10 @@ class Ahead(Generic[T]):
             self._wait_for_those_before()
             for entries, places in self._looks():
                 self._look = self._asked
-                for wanted in ranges_of(places):
+                ranges = ranges_of(places)
+                with self._changed:
+                    self._coming = {(wanted.pack, offset) for wanted in ranges for offset in wanted.wanted}
+                for wanted in ranges:
                     self._ask(wanted)
                 for entry in entries:
                     self._hand_over(entry)
@@ -201,6 +212,7 @@ class Ahead(Generic[T]):
     def _let_others_begin(self) -> None:
         with self._changed:
             self._all_asked = True
+            self._coming.clear()
             self._changed.notify_all()
 
     def _looks(self) -> Iterator[tuple[list[T], list[Place]]]:
@@ -239,8 +251,17 @@ class Ahead(Generic[T]):
         room = self._room
         with self._changed:
             self._changed.wait_for(
-                lambda: self._stopping or self._idle or not room.bytes or room.bytes + wanted.length <= WINDOW
+                lambda: (
+                    self._stopping
+                    or self._idle
+                    or self._waiting
+                    or not room.bytes
+                    or room.bytes + wanted.length <= WINDOW
+                )
             )
+            self._coming -= {(wanted.pack, offset) for offset in wanted.wanted}
+            if self._waiting:
+                self._changed.notify_all()
             passed = {offset for offset in wanted.wanted if (wanted.pack, offset) in self._passed}
             self._passed -= {(wanted.pack, offset) for offset in passed}
             wanted.wanted = [offset for offset in wanted.wanted if offset not in passed]
@@ -258,8 +279,8 @@ class Ahead(Generic[T]):
             self._changed.notify_all()
 
     def _forget_before(self, at: int) -> None:
-        """What readers have passed by they will not come back for."""
-        for held in [one for one in self._held.values() if one.at < at]:
+        """What readers have passed by as a whole they will not come back for."""
+        for held in [one for one in self._held.values() if one.at + one.range.length <= at]:
             for offset in held.left:
                 self._where.pop((held.range.pack, offset), None)
             self._let_go(held)

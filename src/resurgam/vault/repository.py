@@ -18,6 +18,7 @@ from __future__ import annotations
 import secrets
 import threading
 from collections.abc import Collection, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
@@ -27,7 +28,7 @@ from resurgam.model.codec import from_json, to_json, versioned
 from resurgam.model.lazily import cached_property
 from resurgam.model.point import POINT_FORMAT, Answers, Particulars, PointBody
 from resurgam.model.system import System
-from resurgam.stores.abreast import each, or_refusal, timed
+from resurgam.stores.abreast import alongside, each, or_refusal, timed
 from resurgam.stores.base import AlreadyThere, Entry, Store, put_once
 from resurgam.stores.promises import is_empty
 from resurgam.vault.age import Identity
@@ -261,7 +262,9 @@ class Repository:
 
     # Reading --------------------------------------------------------------------------------------------------------
 
-    def points(self, system: str | None = None, *, expired: bool = False, begin: str = "") -> list[Sealed]:
+    def points(
+        self, system: str | None = None, *, expired: bool = False, begin: str = "", to_read: bool = False
+    ) -> list[Sealed]:
         """All recovery points, of ``system`` or of all, oldest first: those that are promised, or those that ``expired``; with
         ``begin`` only those whose ids begin so, and no other is read. Revoked names are none; what cannot be believed is not
         listed either, and said in ``refused_points``, so that one bad object does not hide the rest. What bears a name that no
@@ -269,7 +272,11 @@ class Repository:
         found, entries = [], [one for one in self.store.list(f"points/{begin}") if POINT_NAME.fullmatch(one.name)]
         over = self.prunes().expired  # after the listing: what expires meanwhile is not promised any more
         asked = [entry for entry in entries if (entry.name.removeprefix("points/") in over) is expired]
-        for sealed in each(self.store, or_refusal(self.sealed_as), asked):
+        with (
+            self._getting_ready() if to_read else nullcontext()
+        ):  # after the listing: it names no chunk of a later point
+            answers = [*each(self.store, or_refusal(self.sealed_as), asked)]
+        for sealed in answers:
             if isinstance(sealed, Disowned):
                 self.disowned |= {sealed.message: None}
             elif isinstance(sealed, IntegrityError):
@@ -279,6 +286,12 @@ class Repository:
                 found.append(sealed)
         return in_order(found)
 
+    def _getting_ready(self) -> AbstractContextManager[None]:
+        """What the contents of a point are found by, while points are read."""
+        if self.roles.retires:
+            self._told  # noqa: B018 (asked for by all of these, and it takes note of what it refuses: once)
+        return alongside(self.store, lambda: self.index, lambda: self.here)
+
     def sealed(self, point: str) -> Sealed:
         """The point with exactly this id, promised or expired. Raises NotFound."""
         name = f"points/{point}"
@@ -287,13 +300,16 @@ class Repository:
                 return sealed
         raise no_point(point)
 
-    def resolve(self, words: str, system: str | None = None) -> Sealed:
-        """The point that ``words`` mean: ``latest``, the beginning of an id, or a time (the newest sealed by then).
+    def resolve(self, words: str, system: str | None = None, *, to_read: bool = False) -> Sealed:
+        """The point that ``words`` mean: ``latest``, the beginning of an id, or a time (the newest sealed by then). ``to_read``
+        says that its contents will be read next.
 
         Raises NotFound, also for one that expired, Ambiguous, and IntegrityError for ``latest`` or a time where a point cannot be
         believed: it may be the one that is meant, and an older one in its place would be a wrong restore that nobody notices (P12).
         """
-        points = self.points(system, begin=beginning(words))  # P11: an id does not ask for all the others
+        points = self.points(
+            system, begin=beginning(words), to_read=to_read
+        )  # P11: an id does not ask for all the others
         return meant(words, points, self.refused_points, lambda: self.prunes().expired)
 
     def records(self, point: str) -> list[Record]:
