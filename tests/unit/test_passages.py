@@ -91,6 +91,15 @@ def test_lines_that_went_or_changed_cost_some_passages(world: World, change: str
     assert size < whole / 10
 
 
+def test_values_that_move_in_parquet_that_is_not_packed_cost_some_passages(world: World) -> None:
+    """P11: they keep their bytes, and are told apart as text is."""
+    values = random.Random(8).randbytes(2_000_000)
+    added(world, {b"t.parquet": b"PAR1" + values})
+    point, size = added(world, {b"t.parquet": b"PAR1" + values[:1_000_000] + bytes(8000) + values[1_000_000:]})
+    assert patched(world, point)
+    assert size < 300_000
+
+
 def test_a_text_that_stays_as_it_is_costs_nothing(world: World) -> None:
     """P11: also one that is patched, and whose stamp says that it changed."""
     added(world, {b"t.jsonl": b"".join(TEXT)})
@@ -213,6 +222,7 @@ def test_what_is_no_text_is_not_read_twice() -> None:
     assert lines_of(memoryview(random.Random(1).randbytes(1 << 20))) is None
     assert lines_of(memoryview(b"no line ends here" * 10_000)) is None
     assert lines_of(memoryview(b"")) is None
+    assert lines_of(memoryview(b"PAR1" + random.Random(1).randbytes(1 << 20))) == pytest.approx(AVERAGE / 256, rel=0.2)
     every = lines_of(memoryview(b"".join(TEXT)))
     assert every is not None
     assert every == pytest.approx(AVERAGE / (sum(map(len, TEXT)) / len(TEXT)), rel=0.1)
