@@ -115,11 +115,11 @@ def test_passages_fold_back_when_they_add_up(world: World) -> None:
     """P11: however often a text changes, no chunk rests on more chunks than a reader keeps."""
     text = list(TEXT[:3000])
     most = 0
-    for generation in range(MOST_SOURCES + 4):
+    for generation in range(MOST_SOURCES + 6):
         point, _ = added(world, {b"t.jsonl": b"".join(text)})
         sources = [{part[0] for part in piece.parts} for piece in patched(world, point)]
         most = max(most, *map(len, sources), 0)
-        text = put_in(text, lines(6, seed=generation + 10), 6, seed=generation)
+        text = put_in(text, lines(24, seed=generation + 10), 24, seed=generation)
     assert 3 < most <= MOST_SOURCES + 1
 
 
@@ -281,6 +281,17 @@ def test_a_digest_is_of_every_byte_and_of_the_key() -> None:
     seen |= {int(read(bytes(size), 10**6).digests[0]) for size in range(1, 400)}
     assert len(seen) == 1 + len(range(0, len(text), 7)) + 399 + 399
     assert read(text, 10**6, bytes(32)).digests[0] != whole.digests[0]
+
+
+def test_a_chunk_of_too_many_chunks_keeps_the_parts_of_one() -> None:
+    """P11: what all others have is stored again, together."""
+    known: list[list[Extent]] = [[(b"most", 200 * n, 100)] for n in range(MOST_SOURCES + 1)]
+    known += [[(b"%d" % n, 0, 100)] for n in range(MOST_SOURCES + 1)]
+    passages = Passages(np.zeros(len(known), np.uint64), np.full(len(known), 100, np.uint32))
+    parts = laid_out(passages, known)
+    assert parts is not None
+    assert {chunk for chunk, _, _ in parts} == {b"most", NEW}
+    assert parts[-1] == (NEW, 0, 100 * (MOST_SOURCES + 1))
 
 
 @settings(max_examples=200, deadline=None)
