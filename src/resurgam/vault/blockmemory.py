@@ -30,6 +30,8 @@ from blake3 import blake3
 from resurgam.vault.host import told
 from resurgam.vault.pack import ID
 from resurgam.vault.patches import Digests, count_of
+from resurgam.vault.segmentmemory import SUFFIX, NotedSegments, remembered_segments
+from resurgam.vault.segments import Segments
 from resurgam.vault.snapshots import Extent
 from resurgam.vault.textmemory import NotedText, RememberedText, remembered_text
 
@@ -39,7 +41,8 @@ _NEW = ".new"
 
 
 class _Record(msgspec.Struct, frozen=True, array_like=True):
-    """``ids`` and ``lengths`` (u32) of the pieces, joined; ``patched`` are the parts of those that are no chunks."""
+    """``ids`` and ``lengths`` (u32) of the pieces, joined; ``patched`` are the parts of those that are no chunks. ``mark`` is
+    that of the segments that were noted with it, if any."""
 
     owner: str
     path: bytes
@@ -47,13 +50,15 @@ class _Record(msgspec.Struct, frozen=True, array_like=True):
     ids: bytes
     lengths: bytes
     patched: dict[bytes, list[Extent]]
+    mark: bytes = b""
 
 
 class Remembered:
     """A file as the last capture left it."""
 
-    def __init__(self, record: _Record, digests: Digests) -> None:
+    def __init__(self, record: _Record, digests: Digests, place: str) -> None:
         self.block = record.block
+        self._place = place
         self._record, self._digests = record, digests
         self._lengths = np.frombuffer(record.lengths, "<u4")
         self._offsets = np.cumsum(self._lengths, dtype=np.int64) - self._lengths
@@ -72,6 +77,20 @@ class Remembered:
         """The number of the piece that begins there."""
         number = int(self._offsets.searchsorted(offset))
         return number if number < len(self._offsets) and self._offsets[number] == offset else None
+
+    def around(self, offset: int) -> tuple[int, int]:
+        """The number of the piece in which ``offset`` lies, and where it begins."""
+        number = int(self._offsets.searchsorted(offset, "right")) - 1
+        return number, int(self._offsets[number])
+
+    @property
+    def has_segments(self) -> bool:
+        """Whether its segments were noted with it."""
+        return bool(self._record.mark)
+
+    def segments(self) -> Segments:
+        """Those that were noted, as far as they can be read."""
+        return remembered_segments(self._place + SUFFIX, self._record.mark)
 
     def chunk(self, number: int) -> bytes:
         """The id that a piece has or would have."""
@@ -95,11 +114,12 @@ class Remembered:
 class Noted:
     """What is noted of a file while it is captured."""
 
-    def __init__(self, place: str, owner: str, path: bytes, block: int) -> None:
+    def __init__(self, place: str, owner: str, path: bytes, block: int, *, segments: bool) -> None:
         self.block = block
         self.place = place
         self._owner, self._path = owner, path
         self._file = os.open(place + _NEW, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600)
+        self._segments = NotedSegments(place + SUFFIX + _NEW) if segments else None
         self.finished = False
 
     def note(self, offset: int, digests: Digests) -> None:
@@ -107,11 +127,17 @@ class Noted:
         with told(self.place):
             os.pwrite(self._file, digests.data, _HEAD.size + 8 * count_of(offset, self.block))
 
+    def note_segments(self, segments: Segments) -> None:
+        """Some of them."""
+        assert self._segments is not None
+        self._segments.note(segments)
+
     def finish(self, extents: Sequence[Extent], patched: Mapping[bytes, list[Extent]]) -> None:
         """All pieces are noted; ``extents`` are their ids and lengths, as of whole chunks."""
         lengths = np.fromiter((length for _, _, length in extents), "<u4", len(extents))
         ids = b"".join(chunk for chunk, _, _ in extents)
-        record = _Record(self._owner, self._path, self.block, ids, lengths.tobytes(), dict(patched))
+        mark = self._segments.mark if self._segments else b""
+        record = _Record(self._owner, self._path, self.block, ids, lengths.tobytes(), dict(patched), mark)
         data = msgspec.msgpack.encode(record)
         at = _HEAD.size + 8 * count_of(int(lengths.sum(dtype=np.int64)), self.block)
         with told(self.place):
@@ -126,6 +152,8 @@ class Noted:
         descriptor, self._file = self._file, -1
         if descriptor >= 0:
             os.close(descriptor)
+        if self._segments is not None:
+            self._segments.close()
 
 
 class BlockMemory:
@@ -151,14 +179,16 @@ class BlockMemory:
             if (record.owner, record.path) != (self._owner, path):
                 return None
             whole = mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ)
-            return Remembered(record, np.frombuffer(whole, "<u8", (at - _HEAD.size) // 8, _HEAD.size))
+            return Remembered(
+                record, np.frombuffer(whole, "<u8", (at - _HEAD.size) // 8, _HEAD.size), self._place(path)
+            )
         return None
 
-    def noting(self, path: bytes, block: int) -> Noted:
-        """Begin to note the file ``path``; what was noted of it before is dropped."""
+    def noting(self, path: bytes, block: int, *, segments: bool = False) -> Noted:
+        """Begin to note the file ``path``, with its ``segments`` or without; what was noted of it before is dropped."""
         place = self._begun(path)
         with told(place):
-            noted = self._noted[place] = Noted(place, self._owner, path, block)
+            noted = self._noted[place] = Noted(place, self._owner, path, block, segments=segments)
         return noted
 
     def remembered_text(self, path: bytes) -> RememberedText | None:
@@ -189,21 +219,24 @@ class BlockMemory:
             for place, noted in self._noted.items():
                 noted.close()
                 if noted.finished:
+                    with suppress(FileNotFoundError):  # of a file without segments
+                        os.replace(place + SUFFIX + _NEW, place + SUFFIX)
                     os.replace(place + _NEW, place)
                     self._seen.add(place)
             self._noted.clear()
             if os.path.isdir(self._folder):
                 for name in os.listdir(self._folder):
-                    if (place := os.path.join(self._folder, name)) not in self._seen:
-                        os.unlink(place)
+                    if os.path.join(self._folder, name.removesuffix(SUFFIX)) not in self._seen:
+                        os.unlink(os.path.join(self._folder, name))
 
     def close(self) -> None:
         """Leave nothing half written."""
         with told(self._folder):
             for place, noted in self._noted.items():
                 noted.close()
-                with suppress(FileNotFoundError):
-                    os.unlink(place + _NEW)
+                for kind in ("", SUFFIX):
+                    with suppress(FileNotFoundError):
+                        os.unlink(place + kind + _NEW)
         self._noted.clear()
 
     def _place(self, path: bytes) -> str:

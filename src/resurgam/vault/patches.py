@@ -26,7 +26,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import accumulate, pairwise
 from typing import NamedTuple
 
@@ -48,6 +48,7 @@ NEW = b""  # the chunk, not named yet, that holds what changed
 
 Flags = NDArray[np.bool_]
 Digests = NDArray[np.uint64]
+Words = NDArray[np.uint64]
 
 
 class Patch(NamedTuple):
@@ -55,6 +56,18 @@ class Patch(NamedTuple):
 
     taken: Flags
     data: Buffer
+
+
+class Moved(NamedTuple):
+    """How a piece is laid out of what lay elsewhere (``moving``): its parts by where they lay in the file before (-1: in ``data``,
+    joined), and their lengths."""
+
+    were: NDArray[np.int64]
+    lengths: NDArray[np.int64]
+    data: Buffer
+
+
+Plan = Patch | Moved
 
 
 def block_of(size: int) -> int:
@@ -70,8 +83,9 @@ def count_of(length: int, block: int) -> int:
     return -(-length // block)
 
 
-def digests(key: bytes, data: memoryview, block: int) -> Digests:
-    """Of each whole block of ``data``, under ``key`` (32 bytes). Depends on where a block lies in ``data``."""
+def digests(key: bytes, data: memoryview, block: int, each: Callable[[Words], object] | None = None) -> Digests:
+    """Of each whole block of ``data``, under ``key`` (32 bytes). Depends on where a block lies in ``data``. ``each`` is called with
+    what was made of each UNIT of whole blocks: as many bytes, and two words more of anything."""
     count = len(data) // block
     found = np.empty(count, np.uint64)
     room = mine.scratch("patches", UNIT + 16)
@@ -80,6 +94,8 @@ def digests(key: bytes, data: memoryview, block: int) -> Digests:
         unit = data[first * block : min(first + per, count) * block]
         Cipher(algorithms.AES(key), modes.XTS(bytes(16))).encryptor().update_into(unit, room.data)
         words = room[: len(unit)].view(np.uint64).reshape(-1, block // 8)
+        if each is not None:
+            each(room[: len(unit) + 16].view(np.uint64))
         np.einsum("ij->i", words, out=found[first : first + per])  # np.add.reduce takes twice as long for short rows
     return found
 

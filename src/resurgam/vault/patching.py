@@ -10,19 +10,34 @@ are made in threads or in copies of this process; what they need stored is taken
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from functools import partial
 
-from resurgam.drivers.base import Blob
+from resurgam.drivers.base import Blob, Source, read_fully
 from resurgam.vault.bases import Base, Bases, Pieces
 from resurgam.vault.blockmemory import BlockMemory, Noted, Remembered
 from resurgam.vault.chunking import Dtype, Piece
 from resurgam.vault.gathering import Gathering
 from resurgam.vault.index import Index
+from resurgam.vault.moving import Moving, Unit
 from resurgam.vault.pack import Kind
-from resurgam.vault.patches import UNIT, Patch, block_of, count_of, differing, digests, laid_out, patch_of
+from resurgam.vault.patches import (
+    UNIT,
+    Digests,
+    Moved,
+    Plan,
+    block_of,
+    count_of,
+    differing,
+    digests,
+    laid_out,
+    patch_of,
+)
+from resurgam.vault.segments import Pages
 from resurgam.vault.sink import DomainKeys, Sink
 from resurgam.vault.snapshots import Extent
 
+LITTLE = 0.1  # of a piece: where more changed in its place, it may have come from elsewhere
 PATCHED_FROM = 1 << 20  # bytes of a file: of smaller ones, whole pieces are stored
 # What is packed moves all that follows wherever it changes.
 _IN_PLACE = frozenset({Dtype.BYTES, Dtype.BF16, Dtype.F16, Dtype.F32, Dtype.PAGES})
@@ -46,13 +61,21 @@ def patching_of(
     if old is not None and not index.knows_all(old.chunks()):  # P1: nothing is built on what a prune may have taken
         old = None
     base = bases.base_of(blob.path, blob.source, spans, pieces, index, keys)
-    noted = memory.noting(blob.path, old.block if old else block_of(blob.size))
-    return Patching(sink, index, keys, old, base, noted, blob.size)
+    paged = spans[0][0].dtype is Dtype.PAGES
+    noted = memory.noting(blob.path, old.block if old else block_of(blob.size), segments=paged)
+    moving = Moving(_pages_of(blob.source, blob.size), keys.block_key, old, noted) if paged else None
+    return Patching(sink, index, keys, old, base, moving, noted, blob.size)
+
+
+def _pages_of(source: Source, size: int) -> Pages:
+    head = memoryview(bytearray(100))
+    read_fully(source, 0, head)
+    return Pages.of(head, size)
 
 
 class Patching:
     """Patches one file of ``size`` bytes. ``old`` is what the host remembers of it, if anything, ``base`` a file that it may be
-    told from; ``noted`` gets what the next capture is to know."""
+    told from; ``moving`` knows what of a database lies elsewhere now; ``noted`` gets what the next capture is to know."""
 
     def __init__(
         self,
@@ -61,11 +84,12 @@ class Patching:
         keys: DomainKeys,
         old: Remembered | None,
         base: Base | None,
+        moving: Moving | None,
         noted: Noted,
         size: int,
     ) -> None:
         self._sink, self._index, self._keys = sink, index, keys
-        self._old, self._base, self._noted, self._size = old, base, noted, size
+        self._old, self._base, self._moving, self._noted, self._size = old, base, moving, noted, size
         self._gathering = Gathering(sink, keys)
 
     @property
@@ -73,43 +97,68 @@ class Patching:
         """The length of the file's blocks."""
         return self._noted.block
 
-    def plans(self, offset: int, span: memoryview, length: int, chunks: Sequence[bytes]) -> list[Patch | None]:
+    def plans(self, offset: int, span: memoryview, length: int, chunks: Sequence[bytes]) -> list[Plan | None]:
         """Of each piece of ``length`` bytes, of which ``span`` at ``offset`` consists (the last may be shorter) and whose ids are
         ``chunks``: what it needs to be patched; None where it is to be a chunk, or is one."""
-        plans: list[Patch | None] = []
+        plans: list[Plan | None] = []
         many = max(UNIT // length, 1)
-        for first in range(0, len(chunks), many):
-            start = first * length
-            plans += self._plans(
-                offset + start, span[start : start + many * length], length, chunks[first : first + many]
-            )
+        for first, unit in enumerate(self._units(span, many * length)):
+            start, some = first * many * length, chunks[first * many : (first + 1) * many]
+            plans += self._plans(offset + start, unit, length, some)
         return plans
 
-    def _plans(self, offset: int, unit: memoryview, length: int, chunks: Sequence[bytes]) -> list[Patch | None]:
+    def _units(self, span: memoryview, length: int) -> Iterator[Unit]:
+        if self._moving is not None:
+            yield from self._moving.units(span, length)
+        else:
+            yield from (Unit(span[low : low + length]) for low in range(0, len(span), length))
+
+    def _plans(self, offset: int, unit: Unit, length: int, chunks: Sequence[bytes]) -> list[Plan | None]:
         """Of pieces whose blocks are digested together."""
         old = self._old
         numbers = [old.at(offset + n * length) if old else None for n in range(len(chunks))]
         same = [old is not None and n is not None and old.chunk(n) == c for n, c in zip(numbers, chunks, strict=True)]
-        known = old.digests(offset, len(unit)) if old is not None and all(same) else None
-        now = known if known is not None else digests(self._keys.block_key, unit, self.block)
-        self._noted.note(offset, now)
+        now = self._noted_of(offset, unit, known=all(same))
         if old is None:
             return [None] * len(chunks)
-        plans: list[Patch | None] = []
+        plans: list[Plan | None] = []
+        found = None
         for n, (number, chunk) in enumerate(zip(numbers, chunks, strict=True)):
-            if number is None or self._index.knows(chunk):
-                plans.append(None)
-                continue
-            piece = unit[n * length : (n + 1) * length]
-            before = old.digests(offset + n * length, old.length(number))
-            changed = differing(before, now[n * length // self.block :], count_of(len(piece), self.block))
-            if same[n]:  # as it was, and patched already: also the end of it, which has no digest
-                changed[:] = False
-            plans.append(patch_of(old.parts(number), changed, piece, self.block))
+            low, high = n * length, min((n + 1) * length, len(unit.data))
+            plan: Plan | None = None
+            new = not self._index.knows(chunk)
+            if number is not None and new:
+                before = old.digests(offset + low, old.length(number))
+                changed = differing(before, now[low // self.block :], count_of(high - low, self.block))
+                if same[n]:  # as it was, and patched already: also the end of it, which has no digest
+                    changed[:] = False
+                plan = patch_of(old.parts(number), changed, unit.data[low:high], self.block)
+            if self._moving is not None and new and (plan is None or len(plan.data) > LITTLE * (high - low)):
+                found = self._moving.found(unit, length) if found is None else found
+                moved = self._moving.plan(found, unit, low, high)
+                plan = moved if moved and (plan is None or len(moved.data) < len(plan.data)) else plan
+            plans.append(plan)
         return plans
 
-    def take(self, offset: int, chunk: bytes, length: int, dtype: Dtype, patch: Patch) -> None:
+    def _noted_of(self, offset: int, unit: Unit, *, known: bool) -> Digests:
+        """The digests of a unit, which are noted, as are its segments. ``known``: all of it is as it was."""
+        old, moving = self._old, self._moving
+        if old is not None and known and (moving is None or moving.knows):
+            now = old.digests(offset, len(unit.data))
+            if moving is not None:
+                moving.keep(offset, len(unit.data))
+        else:
+            each = partial(moving.note, offset, unit) if moving is not None else None
+            now = digests(self._keys.block_key, unit.data, self.block, each)
+        self._noted.note(offset, now)
+        return now
+
+    def take(self, offset: int, chunk: bytes, length: int, dtype: Dtype, patch: Plan) -> None:
         """Store what the piece with the id ``chunk`` needs, as planned."""
+        if isinstance(patch, Moved):
+            assert self._moving is not None
+            self._gathering.take(chunk, self._moving.parts(patch), patch.data, dtype)
+            return
         assert self._old is not None
         number = self._old.at(offset)
         assert number is not None

@@ -55,12 +55,20 @@ Moved = Callable[[str, Any], Finder | None]
 OpenSession = Callable[[bytes], AESGCM]  # session id to its cipher; Denied without an identity that opens it
 
 
+class _Window:
+    """What of a pack ``block`` holds."""
+
+    def __init__(self) -> None:
+        self.block = memoryview(b"")
+        self.pack, self.start, self.end = "", 0, 0
+
+
 class _Memory(threading.local):
     """What a thread reads packs into, and decrypts into. Fresh memory for every chunk would cost more than the decryption."""
 
     def __init__(self) -> None:
-        self.block = memoryview(bytearray(AHEAD))
-        self.pack, self.start, self.end = "", 0, 0  # what of which pack ``block`` holds
+        # What changed in a file lies in another pack than the rest of it; the one last used stands first.
+        self.windows = [_Window(), _Window()]
         self.plain = memoryview(bytearray(AHEAD))
         self.run = memoryview(bytearray(RUN))  # neighbours on their way into a file
         self.patched = memoryview(b"")  # a piece that is laid out from its parts
@@ -179,7 +187,8 @@ class ChunkReader:
         if len(self._memory.patched) < end:
             self._memory.patched = memoryview(bytearray(end))
         room = self._memory.patched[:end]
-        base = max(parts, key=lambda chunk: sum(length for _, _, length in parts[chunk]))
+        # Of pages that moved, the next piece needs the rest of each chunk. A large one is kept for nobody.
+        base = max(parts, key=lambda chunk: sum(length for _, _, length in parts[chunk])) if end > _BIG else None
         for chunk, places in parts.items():
             data = memoryview((self.fetch if chunk == base else self.get)(chunk, Kind.DATA))
             for at, start, length in places:
@@ -267,18 +276,20 @@ class ChunkReader:
             with _in_pack(place, chunk):
                 found = self._around.read(place.pack, place.offset, length)
             return _whole(found, length, place, chunk)
-        near = memory.pack == place.pack and memory.start <= place.offset <= memory.end
-        if not near or place.offset + length > memory.end:
-            wanted = max(length, AHEAD) if near else length
-            memory.pack = ""
-            if len(memory.block) < wanted:
-                memory.block = memoryview(bytearray(wanted))
+        there = [one for one in memory.windows if one.pack == place.pack and one.start <= place.offset <= one.end]
+        window = there[0] if there else memory.windows[-1]
+        memory.windows.sort(key=lambda one: one is not window)
+        if not there or place.offset + length > window.end:
+            wanted = max(length, AHEAD) if there else length
+            window.pack = ""
+            if len(window.block) < wanted:
+                window.block = memoryview(bytearray(max(wanted, AHEAD)))
             with _in_pack(place, chunk), timed(self._store):
                 name = f"packs/{place.pack[:2]}/{place.pack}"
-                done = self._store.read_into(name, place.offset, memory.block[:wanted])
-            _whole(memory.block[:done], length, place, chunk)
-            memory.pack, memory.start, memory.end = place.pack, place.offset, place.offset + done
-        return memory.block[place.offset - memory.start :][:length]
+                done = self._store.read_into(name, place.offset, window.block[:wanted])
+            _whole(window.block[:done], length, place, chunk)
+            window.pack, window.start, window.end = place.pack, place.offset, place.offset + done
+        return window.block[place.offset - window.start :][:length]
 
 
 class SnapshotReader:

@@ -46,7 +46,7 @@ from resurgam.vault.pack import (
     new_buffer,
     require_storable,
 )
-from resurgam.vault.patches import Patch
+from resurgam.vault.patches import Plan
 from resurgam.vault.snapshots import Extent
 
 IN_FLIGHT = 3  # packs that are being put at a time, where the store is far; a disk is no quicker for several
@@ -94,10 +94,10 @@ class CodedPiece(NamedTuple):
     chunk: bytes
     length: int
     coded: Encoded | None
-    patch: Patch | None = None
+    patch: Plan | None = None
 
 
-Plans = Callable[[list[bytes]], list[Patch | None]]  # of pieces by their ids: which are to be patched
+Plans = Callable[[list[bytes]], list[Plan | None]]  # of pieces by their ids: which are to be patched
 
 
 class Sink:

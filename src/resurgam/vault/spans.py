@@ -8,7 +8,9 @@ What a child hands over of a span (or of one chunk: ``sharing``), little-endian:
     then           what is to be stored of the pieces, in their order
 
 A flag of 1: there is something to be stored; of 2: it is known to come back exactly; of 4: the piece is to be patched, and what is
-to be stored are a bit for each of its blocks, the lowest of a byte first, and the blocks whose bit is set (``patches.Patch``).
+to be stored are a bit for each of its blocks, the lowest of a byte first, and the blocks whose bit is set (``patches.Patch``);
+of 8: it is laid out of what moved, and what is to be stored are the number of its parts (u64), where each lay (i64), the length of
+each (i64), and what is new (``patches.Moved``).
 """
 
 from __future__ import annotations
@@ -25,16 +27,18 @@ from resurgam.drivers.base import Source, read_fully
 from resurgam.vault.buffers import SPAN
 from resurgam.vault.chunking import PAGE_STEP, Dtype, Piece
 from resurgam.vault.codecs import Codec, Encoded
+from resurgam.vault.frames import Buffer
 from resurgam.vault.makers import Makers, makers
-from resurgam.vault.patches import Patch, count_of
+from resurgam.vault.patches import Moved, Patch, Plan, count_of
 from resurgam.vault.patching import Patching
 from resurgam.vault.sink import CodedPiece, DomainKeys, Plans, Sink
 from resurgam.vault.snapshots import Extent
 
 ROOM = SPAN + (64 << 10)  # a span whose pieces are all stored as they are, and more than their heads
 _HEAD = struct.Struct("<II")
+_COUNT = struct.Struct("<Q")
 _PIECE = struct.Struct("<32sIIBBH")
-_NEW, _EXACT, _PATCHED = 1, 2, 4
+_NEW, _EXACT, _PATCHED, _MOVED = 1, 2, 4, 8
 assert SPAN // PAGE_STEP * _PIECE.size + _HEAD.size < ROOM - SPAN
 
 
@@ -163,9 +167,9 @@ def hand_over(done: int, pieces: list[CodedPiece], out: memoryview) -> int:
     at = _HEAD.size + len(pieces) * _PIECE.size
     for number, (chunk, length, coded, patch) in enumerate(pieces):
         codec, stored, exact = coded or (Codec.RAW, b"", False)
-        flags = _NEW * (coded is not None) | _EXACT * exact | _PATCHED * (patch is not None)
+        flags = _NEW * (coded is not None) | _EXACT * exact | _flag_of(patch)
         if patch is not None:
-            stored = b"".join((np.packbits(patch.taken, bitorder="little").data, patch.data))
+            stored = b"".join(_columns(patch))
         _PIECE.pack_into(out, _HEAD.size + number * _PIECE.size, chunk, length, len(stored), codec, flags, 0)
         out[at : at + len(stored)] = stored
         at += len(stored)
@@ -185,7 +189,29 @@ def _pieces(result: memoryview, count: int, block: int) -> Iterator[CodedPiece]:
         stored = result[at : at + size]
         at += size
         new = Encoded(Codec(codec), stored, exact=bool(flags & _EXACT)) if flags & _NEW else None
-        yield CodedPiece(chunk, length, new, _patch(stored, count_of(length, block)) if flags & _PATCHED else None)
+        plan: Plan | None = None
+        if flags & _PATCHED:
+            plan = _patch(stored, count_of(length, block))
+        elif flags & _MOVED:
+            plan = _moved(stored)
+        yield CodedPiece(chunk, length, new, plan)
+
+
+def _flag_of(plan: Plan | None) -> int:
+    return 0 if plan is None else _MOVED if isinstance(plan, Moved) else _PATCHED
+
+
+def _columns(plan: Plan) -> tuple[Buffer, ...]:
+    if isinstance(plan, Moved):
+        return _COUNT.pack(len(plan.were)), plan.were.tobytes(), plan.lengths.tobytes(), plan.data
+    return np.packbits(plan.taken, bitorder="little").data, plan.data
+
+
+def _moved(stored: memoryview) -> Moved:
+    (count,) = _COUNT.unpack_from(stored)
+    end = _COUNT.size + 16 * count
+    were, lengths = np.frombuffer(stored[_COUNT.size : end], np.int64).reshape(2, count)
+    return Moved(were, lengths, stored[end:])
 
 
 def _patch(stored: memoryview, blocks: int) -> Patch:
