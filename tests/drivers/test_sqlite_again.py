@@ -303,11 +303,15 @@ SPOILERS: dict[str, Callable[[Path], object]] = {
     "nothing": lambda file: file.write_bytes(b""),
     "no file": lambda file: file.unlink(),
     "something else": lambda file: file.write_bytes(b"RSGROWS1v\0" + bytes(40)),
+    "a length of more than any file": lambda file: file.write_bytes(
+        _flipped(file.read_bytes(), len(b"RSGROWS1v\0") + 7)
+    ),
 }
 
 
-def _flipped(data: bytes) -> bytes:
-    return data[: len(data) // 2] + bytes([data[len(data) // 2] ^ 4]) + data[len(data) // 2 + 1 :]
+def _flipped(data: bytes, at: int | None = None) -> bytes:
+    at = len(data) // 2 if at is None else at
+    return data[:at] + bytes([data[at] ^ 4]) + data[at + 1 :]
 
 
 @pytest.mark.parametrize("spoiler", SPOILERS)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import queue
 import sqlite3
 from collections.abc import Iterable
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import pytest
 
@@ -13,7 +15,7 @@ from resurgam.drivers.base import Blob
 from resurgam.errors import Denied
 from resurgam.stores.base import Buffer
 from resurgam.testing.faults import Wrapped
-from resurgam.vault import intake, sink, snapshots
+from resurgam.vault import buffers, intake, sink, snapshots
 from resurgam.vault.buffers import SHARED_MAX, SPAN, WINDOW
 from resurgam.vault.chunking import MAX_CHUNK, PAGE_STEP
 from resurgam.vault.compare import compare_points
@@ -21,7 +23,7 @@ from resurgam.vault.intake import ATTEMPTS, SMALL
 from resurgam.vault.repository import Sealed
 from resurgam.vault.snapshots import Entry
 from resurgam.vault.source import VaultSource
-from tests.support import Table, World, read_whole
+from tests.support import CountedSource, Table, World, read_whole
 
 
 @pytest.fixture
@@ -278,6 +280,40 @@ def test_p1_a_store_that_refuses_is_no_file_that_vanished(tmp_path: Path, monkey
     with pytest.raises(Denied, match="may not be put"):
         world.capture()
     assert world.driver.read_bytes < 300 * 100_000  # each of them is read twice
+
+
+def test_p1_large_files_that_close_while_they_are_read_are_left_out(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """More of them than there is memory for reading, all of which comes back: else the capture would wait for ever."""
+    read, asked = CountedSource.read_into, set[CountedSource]()
+
+    def closing(self: CountedSource, offset: int, buffer: memoryview) -> int:
+        if self._data[:4] == b"gone" and self in asked:
+            raise Denied("The file closed.", untouched="Nothing was written.", next_step="Open it.")
+        asked.add(self)
+        return read(self, offset, buffer)
+
+    monkeypatch.setattr(CountedSource, "read_into", closing)
+    monkeypatch.setattr(buffers, "queue", Impatient)
+    rng = Random(1)
+    world.live.files = {b"%02d" % n: b"gone" + rng.randbytes(SMALL) for n in range(9)} | {
+        b"whole": rng.randbytes(SMALL)
+    }
+    point = world.capture()
+    assert list(entries(world, point)) == [b"whole"]
+    assert [len(keys) for _, keys in warnings(world, point)] == [9]
+
+
+class Impatient:
+    """Queues in which nobody waits: what is not there does not come."""
+
+    class SimpleQueue(queue.SimpleQueue[Any]):
+        """As any, but for that."""
+
+        def get(self, block: bool = True, timeout: float | None = None) -> object:
+            """Raises Empty after some seconds."""
+            return super().get(block, timeout or 30)
 
 
 class Refusing(Wrapped):

@@ -32,14 +32,18 @@ def content_spans(
         buffer = buffers.windows.get()
         room = min(WINDOW - len(carried), size - offset)
         pace.spend(room)
-        with memoryview(buffer) as view:
-            view[: len(carried)] = carried
-            done = read_fully(source, offset, view[len(carried) : len(carried) + room])
-            offset += done
-            final = done < room or offset == size
-            filled = len(carried) + done
-            lengths = cutter.cut(view[:filled], final=final)
-            carried = bytes(view[sum(lengths) : filled])
+        try:
+            with memoryview(buffer) as view:
+                view[: len(carried)] = carried
+                done = read_fully(source, offset, view[len(carried) : len(carried) + room])
+                offset += done
+                final = done < room or offset == size
+                filled = len(carried) + done
+                lengths = cutter.cut(view[:filled], final=final)
+                carried = bytes(view[sum(lengths) : filled])
+        except BaseException:  # a file that closed meanwhile is left out: those after it need the buffer
+            buffers.windows.put(buffer)
+            raise
         progress(done)
         yield pool.submit(_store_cut, buffer, lengths, buffers, store)
 

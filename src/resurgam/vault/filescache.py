@@ -168,9 +168,10 @@ class FilesCache:
             with open(self._path, "rb") as file:
                 if file.read(len(self._head())) != self._head():
                     return
+                most = os.fstat(file.fileno()).st_size  # a length that is damaged must take no memory
                 while length := file.read(_LENGTH.size):
                     check = file.read(_CHECK)
-                    data = file.read(_LENGTH.unpack(length)[0])
+                    data = file.read(min(_LENGTH.unpack(length)[0], most))
                     if blake3(data).digest(_CHECK) != check:
                         return
                     yield msgspec.msgpack.decode(data, type=list[Known])

@@ -151,9 +151,10 @@ class RowMemory:
         with suppress(OSError, struct.error, msgspec.DecodeError, UnicodeDecodeError), open(self._path, "rb") as file:
             if file.read(len(self._head)) != self._head:
                 return
+            most = os.fstat(file.fileno()).st_size  # a length that is damaged must take no memory
             while length := file.read(_PART.size):
                 check = file.read(_CHECK)
-                data = file.read(_PART.unpack(length)[0])
+                data = file.read(min(_PART.unpack(length)[0], most))
                 if blake3(data).digest(_CHECK) != check:
                     return
                 self._learn(data)
