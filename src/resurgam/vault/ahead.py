@@ -38,7 +38,7 @@ from resurgam.vault.pack import FRAME, LARGEST_PAGE, NO_SESSION, Kind, parse_fra
 RANGE = 16 << 20
 GAP = 128 << 10  # bytes that are read for nothing rather than asked around
 LOOK = 32 << 20  # bytes of chunks that are put together into ranges at a time
-WINDOW = 64 << 20  # bytes held at most
+WINDOW = 48 << 20  # bytes held at most
 READS = 16  # requests under way
 _ENTRIES = 4096  # entries that wait for their reader
 _RECENT = 512  # chunks that are not asked for again so soon: their readers keep them

@@ -12,7 +12,8 @@ processor time. So batches of neighbours are decoded into memory that is used ag
 Batches are written in any order, by several threads; each is told when all before it have been (``tell``), so that a digest of the
 file is that of what was decoded and authenticated, and a later look at the file compares it with what the disk has.
 
-Pieces of zeros are left out, and stay holes. A file system that knows no direct writes gets ordinary ones (open(2), O_DIRECT).
+Pieces of zeros are left out, and stay holes. A file system that knows no direct writes gets ordinary ones (open(2), O_DIRECT). The
+price: who reads the file next reads the disk. So it is done only for those who say that they will not read it again.
 """
 
 from __future__ import annotations
