@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import tracemalloc
 from itertools import accumulate, pairwise
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 
 from resurgam.errors import IntegrityError
 from resurgam.vault.check import check
+from resurgam.vault.compare import compare_points
 from resurgam.vault.passages import AVERAGE, LONGEST, SHARE, PassageReader, Passages, laid_out, lines_of, new_of
 from resurgam.vault.patches import MOST_PARTS, MOST_SOURCES, NEW
 from resurgam.vault.repository import Sealed
@@ -109,6 +111,17 @@ def test_a_text_that_stays_as_it_is_costs_nothing(world: World) -> None:
     again, size = added(world, {b"t.jsonl": text})
     assert patched(world, again)
     assert size < 20_000
+
+
+def test_equal_bytes_have_equal_digests_patched_or_whole(world: World) -> None:
+    """P11: a digest says what the bytes are, not how they lie; ``--paranoid`` believes no memory and stores all whole."""
+    added(world, {b"t.jsonl": b"".join(TEXT[:3000])})
+    one, _ = added(world, {b"t.jsonl": b"".join(put_in(TEXT[:3000], FRESH, 3))})
+    whole = world.capture(paranoid=True)
+    assert patched(world, one)
+    assert not patched(world, whole)
+    assert list(compare_points(one.body, whole.body, world.repository())) == []
+    assert world.restored(whole) == world.contents()
 
 
 def test_passages_fold_back_when_they_add_up(world: World) -> None:
@@ -321,3 +334,14 @@ def test_any_layout_makes_the_chunk(data: st.DataObject) -> None:
     following: list[tuple[Extent, Extent]] = list(pairwise(parts))
     assert all(one[0] != two[0] or one[1] + one[2] != two[1] for one, two in following)
     assert list(accumulate(n for _, _, n in parts))[-1] == len(content)
+
+
+def test_short_lines_take_no_more_memory_than_others() -> None:
+    """P11: a window of eight million empty lines is told apart in a few megabytes."""
+    reader, window = PassageReader(KEY, 1000), memoryview(b"\n" * (8 << 20))
+    tracemalloc.start()
+    try:
+        reader.read(window, [1 << 20] * 8)
+        assert tracemalloc.get_traced_memory()[1] < 32 << 20
+    finally:
+        tracemalloc.stop()
