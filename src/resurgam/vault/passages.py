@@ -25,7 +25,7 @@ docs/adr/0021-patches.md.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import accumulate, pairwise
 from typing import Any, NamedTuple
 
@@ -46,6 +46,7 @@ _HEAD = 256 << 10  # what is looked at of a file
 _MOST = 8  # times as many passages as on average: lines that are all alike say nothing of where to end one
 _LINE_END = 10
 _STEP = 256 << 10
+_LINES = 1 << 16  # that are looked at together
 _NONCE = bytes(12)  # the values of GHASH are encrypted again
 
 Lengths = NDArray[np.uint32]
@@ -105,10 +106,15 @@ class PassageReader:
 
     def _chosen(self, data: memoryview) -> NDArray[np.int64]:
         """Where those lines end that end a passage."""
-        ends = _line_ends(data)
-        if len(ends) < 2 or len(data) < 8:
-            return ends[:0]
-        starts, ends = ends[:-1], ends[1:]
+        found = [np.empty(0, np.int64)]
+        last = found[0]
+        for some in _line_ends(data) if len(data) >= 8 else ():
+            ends = np.concatenate([last, some])
+            found.append(self._chosen_of(data, ends[:-1], ends[1:]))
+            last = ends[-1:]
+        return np.concatenate(found)
+
+    def _chosen_of(self, data: memoryview, starts: NDArray[np.int64], ends: NDArray[np.int64]) -> NDArray[np.int64]:
         lengths = ends - starts
         words: NDArray[Any] = np.ndarray((len(data) - 7,), "<u8", data, 0, (1,))
         mixed = (words[np.minimum(starts + (lengths >> 1), len(words) - 1)] + lengths.astype(np.uint64)) * self._factor
@@ -117,14 +123,15 @@ class PassageReader:
         return ends[mixed <= self._below]
 
 
-def _line_ends(data: memoryview) -> NDArray[np.int64]:
-    """Where lines end. In steps that stay in the processor's cache, and eight bytes at a time where none ends."""
+def _line_ends(data: memoryview) -> Iterator[NDArray[np.int64]]:
+    """Where lines end, some at a time: short ones would take many times the memory of the text. In steps that stay in the
+    processor's cache, and eight bytes at a time where none ends."""
     plain, found, words = (
         np.frombuffer(data, np.uint8),
         mine.scratch("line ends", _STEP),
         mine.scratch("lines", _STEP // 8),
     )
-    ends = [np.empty(0, np.int64)]
+    ends: list[NDArray[np.int64]] = []
     for start in range(0, len(data) & ~7, _STEP):
         size = min(_STEP, len(data) - start) & ~7
         np.equal(plain[start : start + size], _LINE_END, out=found[:size].view(np.bool_))
@@ -132,7 +139,11 @@ def _line_ends(data: memoryview) -> NDArray[np.int64]:
         numbers = np.flatnonzero(words[: size // 8].view(np.bool_))
         hits = np.flatnonzero(found.view(np.bool_).reshape(-1, 8)[numbers])
         ends.append(numbers[hits >> 3] * 8 + (hits & 7) + (start + 1))
-    return np.concatenate(ends)
+        if sum(map(len, ends)) >= _LINES:
+            yield np.concatenate(ends)
+            ends = []
+    if ends:
+        yield np.concatenate(ends)
 
 
 def _ends(chosen: NDArray[np.int64], start: int, end: int) -> list[int]:
