@@ -37,7 +37,7 @@ from resurgam.vault.segments import Pages
 from resurgam.vault.sink import DomainKeys, Sink
 from resurgam.vault.snapshots import Extent
 
-LITTLE = 0.1  # of a piece: where more changed in its place, it may have come from elsewhere
+LITTLE = 0.25  # of a piece: where more changed in its place, it may have come from elsewhere
 PATCHED_FROM = 1 << 20  # bytes of a file: of smaller ones, whole pieces are stored
 # What is packed moves all that follows wherever it changes.
 _IN_PLACE = frozenset({Dtype.BYTES, Dtype.BF16, Dtype.F16, Dtype.F32, Dtype.PAGES})
