@@ -86,10 +86,8 @@ class Reads(Wrapped):
         return self.inner.read_into(name, offset, buffer)
 
 
-def test_a_piece_that_its_parts_do_not_make_up_is_found_and_named(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """P1, P12: every chunk is whole, and a file does not come back: `check --read` says of which points, and does not forget."""
+def captured_wrongly(world: World, monkeypatch: pytest.MonkeyPatch) -> Sealed:
+    """A point in which a piece has another id than its parts make up."""
 
     def blind(before: object, now: object, count: int) -> np.ndarray:
         flags = differing(before, now, count)  # type: ignore[arg-type]
@@ -99,7 +97,15 @@ def test_a_piece_that_its_parts_do_not_make_up_is_found_and_named(
     with monkeypatch.context() as patch:
         patch.setattr(patching, "differing", blind)
         world.live.files = {b"other": b"x", b"v.npy": rows(2)}
-        wrong = world.capture()
+        return world.capture()
+
+
+def test_a_piece_that_its_parts_do_not_make_up_is_found_and_named(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """P1, P12: every chunk is whole, and a file does not come back: `check --read` says of which points, and does not forget."""
+
+    wrong = captured_wrongly(world, monkeypatch)
     world.live.files[b"other"] = b"y"
     later = world.capture()
     (damage,) = check(world.repository(), read=True).damage
@@ -110,6 +116,19 @@ def test_a_piece_that_its_parts_do_not_make_up_is_found_and_named(
         wish = Wish(max_age=3600.0)
         report = Check(world.repository(), wish, world.clock, remember=True).run()
         assert [one.object for one in report.damage] == ["v.npy of files"]
+        assert report.coverage.damaged > 0
+
+
+def test_a_piece_that_came_after_its_pack_was_read_does_not_wait_for_its_next_turn(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """P1, P11: a check that reads what was never read lays out what was never laid out."""
+    wish = Wish(max_age=30 * 86_400.0)
+    assert Check(world.repository(), wish, world.clock, remember=True).run().ok
+    wrong = captured_wrongly(world, monkeypatch)
+    for _ in range(2):
+        report = Check(world.repository(), wish, world.clock, remember=True).run()
+        assert [(one.object, one.points) for one in report.damage] == [("v.npy of files", (wrong.body.id,))]
         assert report.coverage.damaged > 0
 
 

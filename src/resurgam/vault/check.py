@@ -160,7 +160,7 @@ class Check:
             return
         laid_out = None
         if lay_out and self._depth is Depth.CONTENTS and self.look.needs is not None:
-            laid_out = LaidOut(self._repository, self.look.needs, progress or (lambda _size: None))
+            laid_out = LaidOut(self._repository, self.look.needs, self._before(), progress or (lambda _size: None))
         reader = PackReader(self._repository, self.look.needs, self._depth, laid_out)
         with closing(reader.read_each(self._in_time(), progress)) as found:
             for name, reading in found:
@@ -173,6 +173,14 @@ class Check:
                     self.read.append(reading)
                     self._closed |= reading.closed
                     self._judge(reading, reader.needed(name))
+
+    def _before(self) -> frozenset[str]:
+        """Packs that were opened before, and that this check does not surely read again."""
+        if self._wish.everything and self._wish.max_duration is None:
+            return frozenset()
+        memory = self._memory()
+        opened = (name for name, time in zip(memory.packs, memory.contents, strict=True) if time)
+        return frozenset(opened).difference(self.look.cold)
 
     def _in_time(self) -> Iterator[tuple[str, int]]:
         """What is due, with its sizes, until time is up."""

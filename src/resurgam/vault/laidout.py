@@ -6,7 +6,9 @@ is that of the pack in which that is, and it is laid out while this pack is in m
     pages that list chunks (RUN) --> patched pieces, each once, by pack --> the pack is read --> laid out, and its id compared
 
 So what is remembered of a pack says it of the pieces too, they have their turn with it, and a check that has little time goes on
-with the others. What is kept of a piece are 20 bytes; the page that says what it is made of is read again when its turn comes.
+with the others. A piece that came after its pack had been read would wait for the next turn of that: it has its first one with the
+pack of the page that lists it. What is kept of a piece are 20 bytes; the page that says what it is made of is read again when its
+turn comes.
 """
 
 from __future__ import annotations
@@ -48,23 +50,28 @@ class Unmade:
 class LaidOut:
     """The patched pieces that points need, by pack. Made with one reading of all pages that list chunks."""
 
-    def __init__(self, repository: Repository, needs: Needs, read: BytesRead = lambda _size: None) -> None:
-        """``read`` is told how many bytes are read beside the packs. Raises Unreachable."""
+    def __init__(
+        self, repository: Repository, needs: Needs, before: Collection[str], read: BytesRead = lambda _size: None
+    ) -> None:
+        """``before`` are packs that were read before, and whose turn is not now; ``read`` is told how many bytes are read beside
+        the packs. Raises Unreachable."""
         self._repository, self._needs, self._read = repository, needs, read
+        self._before = np.fromiter((name in before for name in needs.packs), np.bool_, len(needs.packs))
         self._readers: dict[str, ChunkReader] = {}
         known = np.flatnonzero(needs.known)
         self._entry = np.full(len(needs.ids), -1, np.int64)  # of each row of ``ids``, its row in ``entries``
         self._entry[known] = np.arange(len(known))
         runs = np.flatnonzero(needs.entries["kind"] == Kind.RUN)
-        runs = runs[np.lexsort((needs.entries["offset"][runs], needs.entries["pack"][runs]))]
-        self._pages = known[runs]  # rows of ``ids``, as they lie in their packs
+        packs = needs.entries["pack"][runs]
+        runs = runs[np.lexsort((needs.entries["offset"][runs], packs, ~self._before[packs]))]
+        self._pages = known[runs]  # rows of ``ids``, as they lie in their packs; first what was read before
         self._pieces = _sorted(self._found())
 
     def __len__(self) -> int:
         return len(self._pieces)
 
     def unmade(self, pack: str, data: memoryview) -> Iterator[Unmade]:
-        """Lay out the pieces that lie mostly in ``pack``, whose bytes are ``data``, and tell those that do not come back. Raises
+        """Lay out the pieces whose turn is that of ``pack``, whose bytes are ``data``, and tell those that do not come back. Raises
         Unreachable, and Archived where parts are asleep."""
         pieces = self._pieces
         for number in (number for number, name in enumerate(self._needs.packs) if name == pack):
@@ -107,7 +114,12 @@ class LaidOut:
             at = np.where(rows >= 0, self._entry[rows], -1)
             found["key"] = [key_of(piece) for _, piece in made]
             found["place"] = [place for place, _ in made]
-            found["pack"], found["page"] = self._needs.entries["pack"][at], page
+            base, its_page = (
+                self._needs.entries["pack"][at],
+                self._needs.entries["pack"][self._entry[self._pages[page]]],
+            )
+            found["pack"] = np.where(self._before[base] & ~self._before[its_page], its_page, base)
+            found["page"] = page
             found = found[at >= 0]
         return found
 
