@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from resurgam.errors import IntegrityError
-from resurgam.vault import intake, patching, segmentmemory
+from resurgam.vault import intake, segmentmemory
 from resurgam.vault.blockmemory import BlockMemory
 from resurgam.vault.patches import MOST_SOURCES, UNIT, Moved, digests
 from resurgam.vault.segments import FINE, Knowing, Lookup, Pages, Segments, Shapes, cut, joined
@@ -291,4 +291,3 @@ def test_nothing_is_half_noted(tmp_path: Path) -> None:
     memory.noting(b"db", 512, segments=True).note_segments(Segments.frombytes(b""))
     memory.close()
     assert os.listdir(tmp_path / "blocks") == []
-    assert patching.LITTLE < 0.5

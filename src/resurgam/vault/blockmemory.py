@@ -1,7 +1,8 @@
 """What a host remembers of the blocks of a large file, so that the next capture stores those that changed (P11).
 
-One file for each file, in a folder for each component (those of texts: ``textmemory``). It can be deleted any time (P3); then what
-changed is stored in whole pieces once, as at first. One that is damaged or of another vault, domain or file is as good as none::
+One file for each file, in a folder for each component (of texts: ``textmemory``; of databases one more: ``segmentmemory``). It can
+be deleted any time (P3); then what changed is stored in whole pieces once, as at first. One that is damaged or of another vault,
+domain or file is as good as none::
 
     offset  bytes          what
     0       8              RSGBLKS1

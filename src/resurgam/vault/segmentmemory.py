@@ -53,11 +53,12 @@ def remembered_segments(place: str, mark: bytes) -> Segments:
     data = b""
     with suppress(OSError), open(place, "rb") as file:
         data = file.read()
+    view = memoryview(data)  # there may be 50 MB of it
     parts = [Segments.frombytes(b"")]
     at = len(_MAGIC) + _MARK if data.startswith(_MAGIC + mark) else len(data)
     while at + _HEAD.size <= len(data):
         length, check = _HEAD.unpack_from(data, at)
-        part = data[at + _HEAD.size : at + _HEAD.size + length]
+        part = view[at + _HEAD.size : at + _HEAD.size + length]
         if len(part) % 32 or blake3(part).digest(16) != check:
             break
         parts.append(Segments.frombytes(part))

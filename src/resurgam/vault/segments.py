@@ -32,7 +32,7 @@ from numpy.typing import NDArray
 from resurgam.vault.patches import UNIT
 
 LEAST = 128  # bytes; what is shorter is stored anew
-FINE = 1 << 30  # bytes of a database; of a larger one, so many times as long segments are noted, to bound memory
+FINE = 1 << 29  # bytes of a database; of a larger one, so many times as long segments are noted, to bound memory
 _INDEX, _TABLE = 10, 13  # leaf pages
 _HEADER = 8  # of a leaf page, before the pointers to its cells
 _BLOCK = 16
