@@ -308,7 +308,7 @@ def test_what_is_large_is_made_in_its_place(tmp_path: Path, large: bytes, monkey
         with open(tmp_path / "out", "w+b") as file:
             assert blob.copy_to(file.fileno(), lambda _: None)
             assert file.read() == world.live.files[blob.path]
-    assert made_elsewhere[0] < 4 << 20 < made[0], "zeros, beginnings, and chunks of zstd"
+    assert made_elsewhere[0] * 2 < made[0], "beginnings, and chunks of zstd: those with zeros"
 
 
 def npy(floats: NDArray[np.float32]) -> bytes:
