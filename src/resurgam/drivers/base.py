@@ -137,7 +137,8 @@ class Blob:
     back (JSON values, and bytes). Where ``stamp`` is given, equal stamps of one path promise equal bytes, so an unchanged
     Blob is not read again. ``view`` says that what follows up to the next Blob (Rows, findings) is decoded from this one: when
     the reader finds ``stamp`` unchanged it sets ``known``, and then nothing of that need be yielded again. A driver with more
-    findings to tell, that are not of this Blob's bytes, sets ``view`` back to False before it yields them."""
+    findings to tell, that are not of this Blob's bytes, sets ``view`` back to False before it yields them. ``in_place`` says that
+    its records are changed where they lie and never moved: what changes of it is looked for there."""
 
     path: bytes
     size: int
@@ -146,6 +147,7 @@ class Blob:
     stamp: bytes | None = None
     view: bool = False
     known: bool = False
+    in_place: bool = False
 
     def read(self) -> bytes:
         """All bytes at once, for small ones."""

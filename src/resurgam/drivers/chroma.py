@@ -26,7 +26,7 @@ from importlib.metadata import PackageNotFoundError, version
 import msgspec
 from blake3 import blake3
 
-from resurgam.drivers import chroma_search, chroma_store, chroma_writing, files_writing
+from resurgam.drivers import chroma_index, chroma_search, chroma_store, chroma_writing, files_writing
 from resurgam.drivers.asked import ask
 from resurgam.drivers.base import Blob, Equality, Facts, Freeze, Item, Rows, Traits
 from resurgam.drivers.chroma_pin import DATABASE_FILE, SETTLED, ChromaPin, Status, left_out, list_segments, take_pin
@@ -249,7 +249,8 @@ def _files(pin: ChromaPin) -> Iterator[Blob]:
         status, source = piece.status, pin.source((segment, name))
         stamp = to_msgpack(status) if status.rested(SETTLED) else None
         meta = _meta(status) | {"b3": digest(source, status.size)}
-        yield Blob(PREFIX + os.fsencode(f"{segment}/{name}"), status.size, source, meta, stamp)
+        path = PREFIX + os.fsencode(f"{segment}/{name}")
+        yield Blob(path, status.size, source, meta, stamp, in_place=name in chroma_index.FIXED)
 
 
 def _meta(status: Status) -> dict[str, Json]:

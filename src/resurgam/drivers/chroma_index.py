@@ -35,6 +35,10 @@ HEADER, LEVEL0, LENGTHS, LINKS, LABELS = (
     "index_metadata.pickle",
 )
 NATIVE = (HEADER, LEVEL0, LENGTHS, LINKS)
+FIXED = (
+    LEVEL0,
+    LENGTHS,
+)  # elements have one length and stay where they are; a new one comes behind them or into a free place
 VERSION = 1
 _HEADER = struct.Struct("<i6QiI3QdQ")
 _DELETED = 1 << 16

@@ -6,6 +6,7 @@ Two ways. A file whose first bytes tell a structure is cut along it (:func:`stru
     npy           header, then the data at 1 MiB                         the same, for one array
     SQLite        64 KiB, aligned                                        a changed page touches one chunk; any page size fits
     Parquet       where pages begin (``parquet``), if they are packed    a changed page touches only itself
+    in place      1 MiB, where a driver says so (``Blob.in_place``)      a changed record touches one chunk
 
 Everything else is cut where its content says so (:class:`ContentCutter`, FastCDC): an insertion moves the bytes behind it,
 and the cuts move with them. Of JSON lines (:func:`has_lines`) each cut then moves on to the end of its line, and chunks are half
@@ -60,17 +61,20 @@ class Piece(NamedTuple):
     dtype: Dtype
 
 
-def structure_of(head: memoryview, size: int, read: Read) -> Iterator[Piece] | None:
+def structure_of(head: memoryview, size: int, read: Read, *, in_place: bool = False) -> Iterator[Piece] | None:
     """The pieces of a file of ``size`` bytes that begins with ``head`` (HEAD bytes, or all of a smaller file).
 
     Pieces come in order, none is empty, and together they are exactly [0, size). None: no structure is known, or the file
-    is not what its magic says, and it is to be cut by content. ``read`` is used only for a header longer than ``head``.
+    is not what its magic says, and it is to be cut by content, unless a driver says that it changes ``in_place``. ``read`` is
+    used only for a header longer than ``head``.
     Whether it is the one or the other is decided at once; the pieces themselves are made one at a time.
     """
     head = head.cast("B")
     if is_sqlite(head):
         return _tiles([Extent(0, size, Dtype.PAGES)], PAGE_STEP)
     extents = npy_extents(head, size) or safetensors_extents(head, size, read) or parquet_extents(head, size, read)
+    if not extents and in_place:
+        extents = [Extent(0, size, Dtype.BYTES)]
     return _tiles(extents, TENSOR_STEP) if extents else None
 
 

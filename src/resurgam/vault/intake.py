@@ -266,7 +266,7 @@ class Intake:
         self._pace.spend(len(head))
         done = read_fully(blob.source, 0, memoryview(head))
         begin = memoryview(head)[:done]
-        pieces = structure_of(begin, blob.size, blob.source.read_into)
+        pieces = structure_of(begin, blob.size, blob.source.read_into, in_place=blob.in_place)
         if pieces is None:
             text = text_patching_of(self._blocks, blob, begin, self._sink, self._index, self._keys)
             waiting.patching = text
