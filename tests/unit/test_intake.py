@@ -305,6 +305,40 @@ def test_p1_large_files_that_close_while_they_are_read_are_left_out(
     assert [len(keys) for _, keys in warnings(world, point)] == [9]
 
 
+@pytest.mark.parametrize("page", [0, 3, 512, 40_000], ids=str)
+def test_p1_a_database_that_becomes_something_else_after_its_first_look(
+    world: World, monkeypatch: pytest.MonkeyPatch, page: int
+) -> None:
+    """What was seen of its head is believed all through one reading; then it did not stand still, and is read again."""
+    read, rng = CountedSource.read_into, Random(1)
+    image = b"SQLite format 3\0" + (4096).to_bytes(2, "big") + rng.randbytes(3_000_000)
+    other = image[:16] + page.to_bytes(2, "big") + image[18:]
+
+    def turning(self: CountedSource, offset: int, buffer: memoryview) -> int:
+        done = read(self, offset, buffer)
+        self._data = other
+        return done
+
+    monkeypatch.setattr(CountedSource, "read_into", turning)
+    world.live.files, world.live.moves = {b"image": image}, {b"image": [other]}
+    point = world.capture()
+    assert world.restored(point) == {"files": {b"image": other}}
+
+
+def test_p1_a_database_that_was_cut_off_in_its_head(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Listed as large, and when it is looked at there are so many bytes that its magic is there, and no more."""
+    read, image = CountedSource.read_into, b"SQLite format 3\0" + (4096).to_bytes(2, "big") + bytes(3_000_000)
+
+    def cut(self: CountedSource, offset: int, buffer: memoryview) -> int:
+        self._data = self._data[:19]
+        return read(self, offset, buffer)
+
+    monkeypatch.setattr(CountedSource, "read_into", cut)
+    world.live.files = {b"image": image}
+    point = world.capture()
+    assert world.restored(point) == {"files": {b"image": image[:19]}}
+
+
 class Impatient:
     """Queues in which nobody waits: what is not there does not come."""
 

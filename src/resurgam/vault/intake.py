@@ -277,7 +277,7 @@ class Intake:
             spans = list(spans_of(pieces))
             copied = blob.size >= COPIED_FROM and spans[0][0].dtype is Dtype.PAGES and not self._pace.limited
             patching = patching_of(
-                self._blocks, self._bases, blob, spans, waiting.read, self._sink, self._index, self._keys
+                self._blocks, self._bases, blob, begin, spans, waiting.read, self._sink, self._index, self._keys
             )
             waiting.patching = patching
             work = coders(self._sink, self._keys, blob.source, spans, patching) if copied else None

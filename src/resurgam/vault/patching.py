@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from functools import partial
 
-from resurgam.drivers.base import Blob, Source, read_fully
+from resurgam.drivers.base import Blob
 from resurgam.vault.bases import Base, Bases, Pieces
 from resurgam.vault.blockmemory import BlockMemory, Noted, Remembered
 from resurgam.vault.chunking import Dtype, Piece
@@ -33,7 +33,7 @@ from resurgam.vault.patches import (
     laid_out,
     patch_of,
 )
-from resurgam.vault.segments import Pages
+from resurgam.vault.segments import HEAD, Pages
 from resurgam.vault.sink import DomainKeys, Sink
 from resurgam.vault.snapshots import Extent
 
@@ -47,30 +47,25 @@ def patching_of(
     memory: BlockMemory,
     bases: Bases,
     blob: Blob,
+    head: memoryview,
     spans: list[list[Piece]],
     pieces: Pieces,
     sink: Sink,
     index: Index,
     keys: DomainKeys,
 ) -> Patching | None:
-    """How ``blob``, cut into ``spans`` by its structure, is patched, or told from a base; None where it is not worth it. ``pieces``
-    waits for what becomes of it."""
+    """How ``blob``, which began with ``head`` and was cut into ``spans`` by that, is patched, or told from a base; None where it is
+    not worth it. ``pieces`` waits for what becomes of it."""
     if blob.size < PATCHED_FROM or not all(piece.dtype in _IN_PLACE for span in spans for piece in span):
         return None
     old = memory.remembered(blob.path)
     if old is not None and not index.knows_all(old.chunks()):  # P1: nothing is built on what a prune may have taken
         old = None
     base = bases.base_of(blob.path, blob.source, spans, pieces, index, keys)
-    paged = spans[0][0].dtype is Dtype.PAGES
+    paged = spans[0][0].dtype is Dtype.PAGES and len(head) >= HEAD
     noted = memory.noting(blob.path, old.block if old else block_of(blob.size), segments=paged)
-    moving = Moving(_pages_of(blob.source, blob.size), keys.block_key, old, noted) if paged else None
+    moving = Moving(Pages.of(head, blob.size), keys.block_key, old, noted) if paged else None
     return Patching(sink, index, keys, old, base, moving, noted, blob.size)
-
-
-def _pages_of(source: Source, size: int) -> Pages:
-    head = memoryview(bytearray(100))
-    read_fully(source, 0, head)
-    return Pages.of(head, size)
 
 
 class Patching:

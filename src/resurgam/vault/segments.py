@@ -31,6 +31,7 @@ from numpy.typing import NDArray
 
 from resurgam.vault.patches import UNIT
 
+HEAD = 100  # bytes with which a database begins
 LEAST = 128  # bytes; what is shorter is stored anew
 FINE = 1 << 29  # bytes of a database; of a larger one, so many times as long segments are noted, to bound memory
 _INDEX, _TABLE = 10, 13  # leaf pages
@@ -53,7 +54,7 @@ class Pages(NamedTuple):
 
     @classmethod
     def of(cls, head: memoryview, size: int) -> Self:
-        """By the first 100 bytes of the file of ``size`` bytes."""
+        """By the first HEAD bytes of the file of ``size`` bytes."""
         page = int.from_bytes(head[16:18], "big")
         page = 1 << 16 if page == 1 else page
         return cls(page, page - head[20], LEAST * -(-size // FINE))
