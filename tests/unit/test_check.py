@@ -185,7 +185,8 @@ def test_a_clock_that_runs_ahead_does_not_vouch_for_years(world: World) -> None:
 
 def test_an_interrupted_check_remembers_what_it_read(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """What was read before the vault went away, or Ctrl-C came, is not read again first."""
-    monkeypatch.setattr(abreast, "is_far", lambda _store: False)  # of several that are read abreast any may be the third
+    # Of several packs that are read abreast any may be the third.
+    monkeypatch.setattr(abreast, "is_far", lambda _store: False)
 
     class Broken(Wrapped):
         def __init__(self, inner: Store, at: int, error: Callable[[], BaseException]) -> None:
