@@ -42,12 +42,10 @@ ID = 32
 SESSION = 16
 NONCE = 12
 NO_SESSION = bytes(SESSION)  # the index key instead of a session's
-SHORTEST = (
-    2  # bytes of a chunk of contents: of one byte, the id would be the key of another kind's ids (``sink.ChunkKeys``)
-)
-LARGEST = (
-    16 << 20
-)  # bytes of a chunk of contents, and of a piece: of those that this release cuts, the largest have 2 MiB
+# Bytes of a chunk of contents. Of one byte, the id would be the key of another kind's ids (``sink.ChunkKeys``).
+SHORTEST = 2
+# Bytes of a chunk of contents, and of a piece: of those that this release cuts, the largest have 2 MiB.
+LARGEST = 16 << 20
 LARGEST_PAGE = 256 << 20  # bytes of a chunk of any other kind; the largest are documents
 
 _HEADER = struct.Struct("<8sHH4x16s32s")

@@ -32,9 +32,8 @@ from resurgam.vault.pack import ALIGN, new_buffer
 ROOM = 4 << 20  # bytes of a batch, but for a piece that is longer
 _KEPT = 4  # rooms; as many as threads that use them at once
 
-Give = Callable[
-    [memoryview], memoryview
-]  # gives bytes: those of the memory that it is given, if it has made them there
+# Gives bytes: those of the memory that it is given, if it has made them there.
+Give = Callable[[memoryview], memoryview]
 Piece = tuple[int, int, Give]  # where in the file, how long, and what gives its bytes
 
 
