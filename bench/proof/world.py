@@ -19,7 +19,7 @@ import yaml
 from bench.proof import gates, oracle
 from bench.proof.changes import HANDBOOK, HELPDESK, Facts, places_of
 from bench.proof.warm import Warm
-from examples.helpdesk.wording import SEED
+from examples.helpdesk.wording import SAMPLES, SEED
 from resurgam.cli.context import Context
 from resurgam.model.system import System
 from resurgam.proof.judge import Yardsticks
@@ -153,7 +153,7 @@ def _make_worded(home: str) -> None:
     said["probes"]["threads"] = answers | {"ask": {"file": "probes/threads.json"}}
     tolerance = {"jsonpath": {"$.topic": "exact", "$.chunks": "exact"}}
     said["probes"]["answers"] = answers | {"ask": {"file": "probes/questions.json"}, "tolerance": tolerance}
-    sampled = answers | {"run": [*answers["run"], "--samples", "8"], "ask": {"file": "probes/questions.json"}}
+    sampled = answers | {"run": [*answers["run"], "--samples", str(SAMPLES)], "ask": {"file": "probes/questions.json"}}
     said["probes"]["wording"] = sampled | {"tolerance": {"text": {"margin": MARGIN, "characters": oracle.OPENING}}}
     with open(manifest, "w", encoding="utf-8") as file:
         yaml.safe_dump(said, file, sort_keys=False)

@@ -21,7 +21,8 @@ WAYS = (
      "Before this is used in production, a second person has to read it.",
      "Let a second person read this before you act on it in production."),
 )  # fmt: skip
-SAMPLES = 8  # texts for a question
+# Texts for a question. Of copies that nothing had happened to, 10 of 2,500 were inconclusive with 8 of them, none with 12.
+SAMPLES = 12
 MARGIN = 0.15  # how far two distributions of texts may be apart, of which 2 is the most
 OPENING = 100  # characters that are compared: what follows is quoted
 
