@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from resurgam.vault import codecs
+from resurgam.vault import planes
 from resurgam.vault.codecs import Codec
 from resurgam.vault.frames import Plane
 from tests import fuzzing
@@ -25,15 +25,15 @@ def test_chunks_pages_lies_and_headers() -> None:
 
 def test_a_codec_that_loses_a_bit_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     """P12: NaNs that a processor makes quiet on the way are the classic; the fuzz can fail."""
-    join = codecs._join
+    join = planes._join
 
-    def quieting(planes: list[Plane], out: Plane, width: int) -> None:
-        join(planes, out, width)
+    def quieting(parts: list[Plane], out: Plane, width: int) -> None:
+        join(parts, out, width)
         if width == 4:
             bits = out.view("<u4")
             bits[(bits & 0x7FFF_FFFF) > 0x7F80_0000] |= np.uint32(0x0040_0000)
 
-    monkeypatch.setattr(codecs, "_join", quieting)
+    monkeypatch.setattr(planes, "_join", quieting)
     with pytest.raises(fuzzing.Found, match="F32_PLANES changed a chunk"):
         fuzzing.fuzz(7, CASES)
 

@@ -55,16 +55,13 @@ from typing import NamedTuple
 import numpy as np
 
 from resurgam.errors import IntegrityError, NewerFormat
-from resurgam.vault import blocks, palettes
-from resurgam.vault.frames import Buffer, Plane, decompressed, mine, refuse
+from resurgam.vault import blocks, palettes, planes
+from resurgam.vault.frames import SHRINKS, Buffer, Plane, decompressed, mine, refuse, samples_shrink
 from resurgam.vault.tensors import Dtype
 
 LEVEL = 3  # of zstd; 1 is 1.3 to 1.4 times as fast and stores 5 to 8 % more of text
 PROBED = 256 << 10  # shorter chunks are simply tried: probing pieces of 64 KiB cost a tenth of the speed
-SAMPLE = 4 << 10
 SAMPLES = 8  # spread over a chunk; 2 of them lost 3 % of all savings on mixed files, 8 lose 0.3 %
-PLANE_SAMPLES = 2  # a plane of one tensor is alike throughout
-SHRINKS = 0.97
 REPEATS = 0.6  # floats that zstd alone brings below this hold repeated values: see whether it beats the planes
 
 
@@ -96,6 +93,7 @@ _WIDTH = {Codec.BF16_PLANES: 2, Codec.F16_PLANES: 2, Codec.F32_PLANES: 4}
 
 def encode(raw: memoryview, dtype: Dtype, level: int = LEVEL) -> tuple[Codec, Buffer]:
     """The smallest form of ``raw`` among those worth trying for ``dtype``; RAW (``raw`` itself, no copy) where none is smaller.
+    Good until this thread encodes again.
 
     Any ``dtype`` and any length come back exactly; a wrong hint costs compression only. ``level`` is zstd's, but for
     database pages.
@@ -117,10 +115,16 @@ def encode_verified(raw: memoryview, dtype: Dtype, level: int = LEVEL) -> Encode
     if codec is Codec.RAW:
         return Encoded(codec, data, exact=True)
     try:
-        exact = _equal(raw, _decode(codec, memoryview(data), raw.nbytes, mine.back))
+        exact = _comes_back(codec, memoryview(data), raw.cast("B"))
     except IntegrityError:
         exact = False
     return Encoded(codec, data, exact=True) if exact else Encoded(Codec.RAW, raw, exact=False)
+
+
+def _comes_back(codec: Codec, encoded: memoryview, raw: memoryview) -> bool:
+    if codec in _WIDTH:
+        return planes.comes_back(encoded, raw, _WIDTH[codec])
+    return _equal(raw, _decode(codec, encoded, len(raw), mine.back))
 
 
 def encode_pages(span: memoryview, length: int) -> list[Encoded]:
@@ -180,7 +184,7 @@ def _decode(codec: int, encoded: memoryview, raw_length: int, room: Callable[[in
     elif codec == Codec.PALETTE:
         palettes.decode_into(encoded, raw)
     else:
-        _decode_planes(encoded, raw, _WIDTH[Codec(codec)])
+        planes.decode_into(encoded, raw, _WIDTH[Codec(codec)])
     return raw.data
 
 
@@ -189,107 +193,21 @@ def _candidates(raw: memoryview, dtype: Dtype, level: int) -> Iterator[tuple[Cod
         codec = _PLANES[dtype]
         if (few := palettes.encode(raw, _WIDTH[codec])) is not None:
             yield Codec.PALETTE, few
-            if not _samples_shrink(raw, SAMPLES, len(few) / len(raw)):
+            if not samples_shrink(raw, SAMPLES, len(few) / len(raw)):
                 return
-        yield codec, _encode_planes(raw, _WIDTH[codec], level)
-        if not _samples_shrink(raw, PLANE_SAMPLES, REPEATS):
+        apart = planes.encode(raw, _WIDTH[codec], level)
+        yield codec, apart.data
+        if apart.noise or not samples_shrink(raw, planes.SAMPLES, REPEATS):
             return
-    elif (dtype is Dtype.PACKED or len(raw) >= PROBED) and not _samples_shrink(raw, SAMPLES, SHRINKS):
+    elif (dtype is Dtype.PACKED or len(raw) >= PROBED) and not samples_shrink(raw, SAMPLES, SHRINKS):
         return
     yield Codec.ZSTD, mine.level(level).compress(raw)
 
 
-def _samples_shrink(data: memoryview, samples: int, below: float) -> bool:
-    """Whether any of some samples of ``data`` (all of it, where it is short) compresses below that share of its size."""
-    compress = mine.level(1).compress
-    if len(data) <= samples * SAMPLE:
-        return len(compress(data)) < below * len(data)
-    step = (len(data) - SAMPLE) // (samples - 1)
-    return any(len(compress(data[at : at + SAMPLE])) < below * SAMPLE for at in range(0, step * samples, step))
-
-
 def _equal(raw: memoryview, back: Buffer) -> bool:
-    """Whether two buffers hold the same bytes, eight at a time and without the GIL."""
-    if raw.nbytes != len(back):
-        return False
-    one, other = np.frombuffer(raw, np.uint8), np.frombuffer(back, np.uint8)
-    words = len(one) & ~7
-    return bool(
-        np.array_equal(one[:words].view(np.uint64), other[:words].view(np.uint64))
-        and np.array_equal(one[words:], other[words:])
-    )
-
-
-def _encode_planes(raw: memoryview, width: int, level: int) -> bytes:
-    count = len(raw) // width
-    stored: list[Buffer] = []
-    for number, plane in enumerate(_split(raw, width, count)):
-        frame = b""
-        if number == 0:
-            frame = mine.entropy.compress(plane)
-        elif _samples_shrink(plane, PLANE_SAMPLES, SHRINKS):
-            frame = mine.level(level).compress(plane)
-        stored.append(frame if 0 < len(frame) < len(plane) else plane)
-    header = [len(part).to_bytes(4, "little") for part in stored]
-    return b"".join([*header, *stored, raw[count * width :]])
-
-
-def _decode_planes(encoded: memoryview, raw: Plane, width: int) -> None:
-    """Fill ``raw``, which has the raw length."""
-    count = len(raw) // width
-    lengths = [count, count] if width == 2 else [count, count, 2 * count]
-    at = 4 * len(lengths)
-    header = encoded[:at]
-    stored = [int.from_bytes(header[place : place + 4], "little") for place in range(0, at, 4)]
-    tail = len(raw) - count * width
-    if at + sum(stored) + tail != len(encoded):
-        refuse("its planes do not add up to its length")
-    planes = []
-    for have, length in zip(stored, lengths, strict=True):
-        if have > length:
-            refuse("a stored plane is longer than the plane")
-        part = encoded[at : at + have]
-        planes.append(np.frombuffer(part if have == length else decompressed(part, length), np.uint8))
-        at += have
-    _join(planes, raw[: count * width], width)
-    raw[count * width :] = np.frombuffer(encoded[at:], np.uint8)
+    """Whether two buffers hold the same bytes."""
+    return raw.nbytes == len(back) and planes.same(np.frombuffer(raw, np.uint8), np.frombuffer(back, np.uint8))
 
 
 def _fresh(length: int) -> Plane:
     return np.empty(length, np.uint8)
-
-
-# Below, ``out=`` with ``casting="unsafe"`` keeps the low bits of each result, in steps that stay in the processor's cache.
-
-
-def _split(raw: memoryview, width: int, count: int) -> list[memoryview]:
-    """The planes of the module's docstring."""
-    exponent, rest, sign = (mine.scratch(use, count) for use in ("exponent", "rest", "sign"))
-    elements = np.frombuffer(raw, f"<u{width}", count)
-    top, planes = elements, [exponent, rest]
-    if width == 4:
-        top, low = (mine.scratch(use, 2 * count).view("<u2") for use in ("top", "low"))
-        np.right_shift(elements, 16, out=top, casting="unsafe")
-        np.copyto(low, elements, casting="unsafe")
-        planes.append(low.view(np.uint8))
-    np.right_shift(top, 7, out=exponent, casting="unsafe")
-    np.right_shift(top, 8, out=sign, casting="unsafe")
-    np.bitwise_and(sign, 0x80, out=sign)
-    np.bitwise_and(top, 0x7F, out=rest, casting="unsafe")
-    np.bitwise_or(rest, sign, out=rest)
-    return [plane.data for plane in planes]
-
-
-def _join(planes: list[Plane], out: Plane, width: int) -> None:
-    """The inverse of ``_split``: fills ``out``, a whole number of elements."""
-    exponent, rest = planes[:2]
-    elements = out.view(f"<u{width}")
-    top = elements if width == 2 else mine.scratch("top", 2 * len(elements)).view("<u2")
-    shifted = mine.scratch("shifted", 2 * len(elements)).view("<u2")
-    np.copyto(top, rest.view(np.int8), casting="unsafe")  # copies the sign into the whole upper byte
-    np.bitwise_and(top, 0x807F, out=top)
-    np.left_shift(exponent, 7, out=shifted, dtype=np.uint16, casting="unsafe")
-    np.bitwise_or(top, shifted, out=top)
-    if width == 4:
-        np.left_shift(top, 16, out=elements, dtype=np.uint32, casting="unsafe")
-        np.bitwise_or(elements, planes[2].view("<u2"), out=elements)

@@ -15,6 +15,8 @@ Buffer = bytes | bytearray | memoryview
 Plane = NDArray[np.uint8]
 
 MAX_SCRATCH = 4 << 20  # larger working memory is not kept
+SAMPLE = 4 << 10
+SHRINKS = 0.97
 
 
 class Mine(threading.local):
@@ -30,6 +32,7 @@ class Mine(threading.local):
             1, strategy=zstandard.STRATEGY_FAST, min_match=7, hash_log=6, target_length=0
         )
         self.entropy = zstandard.ZstdCompressor(compression_params=entropy_only)
+        self.coder: Any = None  # of ``huffman``
 
     def level(self, level: int) -> zstandard.ZstdCompressor:
         """This thread's compressor of ``level``."""
@@ -81,6 +84,15 @@ def expanded(frames: list[memoryview], lengths: list[int]) -> list[Buffer]:
         raise unreadable(str(error)) from error
     contents = (memoryview(made[number]) for number in range(len(made)))
     return [next(contents) if length else decompressed(frame, 0) for frame, length in zip(frames, lengths, strict=True)]
+
+
+def samples_shrink(data: memoryview, samples: int, below: float) -> bool:
+    """Whether any of some samples of ``data`` (all of it, where it is short) compresses below that share of its size."""
+    compress = mine.level(1).compress
+    if len(data) <= samples * SAMPLE:
+        return len(compress(data)) < below * len(data)
+    step = (len(data) - SAMPLE) // (samples - 1)
+    return any(len(compress(data[at : at + SAMPLE])) < below * SAMPLE for at in range(0, step * samples, step))
 
 
 def decompressed(frame: memoryview, length: int) -> bytes:

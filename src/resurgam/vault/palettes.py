@@ -122,13 +122,19 @@ def decode_into(encoded: memoryview, raw: Plane) -> None:
 def _block_bits(elements: Values) -> int | None:
     """The size of blocks at which a sample takes the fewest bytes; None where it holds too many values, or one alone."""
     middle = len(elements) // 2
-    if not 1 < len(np.unique(elements[middle : middle + _SAMPLE])) <= MOST:
+    if not 1 < _distinct(elements[middle : middle + _SAMPLE]) <= MOST:
         return None
     start = max(0, middle - _LONG_SAMPLE // 2) >> 12 << 12  # blocks begin where those of all elements do
     sample = elements[start : start + _LONG_SAMPLE]
     costs = {bits: _cost(_rows(sample, bits)) for bits in _BITS}
     best = min(costs, key=costs.__getitem__)
     return best if costs[best] < sample.nbytes * _WORTH else None
+
+
+def _distinct(values: Values) -> int:
+    """How many there are; np.unique takes five times as long for so few."""
+    ordered = np.sort(values)
+    return int(np.count_nonzero(ordered[1:] != ordered[:-1])) + min(len(values), 1)
 
 
 def _cost(parts: list[Values]) -> float:
