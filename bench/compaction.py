@@ -9,9 +9,11 @@ and of restores of the three points, and what the host remembers. In brackets: w
     notes       the same of texts of 300 to 900 bytes without vectors; many rows to a page, and an index of titles
     whole       as ``chunks``, VACUUM of a database from which nothing was deleted
     chroma      a collection of 384 floats with texts; 3 % deleted and added; ``chroma vacuum``
-    lance       LanceDB: 20 fragments of 384 floats with texts, 3 % deleted; ``optimize`` to one
+    lance       LanceDB: 20 fragments of 384 floats with texts of 300 to 900 bytes, 3 % deleted; ``optimize`` to one
+    appended    the same, nothing deleted
+    vectors     LanceDB: 20 fragments of 384 floats with a number each, 3 % deleted; ``optimize`` to one
 
-``chroma`` and ``lance`` need their libraries, and are left out where they are missing.
+``chroma`` and those of LanceDB need their libraries, and are left out where they are missing.
 """
 
 from __future__ import annotations
@@ -133,31 +135,35 @@ def _compact_chroma(folder: str) -> None:
 # LanceDB ----------------------------------------------------------------------------------------------------------------
 
 
-def _table_of_lance(rng: np.random.Generator, ids: range) -> Any:
+def _table_of_lance(rng: np.random.Generator, ids: range, texts: bool) -> Any:
     import pyarrow as pa
 
-    texts = [text.decode() for text in Prose(rng).texts(rng.integers(300, 900, len(ids)))]
-    vectors = pa.FixedSizeListArray.from_arrays(pa.array(_vectors(rng, len(ids)).ravel()), _DIMENSIONS)
-    return pa.table({"id": pa.array(list(ids), pa.int64()), "text": texts, "vector": vectors})
+    columns: dict[str, Any] = {"id": pa.array(list(ids), pa.int64())}
+    if texts:
+        columns["text"] = [text.decode() for text in Prose(rng).texts(rng.integers(300, 900, len(ids)))]
+    columns["vector"] = pa.FixedSizeListArray.from_arrays(pa.array(_vectors(rng, len(ids)).ravel()), _DIMENSIONS)
+    return pa.table(columns)
 
 
-def _make_lance(folder: str, rows: int) -> None:
+def _make_lance(folder: str, rows: int, texts: bool) -> None:
     import lancedb
 
     rng, table = np.random.default_rng(1), None
     database = lancedb.connect(f"{folder}/data")
     for start in range(0, rows, rows // 20):
-        batch = _table_of_lance(rng, range(start, start + rows // 20))
+        batch = _table_of_lance(rng, range(start, start + rows // 20), texts)
         table = table.add(batch) and table if table is not None else database.create_table("documents", batch)
 
 
-def _change_lance(folder: str) -> None:
+def _change_lance(folder: str, share: float) -> None:
+    """Delete a share of the rows."""
     import lancedb
 
     table = lancedb.connect(f"{folder}/data").open_table("documents")
     rows = table.count_rows()
-    gone = ",".join(str(int(row)) for row in np.random.default_rng(2).choice(rows, rows * 3 // 100, replace=False))
-    table.delete(f"id IN ({gone})")
+    gone = ",".join(str(int(row)) for row in np.random.default_rng(2).choice(rows, round(rows * share), replace=False))
+    if gone:
+        table.delete(f"id IN ({gone})")
 
 
 def _compact_lance(folder: str) -> None:
@@ -190,14 +196,20 @@ def _worlds(scale: float) -> dict[str, World]:
         change = partial(_change_sqlite, share=share, sizes=sizes, vectors=vectors)
         return World("sqlite", "sqlite3", make, change, _vacuum)
 
-    chroma, lance = partial(_make_chroma, rows=round(30_000 * scale)), partial(_make_lance, rows=round(60_000 * scale))
+    def lance(texts: bool, share: float) -> World:
+        make = partial(_make_lance, rows=round(60_000 * scale), texts=texts)
+        return World("files", "lancedb", make, partial(_change_lance, share=share), _compact_lance)
+
+    chroma = partial(_make_chroma, rows=round(30_000 * scale))
     return {
         "documents": sqlite(30_000, _LONG, True, 0.03),
         "chunks": sqlite(60_000, _SHORT, True, 0.03),
         "notes": sqlite(200_000, _SHORT, False, 0.03),
         "whole": sqlite(60_000, _SHORT, True, 0),
         "chroma": World("chroma", "chromadb", chroma, _change_chroma, _compact_chroma),
-        "lance": World("files", "lancedb", lance, _change_lance, _compact_lance),
+        "lance": lance(True, 0.03),
+        "appended": lance(True, 0),
+        "vectors": lance(False, 0.03),
     }
 
 

@@ -301,7 +301,7 @@ def test_a_chunk_of_too_many_chunks_keeps_the_parts_of_one() -> None:
     known: list[list[Extent]] = [[(b"most", 200 * n, 100)] for n in range(MOST_SOURCES + 1)]
     known += [[(b"%d" % n, 0, 100)] for n in range(MOST_SOURCES + 1)]
     passages = Passages(np.zeros(len(known), np.uint64), np.full(len(known), 100, np.uint32))
-    parts = laid_out(passages, known)
+    parts = laid_out(passages.lengths, known)
     assert parts is not None
     assert {chunk for chunk, _, _ in parts} == {b"most", NEW}
     assert parts[-1] == (NEW, 0, 100 * (MOST_SOURCES + 1))
@@ -323,7 +323,7 @@ def test_any_layout_makes_the_chunk(data: st.DataObject) -> None:
         content += chunks[chunk][start : start + length] if there else rng.randbytes(length)
         lengths.append(length)
         known.append([(chunk, start, length)] if there else [])
-    parts = laid_out(Passages(np.zeros(len(lengths), np.uint64), np.array(lengths, np.uint32)), known)
+    parts = laid_out(np.array(lengths, np.uint32), known)
     if parts is None:
         return
     new = new_of(parts, memoryview(content))

@@ -1,6 +1,7 @@
 """What a host remembers of the blocks of a large file, so that the next capture stores those that changed (P11).
 
-One file for each file, in a folder for each component (of texts: ``textmemory``; of databases one more: ``segmentmemory``). It can
+One file for each file, in a folder for each component (of texts: ``textmemory``, of columns: ``columnmemory``; of databases one
+more: ``segmentmemory``). It can
 be deleted any time (P3); then what changed is stored in whole pieces once, as at first. One that is damaged or of another vault,
 domain or file is as good as none::
 
@@ -21,13 +22,14 @@ from __future__ import annotations
 import mmap
 import os
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 
 import msgspec
 import numpy as np
 from blake3 import blake3
 
+from resurgam.vault.columnmemory import NotedColumns, RememberedColumns, RememberedFile, remembered_file
 from resurgam.vault.host import told
 from resurgam.vault.pack import ID
 from resurgam.vault.patches import Digests, count_of
@@ -162,8 +164,9 @@ class BlockMemory:
 
     def __init__(self, folder: str, vault: str, domain: str, *, believe: bool = True) -> None:
         self._folder, self._owner, self._believe = folder, f"{vault} {domain}", believe
-        self._noted: dict[str, Noted | NotedText] = {}
+        self._noted: dict[str, Noted | NotedText | NotedColumns] = {}
         self._seen: set[str] = set()
+        self._columns: RememberedColumns | None = None
 
     def remembered(self, path: bytes) -> Remembered | None:
         """The file ``path`` as it was at the last capture."""
@@ -200,6 +203,21 @@ class BlockMemory:
         """Begin to note the text ``path``; what was noted of it before is dropped."""
         place = self._begun(path)
         noted = self._noted[place] = NotedText(place, self._owner, path, lines)
+        return noted
+
+    def remembered_columns(self, wanted: Callable[[RememberedFile], bool]) -> RememberedColumns:
+        """All columns of the component as they were at the last capture, of files that are ``wanted``; read once."""
+        if self._columns is None:
+            there = os.listdir(self._folder) if self._believe and os.path.isdir(self._folder) else []
+            places = (os.path.join(self._folder, name) for name in sorted(there) if "." not in name)
+            found = (remembered_file(place, self._owner) for place in places)
+            self._columns = RememberedColumns([one for one in found if one is not None and wanted(one)])
+        return self._columns
+
+    def noting_columns(self, path: bytes) -> NotedColumns:
+        """Begin to note the columns of the file ``path``; what was noted of it before is dropped."""
+        place = self._begun(path)
+        noted = self._noted[place] = NotedColumns(place, self._owner)
         return noted
 
     def _begun(self, path: bytes) -> str:

@@ -31,12 +31,13 @@ from resurgam.vault.bases import Bases
 from resurgam.vault.blockmemory import BlockMemory
 from resurgam.vault.buffers import Buffers
 from resurgam.vault.chunking import HEAD, Dtype, Piece, cutter_of, structure_of
+from resurgam.vault.columnpatching import ColumnPatching, column_patching_of
 from resurgam.vault.contents import content_spans
 from resurgam.vault.filescache import FilesCache, Known, View, key_of, known_of
 from resurgam.vault.index import Index
 from resurgam.vault.pace import Pace
 from resurgam.vault.pack import SHORTEST, Kind
-from resurgam.vault.patching import PATCHED_FROM, Patching, patching_of
+from resurgam.vault.patching import Patching, patching_of
 from resurgam.vault.rowmemory import RowMemory
 from resurgam.vault.sharing import Shared, SharedChunks
 from resurgam.vault.sink import DomainKeys, Sink
@@ -69,7 +70,7 @@ class _Waiting:
     spans: list[Future[list[Extent]]] = field(default_factory=list)
     view: View | None = None
     known: Known | None = None
-    patching: Patching | TextPatching | None = None
+    patching: Patching | TextPatching | ColumnPatching | None = None
     patched: Patched = field(default_factory=dict)
 
     def read(self) -> list[Extent]:
@@ -268,10 +269,11 @@ class Intake:
         begin = memoryview(head)[:done]
         pieces = structure_of(begin, blob.size, blob.source.read_into, in_place=blob.in_place)
         if pieces is None:
-            text = text_patching_of(self._blocks, blob, begin, self._sink, self._index, self._keys)
-            waiting.patching = text
-            cutter, store = cutter_of(begin, self._keys.cut_seed), text.store if text else self._store_contents
-            buffers, pace = self._buffers, self._pace
+            columns = column_patching_of(self._blocks, blob, self._sink, self._index, self._keys)
+            cutter = columns.cutter if columns else cutter_of(begin, self._keys.cut_seed)
+            moving = columns or text_patching_of(self._blocks, blob, begin, self._sink, self._index, self._keys)
+            waiting.patching = moving
+            store, buffers, pace = moving.store if moving else self._store_contents, self._buffers, self._pace
             yield from content_spans(blob.source, blob.size, cutter, buffers, pace, self._progress, self._pool, store)
         else:
             spans = list(spans_of(pieces))
@@ -302,7 +304,7 @@ class Intake:
         self._progress(done)
         return extents
 
-    def _store_contents(self, view: memoryview, lengths: list[int]) -> list[Extent]:
+    def _store_contents(self, _offset: int, view: memoryview, lengths: list[int]) -> list[Extent]:
         """In a thread: store the chunks of such ``lengths`` of which ``view`` consists."""
         ends = accumulate(lengths)
         return [self._store(view[end - length : end], Dtype.BYTES) for length, end in zip(lengths, ends, strict=True)]
@@ -369,7 +371,7 @@ class Intake:
         self._tree.add_encoded(path, known.entry, known.ends)
         if stamp and known.chunks and self._cache is not None:
             self._cache.remember(known)
-        if known.size >= PATCHED_FROM:
+        if known.size >= SMALL:
             self._blocks.seen(path)
 
     def _read_again(self, blob: Blob) -> _Waiting:

@@ -159,9 +159,9 @@ def _ends(chosen: NDArray[np.int64], start: int, end: int) -> list[int]:
     return found
 
 
-def laid_out(passages: Passages, known: Sequence[Sequence[Extent]]) -> list[Extent] | None:
-    """The parts of a chunk of which each passage lies where ``known`` says, or is new where it says nothing: those are of the chunk
-    NEW. None where the chunk is better stored whole."""
+def laid_out(lengths: Lengths, known: Sequence[Sequence[Extent]]) -> list[Extent] | None:
+    """The parts of a chunk of passages of such ``lengths``: each lies where ``known`` says, or is new where it says nothing;
+    those are of the chunk NEW. None where the chunk is better stored whole."""
     sources = Counter[bytes]()
     for extents in known:
         for chunk, _, length in extents:
@@ -171,11 +171,11 @@ def laid_out(passages: Passages, known: Sequence[Sequence[Extent]]) -> list[Exte
         known = [extents if all(chunk == most for chunk, _, _ in extents) else () for extents in known]
     parts: list[Extent] = []
     new = 0
-    for length, extents in zip(passages.lengths.tolist(), known, strict=True):
+    for length, extents in zip(lengths.tolist(), known, strict=True):
         for extent in extents or [(NEW, new, length)]:
             _join(parts, extent)
         new += 0 if extents else length
-    return parts if new <= SHARE * passages.lengths.sum() and len(parts) <= MOST_PARTS else None
+    return parts if new <= SHARE * lengths.sum() and len(parts) <= MOST_PARTS else None
 
 
 def _join(parts: list[Extent], extent: Extent) -> None:

@@ -48,7 +48,7 @@ class TextPatching:
         self._reader = PassageReader(keys.block_key, lines)
         self._gathering = Gathering(sink, keys)
 
-    def store(self, view: memoryview, lengths: list[int]) -> list[Extent]:
+    def store(self, _offset: int, view: memoryview, lengths: list[int]) -> list[Extent]:
         """In a thread: store the chunks of such ``lengths`` of which ``view`` consists, or what they need to be patched."""
         pieces = [view[end - length : end] for length, end in zip(lengths, accumulate(lengths), strict=True)]
         chunks = [self._keys.id_of(Kind.DATA, padded(piece)) for piece in pieces]
@@ -72,7 +72,7 @@ class TextPatching:
         """Store what ``piece`` needs to be patched; False where it is to be a chunk, or is one."""
         if self._old is None or self._index.knows(chunk) or len(piece) < SHORTEST:
             return False
-        parts = laid_out(passages, self._old.find(passages))
+        parts = laid_out(passages.lengths, self._old.find(passages))
         if parts is None:
             return False
         self._gathering.take(chunk, parts, new_of(parts, piece), Dtype.BYTES)

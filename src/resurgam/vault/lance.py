@@ -1,0 +1,125 @@
+"""Where the rows of columns lie in Lance files, of which LanceDB's tables consist, told by what stands at a file's end.
+
+    pages of columns, each a few buffers · global buffers · of each column what its pages are · where that is · footer
+
+Values of one width, as vectors have, are written row by row, packed by nothing: a page of them is one buffer (or has one beside
+that of what is null) as long as its rows are wide, all together. That is how they are found; how a page says that its values are
+encoded is not asked. What is text, or short, is packed by pages and is no column of rows here.
+
+As in ``tensors``, no byte depends on what a file claims. What is read of it is bounded, and whatever is not as the format says
+makes it a file like any other, which is cut by its content.
+
+Format: https://lance.org/format/file/ (version 2; file2.proto).
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+from collections.abc import Iterator
+
+from resurgam.model.safetensors import Read
+from resurgam.vault.columns import LEAST, LONGEST, Column
+from resurgam.vault.protobuf import Malformed, fields, integers
+from resurgam.vault.tensors import Dtype
+
+LEAST_COLUMN = 64 << 10  # shorter ones go together with what lies around them
+_MAGIC = b"LANC"
+# Of what each column is, where that is said, and where the global buffers are; numbers of these and of columns; the version.
+_FOOTER = struct.Struct("<QQQIIHH4s")
+_PLACE = struct.Struct("<QQ")  # offset and length
+_VERSIONS = {(0, 3), *((2, minor) for minor in range(8))}
+# Bytes of what pages are, beside any file, and beside one that is 256 times as long: to walk through a byte of them takes longer
+# than to store it.
+_LEAST, _MOST = 128 << 10, 8 << 20
+_SCHEMA = 64 << 10
+# A type's length, and its name, as the schema has it.
+_VECTOR = re.compile(rb"([\x10-\x7f])(fixed_size_list:(float|halffloat):)(\d+)")
+_FLOATS = {b"float": (Dtype.F32, 4), b"halffloat": (Dtype.F16, 2)}
+
+# Fields of file2.proto.
+_PAGES = 2
+_OFFSETS, _SIZES, _LENGTH = 1, 2, 3
+
+
+def lance_columns(size: int, read: Read) -> list[Column] | None:
+    """The rows of one width in a Lance file of ``size`` bytes, in order of offset; None where it is none, lies, or has none."""
+    tail = _read(read, size - _FOOTER.size, _FOOTER.size) if size >= 2 * _FOOTER.size else b""
+    if tail[-len(_MAGIC) :] != _MAGIC:
+        return None
+    try:
+        return _columns(_FOOTER.unpack(tail), size - _FOOTER.size, read) or None
+    except (Malformed, struct.error):
+        return None
+
+
+def _columns(footer: tuple[int, ...], end: int, read: Read) -> list[Column]:
+    """By what the footer, which begins at ``end``, says. Raises Malformed, struct.error."""
+    start, places, globals_, buffers, columns, major, minor, _ = footer
+    bound = min(max(_LEAST, end >> 8), _MOST)
+    if (major, minor) not in _VERSIONS or not start <= places <= globals_ <= end or end - start > bound:
+        raise Malformed("a footer that does not fit")
+    metadata = memoryview(_read(read, start, end - start))
+    widths = _widths(metadata[globals_ - start :], end, read) if buffers else {}
+    left = places - start  # however often they name the same bytes, no more are walked through
+    found: list[Column] = []
+    for number in range(min(columns, (globals_ - places) // _PLACE.size)):
+        offset, length = _PLACE.unpack_from(metadata, places - start + number * _PLACE.size)
+        left -= length
+        if left < 0 or offset < start or offset + length > places:
+            raise Malformed("a column that lies elsewhere")
+        for field, page in fields(metadata[offset - start :][:length]):
+            if field == _PAGES and isinstance(page, memoryview):
+                found += _rows_of(page, widths)
+    return _in_order(sorted(found), start)
+
+
+def _widths(places: memoryview, end: int, read: Read) -> dict[int, Dtype]:
+    """The widths of rows of floats, by the schema, which is the first global buffer."""
+    offset, length = _PLACE.unpack_from(places)
+    schema = _read(read, offset, min(length, _SCHEMA)) if offset < end else b""
+    found = {}
+    for name in _VECTOR.finditer(schema):
+        dtype, size = _FLOATS[name[3]]
+        digits = name[4][: max(name[1][0] - len(name[2]), 1)]  # what follows may look like another
+        found[int(digits[:9]) * size] = dtype
+    return found
+
+
+def _rows_of(page: memoryview, widths: dict[int, Dtype]) -> Iterator[Column]:
+    offsets: list[int] = []
+    sizes: list[int] = []
+    rows = 0
+    for field, value in fields(page):
+        if field == _OFFSETS:
+            offsets += integers(value)
+        elif field == _SIZES:
+            sizes += integers(value)
+        elif field == _LENGTH and isinstance(value, int):
+            rows = value
+    for offset, size in zip(offsets, sizes, strict=False):
+        if rows and not size % rows and LEAST <= size // rows <= LONGEST:
+            yield Column(offset, size, size // rows, widths.get(size // rows, Dtype.BYTES))
+
+
+def _in_order(found: list[Column], end: int) -> list[Column]:
+    """Those worth it, of which such as follow each other are one; none may lie on another, or beyond ``end``. Raises Malformed."""
+    columns: list[Column] = []
+    at = 0
+    for column in found:
+        if not at <= column.offset <= column.offset + column.length <= end:
+            raise Malformed("rows that do not lie side by side")
+        follows = columns and at == column.offset and columns[-1][2:] == column[2:]
+        before = columns.pop() if follows else column._replace(length=0)
+        columns.append(before._replace(length=before.length + column.length))
+        at = column.offset + column.length
+    return [column for column in columns if column.length >= LEAST_COLUMN]
+
+
+def _read(read: Read, offset: int, length: int) -> bytes:
+    """``length`` bytes from ``offset``; fewer where the file ends early."""
+    buffer = bytearray(length)
+    done = 0
+    while done < length and (step := read(offset + done, memoryview(buffer)[done:])):
+        done += step
+    return bytes(buffer[:done])
