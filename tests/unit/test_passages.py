@@ -72,7 +72,8 @@ def test_lines_that_were_put_in_cost_little_more_than_themselves(world: World) -
     point, size = added(world, {b"t.jsonl": b"".join(put_in(TEXT, FRESH, PLACES))})
     assert len(patched(world, point)) >= PLACES // 2
     alone = len(zstandard.compress(b"".join(FRESH), 3))
-    assert size < alone + PLACES * 2.5 * AVERAGE * whole / sum(map(len, TEXT)) + 12_000
+    # Twice the length of a passage is broken at each place on average, and now and then the whole of a short chunk.
+    assert size < alone + PLACES * 4 * AVERAGE * whole / sum(map(len, TEXT)) + 12_000
     assert check(world.repository(), read=True).damage == ()
 
 
