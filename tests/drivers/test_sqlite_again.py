@@ -12,6 +12,7 @@ import sqlite3
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -61,7 +62,7 @@ class Capture:
                 if isinstance(item, Blob):
                     extents = blocks_of(item.read())
                     if memory is not None:
-                        memory.image(item.path, extents)
+                        memory.image(item.path, partial(list, extents))
                 elif isinstance(item, Rows):
                     self._take(item, memory, extents)
         finally:
@@ -362,7 +363,7 @@ def test_an_image_that_was_read_again_after_its_rows_is_not_remembered(tmp_path:
     Capture(path, memory(tmp_path))
     moved = memory(tmp_path)
     Capture(path, moved)
-    moved.image(b"database", blocks_of(b"moved" * 100_000))
+    moved.image(b"database", lambda: blocks_of(b"moved" * 100_000))
     moved.commit()
     assert Capture(path, memory(tmp_path)).decoded > 1500
 

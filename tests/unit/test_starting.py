@@ -79,3 +79,14 @@ def test_help_knows_all_verbs() -> None:
     for words in ((), ("--help",), ("no-verb",)):
         app = command_line(words)
         assert len(app.registered_commands) + len(app.registered_groups) > 20
+
+
+def test_a_capture_loads_nothing_that_only_its_preview_asks_for(tmp_path: Path) -> None:
+    """What it costs in a month, and whether a sandbox can be had, take longer to load than an unchanged system to capture."""
+    world = World(os.fspath(tmp_path)).ready()
+    code, _, modules = loaded("capture", world=world)
+    assert code == 0
+    assert (
+        not {f"resurgam.{name}" for name in ("capture.preflight", "cli.cost", "vault.usage", "restore.sandbox")}
+        & modules
+    )

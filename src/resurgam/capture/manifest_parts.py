@@ -10,7 +10,6 @@ from resurgam.capture.manifest_form import NAME, WRONG, Reading, Text
 from resurgam.capture.manifest_yaml import Node, nearest
 from resurgam.errors import ManifestError
 from resurgam.model.system import REFERENCE
-from resurgam.proof.claims import check_tolerance
 
 HOLE = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]")
 
@@ -75,6 +74,8 @@ class Tolerance:
 
     def read(self, node: Node, reading: Reading) -> Any:
         """See manifest_form.Form."""
+        from resurgam.proof.claims import check_tolerance  # most manifests have none, and every command reads one
+
         try:
             check_tolerance(node.plain())
         except ManifestError as error:

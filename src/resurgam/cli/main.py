@@ -30,8 +30,8 @@ EPILOG = (
 
 # Each verb, or group of verbs, in the order of the help: the module where it is, and its name there.
 _VERBS = {
-    "init": ("capture", "init"),
-    "preflight": ("capture", "preflight"),
+    "init": ("preflight", "init"),
+    "preflight": ("preflight", "preflight"),
     "drivers": ("drivers", "drivers"),
     "probes": ("probes", "app"),
     "capture": ("capture", "capture"),

@@ -23,7 +23,6 @@ from resurgam.drivers.base import Blob
 from resurgam.model.codec import from_msgpack, to_msgpack
 from resurgam.model.point import Finding
 from resurgam.vault.host import told
-from resurgam.vault.pack import ID
 from resurgam.vault.pages import Put
 from resurgam.vault.snapshots import INLINE, Entry, Extent, Patched, store_runs
 from resurgam.vault.tables import Table
@@ -33,19 +32,21 @@ _LENGTH = struct.Struct("<I")
 _BATCH = 512
 _BATCH_BYTES = 1 << 20  # of chunk ids: large blobs make a batch end early
 _CHECK = 16
+_NONE = msgspec.Raw(to_msgpack([]))
 
 
 class Known(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """A blob as the last capture left it. ``chunks`` are the ids of all its chunks and of the pages that list them, joined;
     ``entry`` is its Entry as MessagePack; ``ends`` says whether a leaf ends after it; ``many`` are its pieces, by the ids that
-    they have or would have as chunks, where they lie in pages of their own, which the host cannot read back from the vault (P9)."""
+    they have or would have as chunks, where they lie in pages of their own, which the host cannot read back from the vault (P9);
+    not decoded, for of a blob that stands as it stood nobody asks."""
 
     key: bytes
     size: int
     chunks: bytes
     entry: bytes
     ends: bool
-    many: list[Extent] = []
+    many: msgspec.Raw = _NONE
     view: View | None = None
 
     @property
@@ -53,14 +54,9 @@ class Known(msgspec.Struct, frozen=True, array_like=True, gc=False):
         """The blob's path."""
         return self.key[: self.key.index(b"\0")]
 
-    def ids(self) -> Sequence[bytes]:
-        """Those of all its chunks and pages, nearly always one."""
-        chunks = self.chunks
-        return (chunks,) if len(chunks) == ID else [chunks[at : at + ID] for at in range(0, len(chunks), ID)]
-
     def pieces(self) -> list[Extent]:
         """Those that it was cut into."""
-        return self.many or self._decoded().extents
+        return msgspec.msgpack.decode(self.many, type=list[Extent]) or self._decoded().extents
 
     def again(self, blob: Blob, view: View | None) -> Known:
         """The same, of a ``blob`` of the same bytes."""
@@ -94,10 +90,14 @@ def known_of(
         chunks = b"".join(dict.fromkeys(chain.from_iterable(pieces)))
     if len(extents) <= INLINE and not patched:
         entry = Entry(blob.path, size, digest, dict(blob.meta), extents, [])
-        return Known(key_of(blob), size, chunks, to_msgpack(entry), ends, [], view)
+        return Known(key_of(blob), size, chunks, to_msgpack(entry), ends, _NONE, view)
     runs = store_runs(extents, put, patched)
     entry = Entry(blob.path, size, digest, dict(blob.meta), [], runs)
-    return Known(key_of(blob), size, chunks + b"".join(runs), to_msgpack(entry), ends, extents, view)
+    return Known(key_of(blob), size, chunks + b"".join(runs), to_msgpack(entry), ends, _raw(extents), view)
+
+
+def _raw(extents: list[Extent]) -> msgspec.Raw:
+    return msgspec.Raw(to_msgpack(extents))
 
 
 class FilesCache:

@@ -201,8 +201,13 @@ class Index:
         if len(chunks) <= _FEW * ID:
             return all(self.knows(chunks[at : at + ID]) for at in range(0, len(chunks), ID))
         ids = np.frombuffer(chunks, np.uint8).reshape(-1, ID)
-        found, _ = self.find_all(ids)
-        return all(self.knows(ids[row].tobytes()) for row in np.flatnonzero(~found).tolist())
+        return all(self._knows_all(ids[start : start + _AT_ONCE]) for start in range(0, len(ids), _AT_ONCE))
+
+    def _knows_all(self, ids: NDArray[np.uint8]) -> bool:
+        with self._lock:
+            for table in self.tables:
+                ids = ids[table.rows(ids) < 0]
+        return all(self.knows(chunk.tobytes()) for chunk in ids)
 
     def find(self, chunk: bytes) -> Place | None:
         """Where ``chunk`` lies, or None."""

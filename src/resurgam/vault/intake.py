@@ -36,7 +36,7 @@ from resurgam.vault.contents import content_spans
 from resurgam.vault.filescache import FilesCache, Known, View, key_of, known_of
 from resurgam.vault.index import Index
 from resurgam.vault.pace import Pace
-from resurgam.vault.pack import SHORTEST, Kind
+from resurgam.vault.pack import ID, SHORTEST, Kind
 from resurgam.vault.patching import Patching, patching_of
 from resurgam.vault.rowmemory import RowMemory
 from resurgam.vault.sharing import Shared, SharedChunks
@@ -353,20 +353,22 @@ class Intake:
         """What there is to know of a blob now that its chunks are."""
         blob = waiting.blob
         if waiting.known is not None:
-            extents, made = waiting.known.pieces(), waiting.known.again(blob, waiting.view)
+            made = waiting.known.again(blob, waiting.view)
         else:
             extents, digest, patched = self._extents_of(waiting)
             ends, put = self._tree.ends_after(blob.path), partial(self._sink.put, self._keys)
             made = known_of(blob, digest, extents, patched, ends, waiting.view, put)
         if blob.view:
-            self._rows.image(blob.path, extents)
+            self._rows.image(blob.path, made.pieces)
         return made
 
     def _keep(self, known: Known) -> None:
         """An entry into its place in the tree, its chunks into the list, and both into the host's memory."""
         self._bytes += known.size
-        for chunk in known.ids():
-            self._list.add(chunk)
+        if len(known.chunks) == ID:  # nearly always one
+            self._list.add(known.chunks)
+        else:
+            self._list.add_all(known.chunks)
         path, _, stamp = known.key.partition(b"\0")
         self._tree.add_encoded(path, known.entry, known.ends)
         if stamp and known.chunks and self._cache is not None:

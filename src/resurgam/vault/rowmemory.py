@@ -70,7 +70,7 @@ class RowMemory:
         self._compared: dict[
             bytes, bytes
         ] = {}  # the blocks of an image as they were when rows were taken over from before
-        self._new_images: dict[bytes, bytes] = {}
+        self._new_images: dict[bytes, Callable[[], list[Extent]]] = {}
         self._new_tables: dict[Name, _Remembered] = {}
         self._room = MOST
 
@@ -96,9 +96,9 @@ class RowMemory:
         self._new_tables[name] = _Remembered(rows.view_of, rows.name, settings, survey, pairs)
         return store_pairs(rows, pairs, put)
 
-    def image(self, path: bytes, extents: list[Extent]) -> None:
-        """The image is in the vault as ``extents``."""
-        self._new_images[path] = _blocks(extents)
+    def image(self, path: bytes, extents: Callable[[], list[Extent]]) -> None:
+        """The image is in the vault as ``extents``, which are asked for where anything is to be remembered of it."""
+        self._new_images[path] = extents
 
     def same(self, path: bytes) -> None:
         """The image is as it was, and none of its tables will come: what is known of them stays."""
@@ -126,7 +126,7 @@ class RowMemory:
         """What can be believed next time: an image that was read again after its rows were taken is none of it."""
         sound = {
             path: blocks
-            for path, blocks in self._new_images.items()
+            for path, blocks in ((path, _blocks(extents())) for path, extents in self._new_images.items())
             if blocks and self._compared.get(path, blocks) == blocks
         }
         sound |= {path: blocks for path, blocks in self._images.items() if path in self._same}

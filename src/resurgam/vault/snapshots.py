@@ -253,6 +253,24 @@ class ChunkList:
         if len(self._open) >= MAX_ENTRIES or (len(self._open) >= _RUN_MIN and chunk[0] == 0):
             self._close()
 
+    def add_all(self, chunks: bytes) -> None:
+        """As ``add`` of each of ``chunks``, ids joined. In few steps, for a large blob has tens of thousands."""
+        words = np.frombuffer(chunks, np.uint64).reshape(-1, ID // 8)
+        first = np.flatnonzero(np.append(True, (words[1:] != words[:-1]).any(axis=1))[: len(words)])
+        often = np.diff(first, append=len(words)) > 1
+        joined = words[first].tobytes()
+        ids = [joined[at : at + ID] for at in range(0, len(joined), ID)]
+        start = int(bool(ids) and self._open[-1:] == ids[:1])
+        ends = np.flatnonzero(np.frombuffer(joined, np.uint8)[::ID] == 0) + 1  # where a page may end
+        while start < len(ids):
+            least, most = (start + max(limit - len(self._open), 1) for limit in (_RUN_MIN, MAX_ENTRIES))
+            end = min(next(iter(ends[ends.searchsorted(least) :].tolist()), most), most)
+            self._open += ids[start:end]
+            start = end
+            if end <= len(ids):
+                self._close()
+                start -= int(often[end - 1])  # once more, on the next page
+
     def root(self) -> bytes:
         """The id of the list's root page: a Root over its leaves."""
         if self._open:
