@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from resurgam.errors import NotFound, Unreachable
-from resurgam.stores.abreast import TOGETHER, each, is_far, read_each, timed
+from resurgam.stores.abreast import QUICK, TOGETHER, each, is_far, read_each, timed
 from resurgam.stores.local import LocalStore
 from resurgam.testing.faults import MemoryStore, Wrapped
 from resurgam.testing.rounds import RoundStore
@@ -64,6 +64,23 @@ def test_one_quick_answer_makes_a_store_near_again() -> None:
     assert is_far(store)
     with timed(store):
         pass
+    assert not is_far(store)
+
+
+def test_a_folder_that_answered_late_once_is_near_again_after_some_requests_abreast(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """P11: what one cold answer made far is not read with threads, and in ranges ahead, for the rest of the session."""
+    store = LocalStore.create(str(tmp_path / "vault"))
+    for name in NAMES:
+        store.put(name, b"x")
+    with monkeypatch.context() as late:
+        times = iter((0.0, 2 * QUICK))
+        late.setattr(time, "monotonic", lambda: next(times))
+        with timed(store):
+            store.get(NAMES[0])
+    assert is_far(store)
+    assert [*read_each(store, NAMES)] == [b"x"] * 40
     assert not is_far(store)
 
 

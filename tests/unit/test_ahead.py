@@ -22,6 +22,8 @@ from resurgam.testing.faults import MemoryStore, Wrapped
 from resurgam.testing.rounds import RoundStore
 from resurgam.vault import ahead
 from resurgam.vault.ahead import Ahead, ranges_of
+from resurgam.vault.arena import Arena
+from resurgam.vault.around import AROUND
 from resurgam.vault.buffers import WINDOW
 from resurgam.vault.chunking import HEAD
 from resurgam.vault.index import Place
@@ -48,7 +50,7 @@ PLACES = st.lists(
 
 @given(PLACES)
 def test_every_place_lies_in_a_range_and_ranges_are_bounded(places: list[Place]) -> None:
-    """Whatever lies where: each frame is in exactly one range of its pack, in full, and no range is larger than it may be."""
+    """Whatever lies where: each frame is in exactly one range of its pack, in full, where none is long enough to be cut."""
     ranges = ranges_of(places)
     for place in places:
         (found,) = [one for one in ranges if one.pack == place.pack and place.offset in one.wanted]
@@ -56,8 +58,29 @@ def test_every_place_lies_in_a_range_and_ranges_are_bounded(places: list[Place])
         assert place.offset + FRAME <= found.start + found.length
     for one in ranges:
         assert one.wanted == sorted(set(one.wanted))
-        assert one.length <= ahead.RANGE + 4000 + FRAME
+        assert one.length <= ahead.RANGE
         assert all(b - a <= ahead.GAP + 4096 + 4000 for a, b in pairwise(one.wanted))
+
+
+@given(st.integers(0, 40 << 20), st.lists(st.integers(1, 12 << 20), min_size=1, max_size=30))
+def test_long_neighbours_are_cut_where_servers_cut_objects_and_nothing_is_asked_for_twice(
+    begin: int, sizes: list[int]
+) -> None:
+    """P11: what lies together is asked for once, in ranges of at most RANGE bytes that begin and end where parts of a stored object
+    do; each frame is wanted in just the ranges in which some of it lies."""
+    places, at = [], begin
+    for size in sizes:
+        places.append(Place("a" * 64, at, size, size, Kind.DATA))
+        at += FRAME + size
+    ranges = sorted(ranges_of(places), key=lambda one: one.start)
+    assert ranges[0].start == begin
+    assert all(one.start + one.length == following.start for one, following in pairwise(ranges)), "no gap, no overlap"
+    assert ranges[-1].start + ranges[-1].length == at
+    assert all(one.start % ahead.RANGE == 0 for one in ranges[1:])
+    for one in ranges:
+        assert 0 < one.length <= ahead.RANGE
+        end = one.start + one.length
+        assert one.wanted == [p.offset for p in places if p.offset < end and p.offset + FRAME + p.stored > one.start]
 
 
 def test_chunks_that_two_threads_stored_by_turns_are_two_ranges() -> None:
@@ -205,6 +228,48 @@ def test_a_slow_reader_finds_the_rest_of_its_range(monkeypatch: pytest.MonkeyPat
         reading.close()
 
 
+def test_packs_are_read_once_and_along_the_parts_of_their_objects(tmp_path: Path) -> None:
+    """P11: of packs that are wanted whole, no byte is asked for twice, and nearly all are asked for along the parts of 8 MiB in
+    which a server keeps them, each of which it then opens once. What lies across two answers comes back."""
+    files = {b"large": Random(8).randbytes(100 << 20)}
+    world = world_of(tmp_path, files)
+    store = RoundStore(world.store, 0.002)
+    repository = world.repository(store)
+    assert world.restored(repository.resolve("latest"), repository) == {"files": files}
+    asked = [call.split()[1:] for calls in store.history for call in calls if call.startswith("read packs/")]
+    long = [(pack, int(at), int(length)) for pack, at, length in asked if int(length) > AROUND]
+    read: dict[str, list[tuple[int, int]]] = {}
+    for pack, at, length in sorted(long):
+        read.setdefault(pack, []).append((at, at + length))
+    assert all(one[1] <= following[0] for ranges in read.values() for one, following in pairwise(ranges))
+    parts = sum((at + length - 1) // ahead.RANGE - at // ahead.RANGE + 1 for _, at, length in long)
+    most = sum(-(-len(world.store.get(pack)) // ahead.RANGE) for pack in read)
+    assert parts <= 1.25 * most, f"{parts} parts were opened of {most}"
+    assert sum(length for _, _, length in long) >= 100 << 20
+
+
+def test_answers_lie_in_memory_that_is_used_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """P11: of 100 MB that are read ahead, nearly all come in the same 64 MiB, and all of it is given back."""
+    arenas: list[Arena] = []
+    lend = Arena.lend
+
+    def noted(self: Arena, length: int) -> memoryview:
+        given = lend(self, length)
+        arenas.append(self)
+        fresh.append(length if isinstance(given.obj, bytearray) else 0)
+        return given
+
+    fresh: list[int] = []
+    monkeypatch.setattr(Arena, "lend", noted)
+    files = {b"large": Random(9).randbytes(100 << 20)}
+    world = world_of(tmp_path, files)
+    repository = world.repository(RoundStore(world.store, 0.002))
+    assert world.restored(repository.resolve("latest"), repository) == {"files": files}
+    assert len(fresh) >= 100 // 8
+    assert sum(fresh) <= 3 * ahead.RANGE
+    assert {arena.lent for arena in arenas} == {0}
+
+
 def test_chunks_that_come_again_are_read_again_or_kept(tmp_path: Path) -> None:
     """Equal files share chunks: what is needed a second time is there, whatever was let go."""
     block = Random(3).randbytes(3 << 20)
@@ -282,6 +347,12 @@ class Stalled(Wrapped):
         self._stall(name)
         return self.inner.get(name, offset, length)
 
+    def read_into(self, name: str, offset: int, buffer: memoryview) -> int:
+        """As the inner one, if it ever is; pages of trees always."""
+        if len(buffer) > AROUND:
+            self._stall(name)
+        return self.inner.read_into(name, offset, buffer)
+
     def list(self, prefix: str = "") -> Iterator[Entry]:
         """As the inner one."""
         return self.inner.list(prefix)
@@ -339,7 +410,7 @@ def test_a_link_that_stalls_ends_a_restore(tmp_path: Path) -> None:
     """P5, P12: sixteen requests wait and no more; the error says what is next, and nothing stands at the target."""
     world = world_of(tmp_path, {b"large": Random(7).randbytes(90 << 20)})
     assert isinstance(world.store, MemoryStore)
-    store = Stalled(world.store, "packs/")  # reads of pages go by ``read_into``, and are answered
+    store = Stalled(world.store, "packs/")
     repository = world.repository(RoundStore(store, 0.002))
     body = repository.resolve("latest").body
     particulars = repository.particulars(body)

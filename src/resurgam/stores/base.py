@@ -84,20 +84,6 @@ class Tidy(Protocol):
 
 
 @runtime_checkable
-class Lends(Protocol):
-    """What a store can that has an answer's bytes in memory of its own (``stores.objects``); found by ``isinstance``."""
-
-    def lend(self, name: str, offset: int, length: int) -> memoryview:
-        """As ``get``, in one request however long, and in that memory."""
-        ...
-
-
-def lent(store: Store, name: str, offset: int, length: int) -> memoryview:
-    """As ``get``, and without a copy where ``store`` can do without one: that of a gigabyte costs a quarter of a second."""
-    return store.lend(name, offset, length) if isinstance(store, Lends) else memoryview(store.get(name, offset, length))
-
-
-@runtime_checkable
 class Several(Protocol):
     """What a store can that reads several copies of the same objects (``stores.together``); found by ``isinstance``."""
 

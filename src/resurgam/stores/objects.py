@@ -35,9 +35,11 @@ from resurgam.stores.answers import told
 from resurgam.stores.base import Buffer, Entry, checked_name
 
 if TYPE_CHECKING:
+    from obstore import GetResult
     from obstore.store import ClientConfig, RetryConfig
 
 STEP = 8 << 20  # bytes of one ranged read
+PIECE = 256 << 10  # bytes of an answer that are taken over at a time
 READERS = 8  # ranged reads under way at a time, for one store
 LARGEST = 5_000_000_000  # bytes of one object: what S3 (5 GiB) and Azure (5000 MiB) take in one request
 PATIENCE = timedelta(seconds=60)  # after it, a request without answer is not tried again
@@ -113,23 +115,19 @@ class ObjectStore:
         self._fill(name, offset + len(first), memoryview(buffer)[len(first) :])
         return bytes(buffer)
 
-    def lend(self, name: str, offset: int, length: int) -> memoryview:
-        """See ``base.Lends``."""
-        return self._first(name, offset, length)[0]
-
     def read_into(self, name: str, offset: int, buffer: memoryview) -> int:
         """As ``get``, into ``buffer``; returns the number of bytes read. Safe from several threads. Raises NotFound."""
         view = buffer.cast("B")
-        first, size = self._first(name, offset, min(len(view), STEP))
-        view[: len(first)] = first
+        step = view[:STEP]
+        first, size = self._first(name, offset, len(step), step)
         wanted = min(len(view), max(size - offset, 0))
         if len(first) < wanted:
             self._fill(name, offset + len(first), view[len(first) : wanted])
         return wanted
 
-    def _first(self, name: str, offset: int, length: int) -> tuple[memoryview, int]:
-        """The first ``length`` bytes from ``offset``, or as many as there are, and the object's whole size: one request
-        but at the end, beyond which no server gives a range."""
+    def _first(self, name: str, offset: int, length: int, room: memoryview | None = None) -> tuple[memoryview, int]:
+        """The first ``length`` bytes from ``offset``, or as many as there are, in ``room`` where there is one, and the object's
+        whole size: one request but at the end, beyond which no server gives a range."""
         checked_name(name)
         assert min(offset, length) >= 0
         with told("read", name, self._where):
@@ -137,27 +135,38 @@ class ObjectStore:
                 if not length:
                     return memoryview(b""), obstore.head(self._bucket, name)["size"]
                 got = obstore.get(self._bucket, name, options={"range": (offset, offset + length)})
-                return memoryview(got.bytes()), got.meta["size"]
+                size = got.meta["size"]
+                if room is None:
+                    return memoryview(got.bytes()), size
+                return self._poured(got, name, room[: max(min(length, size - offset), 0)]), size
             except obstore.exceptions.GenericError:
                 size = obstore.head(self._bucket, name)["size"]
                 if offset < size:
                     raise
                 return memoryview(b""), size
 
+    def _poured(self, got: GetResult, name: str, room: memoryview) -> memoryview:
+        """``room``, full of an answer, of which no more than ``PIECE`` bytes lie elsewhere at a time."""
+        done = 0
+        for piece in got.stream(min_chunk_size=PIECE):
+            data = memoryview(piece)
+            fits = min(len(data), len(room) - done)
+            room[done : done + fits] = data[:fits]
+            done += len(data)
+        if done != len(room):
+            raise Unreachable(
+                f"{self._where} answered {done} of {len(room)} bytes of {name}.",
+                untouched="Nothing was changed.",
+                next_step="Run the same command again.",
+            )
+        return room
+
     def _fill(self, name: str, offset: int, view: memoryview) -> None:
         """All of ``view`` from ``offset``, which the object has, in ranges side by side."""
 
         def piece(start: int) -> None:
-            wanted = min(STEP, len(view) - start)
-            with told("read", name, self._where):
-                got = obstore.get_range(self._bucket, name, start=offset + start, length=wanted)
-            if len(got) != wanted:
-                raise Unreachable(
-                    f"{self._where} answered {len(got)} of {wanted} bytes of {name}.",
-                    untouched="Nothing was changed.",
-                    next_step="Run the same command again.",
-                )
-            view[start : start + wanted] = memoryview(got)
+            room = view[start : start + STEP]
+            self._first(name, offset + start, len(room), room)
 
         list(self._pool().map(piece, range(0, len(view), STEP)))
 

@@ -133,10 +133,10 @@ class BucketStore(ObjectStore):
             return None
         return "" if found in (None, "null") else found
 
-    def _first(self, name: str, offset: int, length: int) -> tuple[memoryview, int]:
+    def _first(self, name: str, offset: int, length: int, room: memoryview | None = None) -> tuple[memoryview, int]:
         """As there; but who may list below a prefix only is answered 403 by AWS also for what is not there: a listing tells."""
         try:
-            return super()._first(name, offset, length)
+            return super()._first(name, offset, length, room)
         except Denied:
             if self._stands(name):
                 raise

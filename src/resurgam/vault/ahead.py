@@ -5,46 +5,52 @@ line. What comes next is known, though: the entries of a snapshot in their order
 
     entries --> their chunks, LOOK bytes of them at a time --> where they lie --> neighbours together --> ranges, read side by side
 
-A pack's neighbours become one range of up to ``RANGE`` bytes, with what lies between them where that is less than ``GAP``: reading
-it costs less than another request. Two threads have filled two packs by turns, so chunks that follow each other lie in turns in
-both; therefore many are looked at before anything is asked for.
+A pack's neighbours are asked for together, with what lies between them where that is less than ``GAP``: reading it costs less than
+another request. What is longer than ``RANGE`` is cut where a server cuts an object that it keeps, so that it opens no part of it
+twice; a chunk on both sides of a cut is put together from two answers. Two threads have filled two packs by turns, so chunks that
+follow each other lie in turns in both; therefore many are looked at before anything is asked for.
 
 Of several snapshots one is begun when all of the one before it has been asked for (``after``), so that nobody waits at its
 beginning.
 
-No more than ``WINDOW`` bytes are held, on their way or not used yet; one look more where the reader waits for it. Whoever needs a
-chunk takes it out (:meth:`Ahead.take`); what was not foreseen is simply not here, and is read as if there were no reading ahead. So
-nothing rests on this but speed: a range that fails fails its own reader, and bytes are believed no sooner than any others.
+No more than ``WINDOW`` bytes are held, on their way or not used yet, and more only where the reader waits for what comes behind
+them; they lie in memory that is used again (``arena``). Whoever needs a chunk takes it out (:meth:`Ahead.take`); what was not
+foreseen is simply not here, and is read as if there were no reading ahead. So nothing rests on this but speed: a range that fails
+fails its own reader, and bytes are believed no sooner than any others.
 """
 
 from __future__ import annotations
 
 import queue
 import threading
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from itertools import pairwise
+from operator import itemgetter
 from typing import Any, Generic, Protocol, TypeVar
 
 from resurgam.errors import ResurgamError
-from resurgam.stores.base import Store, lent
+from resurgam.stores.base import Store
+from resurgam.vault.arena import Arena
 from resurgam.vault.index import Place
 from resurgam.vault.pack import FRAME, LARGEST_PAGE, NO_SESSION, Kind, parse_frame
 
-# Bytes of one request at most, but for a chunk that is larger. With 8 MiB both sides work a twentieth longer, with 4 a tenth more:
-# a server keeps objects in parts of 8 MiB or so, and whoever begins in the middle of one has it opened twice.
-RANGE = 16 << 20
+# Bytes of one request at most. Servers keep objects in parts of 8 MiB or so (SeaweedFS does, and so do clients of S3 that upload
+# in parts), and whoever begins in the middle of one has it opened twice. Longer ones leave less of the window for what comes next.
+RANGE = 8 << 20
 GAP = 128 << 10  # bytes that are read for nothing rather than asked around
-LOOK = 32 << 20  # bytes of chunks that are put together into ranges at a time
-WINDOW = 48 << 20  # bytes held at most
+LOOK = 128 << 20  # bytes of chunks that are put together into ranges at a time
+WINDOW = 40 << 20  # bytes held at most
 READS = 16  # requests under way
-_ENTRIES = 4096  # entries that wait for their reader
+_ENTRIES = 4096  # entries that wait for their reader; four looks
 _RECENT = 512  # chunks that are not asked for again so soon: their readers keep them
 
 T = TypeVar("T")  # an entry
 Key = tuple[str, int]  # pack, offset
+Lying = tuple[int, int, int]  # where in its pack a frame begins and ends, and its turn
 
 
 class Fetched(Protocol):
@@ -57,7 +63,7 @@ class Fetched(Protocol):
 
 @dataclass(slots=True)
 class Range:
-    """``length`` bytes of ``pack`` from ``start``, and the frames in them that are wanted, by their offsets."""
+    """``length`` bytes of ``pack`` from ``start``, and the offsets of the frames that are wanted and lie in them, or in part."""
 
     pack: str
     start: int
@@ -72,7 +78,12 @@ class _Held:
     range: Range
     at: int
     data: Future[memoryview]
-    left: set[int] = field(default_factory=set)
+    left: set[int]
+
+    def part_of(self, place: Place) -> memoryview:
+        """What of the frame at ``place`` lies in it, waited for. Raises what the store raised."""
+        begin, start = place.offset, self.range.start
+        return self.data.result()[max(begin - start, 0) : max(begin + FRAME + place.stored - start, 0)]
 
 
 class _Room:
@@ -81,6 +92,7 @@ class _Room:
     def __init__(self) -> None:
         self.changed = threading.Condition()
         self.bytes = 0
+        self.memory = Arena(WINDOW + 3 * RANGE)  # as pieces are given back in no order
 
 
 class _End:
@@ -109,16 +121,17 @@ class Ahead(Generic[T]):
         self._room: _Room = after._room if after is not None else _Room()
         self._changed = self._room.changed
         self._held: OrderedDict[int, _Held] = OrderedDict()
-        self._where: dict[Key, _Held] = {}
+        self._where: dict[Key, list[_Held]] = {}
         self._asked = self._look = 0
         self._all_asked = False
         self._idle = False  # the reader has used all that it was given, and waits for more
-        self._coming: set[Key] = set()  # what is about to be asked for
-        self._waiting = 0  # readers that wait until it has been
+        self._coming: Counter[Key] = Counter()  # what is about to be asked for, and in how many requests
+        self._awaited: list[Key] = []  # what readers wait for until it has been
         self._passed: set[Key] = set()  # read before they were asked for
         self._stopping = False
         self._sessions: set[bytes] = set()
-        self._entries: queue.Queue[T | _End] = queue.Queue(_ENTRIES)
+        self._entries: queue.SimpleQueue[T | _End] = queue.SimpleQueue()
+        self._places_free = threading.Semaphore(_ENTRIES)  # for entries
         self._pool = ThreadPoolExecutor(READS, thread_name_prefix="ahead")
         self._thread = threading.Thread(target=self._run, name="look-ahead", daemon=True)
         self._thread.start()
@@ -131,6 +144,7 @@ class Ahead(Generic[T]):
             raise entry.error
 
     def _next(self) -> T | _End:
+        self._places_free.release()
         with suppress(queue.Empty):
             return self._entries.get_nowait()
         with self._changed:
@@ -149,29 +163,27 @@ class Ahead(Generic[T]):
         key = (place.pack, place.offset)
         with self._changed:
             if key in self._coming:
-                self._waiting += 1
+                self._awaited.append(key)
                 self._changed.notify_all()
                 self._changed.wait_for(lambda: self._stopping or key not in self._coming)
-                self._waiting -= 1
-            held = self._where.pop(key, None)
-            if held is None:
+                self._awaited.remove(key)
+            ranges = self._where.pop(key, None)
+            if ranges is None:
                 self._passed |= {key} if place.kind == Kind.DATA else set()
                 return None
-            held.left.discard(place.offset)
-            if not held.left:
-                self._let_go(held)
-            self._forget_before(held.at - WINDOW // 2)
-        start = place.offset - held.range.start
-        return held.data.result()[start : start + FRAME + place.stored]
+            for held in ranges:
+                held.left.discard(place.offset)
+                if not held.left:
+                    self._let_go(held)
+            self._forget_before(ranges[0].at - WINDOW // 2)
+        return _joined([held.part_of(place) for held in sorted(ranges, key=lambda held: held.range.start)])
 
     def close(self) -> None:
         """Stop, and hold nothing; repeatable."""
         with self._changed:
             self._stopping = True
             self._changed.notify_all()
-        with suppress(queue.Empty):
-            while True:  # so that who waits for room in the queue goes on, and stops
-                self._entries.get_nowait()
+        self._places_free.release(_ENTRIES)  # so that who waits for one goes on, and stops
         self._thread.join()
         self._pool.shutdown(wait=True, cancel_futures=True)
         with self._changed:
@@ -183,25 +195,37 @@ class Ahead(Generic[T]):
 
     def _run(self) -> None:
         try:
-            self._wait_for_those_before()
             for entries, places in self._looks():
-                self._look = self._asked
-                ranges = ranges_of(places)
-                with self._changed:
-                    self._coming = {(wanted.pack, offset) for wanted in ranges for offset in wanted.wanted}
-                for wanted in ranges:
-                    self._ask(wanted)
-                for entry in entries:
-                    self._hand_over(entry)
+                self._wait_for_those_before()
+                self._ask_for(entries, places)
                 if self._stopping:
                     return
             self._let_others_begin()
         except Exception as error:  # noqa: BLE001 - raised by ``entries``, in its turn
-            self._hand_over(_End(error))
+            self._entries.put(_End(error))
         else:
-            self._hand_over(_End())
+            self._entries.put(_End())
         finally:
             self._let_others_begin()
+
+    def _ask_for(self, entries: list[T], places: list[Place]) -> None:
+        """Send the requests of a look, and hand its entries over when the first is on its way: whoever needs more waits for it, and
+        is not given chunk by chunk what is about to come anyway."""
+        self._look = self._asked
+        with self._changed:
+            wanted = {(place.pack, place.offset): place for place in places}
+            known = [key for key in wanted if key in self._passed or key in self._where]
+            self._passed.difference_update(known)
+            for key in known:
+                del wanted[key]
+            ranges = ranges_of(wanted.values())
+            self._coming = Counter((one.pack, offset) for one in ranges for offset in one.wanted)
+        for one in ranges[:1]:
+            self._ask(one)
+        for entry in entries:
+            self._entries.put(entry)
+        for one in ranges[1:]:
+            self._ask(one)
 
     def _wait_for_those_before(self) -> None:
         if (before := self._after) is not None:
@@ -221,6 +245,7 @@ class Ahead(Generic[T]):
         places: list[Place] = []
         size, recent = 0, OrderedDict[bytes, None]()
         for entry in self._source():
+            self._places_free.acquire()
             begun.append(entry)
             for chunk in self._chunks(entry):
                 if chunk in recent or (place := self._find(chunk)) is None:
@@ -240,12 +265,6 @@ class Ahead(Generic[T]):
                 begun, places, size = [], [], 0
         yield begun, places
 
-    def _hand_over(self, entry: T | _End) -> None:
-        while not self._stopping:
-            with suppress(queue.Full):
-                self._entries.put(entry, timeout=1.0)
-                return
-
     def _ask(self, wanted: Range) -> None:
         """Send a request when there is room for its answer, or when nobody is left to make room."""
         room = self._room
@@ -254,22 +273,22 @@ class Ahead(Generic[T]):
                 lambda: (
                     self._stopping
                     or self._idle
-                    or self._waiting
+                    or any(key in self._coming for key in self._awaited)
                     or not room.bytes
                     or room.bytes + wanted.length <= WINDOW
                 )
             )
-            self._coming -= {(wanted.pack, offset) for offset in wanted.wanted}
-            if self._waiting:
-                self._changed.notify_all()
-            passed = {offset for offset in wanted.wanted if (wanted.pack, offset) in self._passed}
-            self._passed -= {(wanted.pack, offset) for offset in passed}
-            wanted.wanted = [offset for offset in wanted.wanted if offset not in passed]
-            if self._stopping or not wanted.wanted:
+            if self._stopping:
                 return
             held = _Held(wanted, self._asked, self._pool.submit(self._read, wanted), set(wanted.wanted))
             self._held[id(held)] = held
-            self._where |= {(wanted.pack, offset): held for offset in wanted.wanted}
+            for key in [(wanted.pack, offset) for offset in wanted.wanted]:
+                self._where.setdefault(key, []).append(held)
+                self._coming[key] -= 1
+                if not self._coming[key]:
+                    del self._coming[key]
+            if self._awaited:
+                self._changed.notify_all()
             room.bytes += wanted.length
             self._asked += wanted.length
 
@@ -288,11 +307,12 @@ class Ahead(Generic[T]):
     # In the threads that read ---------------------------------------------------------------------------------------
 
     def _read(self, wanted: Range) -> memoryview:
-        data = lent(self._store, f"packs/{wanted.pack[:2]}/{wanted.pack}", wanted.start, wanted.length)
-        for offset in wanted.wanted:
-            header = data[offset - wanted.start :][:FRAME]
+        room = self._room.memory.lend(wanted.length)
+        name = f"packs/{wanted.pack[:2]}/{wanted.pack}"
+        data = room[: self._store.read_into(name, wanted.start, room)]
+        for at in [offset - wanted.start for offset in wanted.wanted if offset >= wanted.start]:
             with suppress(ResurgamError):  # whoever reads the chunk meets it again, and says so
-                self._get_ready(parse_frame(header).session)
+                self._get_ready(parse_frame(data[at : at + FRAME]).session)
         return data
 
     def _get_ready(self, session: bytes) -> None:
@@ -307,19 +327,42 @@ def ranges_of(places: Iterable[Place]) -> list[Range]:
     """The ranges in which chunks lie, in the order in which the first of each is needed."""
     packs: dict[str, list[tuple[int, int, int]]] = {}
     for turn, place in enumerate(places):
-        packs.setdefault(place.pack, []).append((place.offset, FRAME + place.stored, turn))
-    found: list[tuple[int, Range]] = []
-    for pack, frames in packs.items():
-        last: Range | None = None
-        first = 0
-        for offset, length, turn in sorted(frames):
-            end = offset + length
-            if last is not None and offset - (last.start + last.length) <= GAP and end - last.start <= RANGE:
-                last.length, first = max(last.length, end - last.start), min(first, turn)
-                if last.wanted[-1] != offset:
-                    last.wanted.append(offset)
-                found[-1] = (first, last)
-                continue
-            last, first = Range(pack, offset, length, [offset]), turn
-            found.append((first, last))
-    return [wanted for _, wanted in sorted(found, key=lambda one: one[0])]
+        packs.setdefault(place.pack, []).append((place.offset, place.offset + FRAME + place.stored, turn))
+    found = [
+        one
+        for pack, frames in packs.items()
+        for together in _neighbours(sorted(frames))
+        for one in _cut(pack, together)
+    ]
+    return [wanted for _, wanted in sorted(found, key=itemgetter(0))]
+
+
+def _neighbours(frames: list[Lying]) -> Iterator[list[Lying]]:
+    """``frames`` in the order in which they lie, in groups that are asked for together."""
+    group: list[Lying] = []
+    end = 0
+    for frame in frames:
+        if group and frame[0] - end > GAP:
+            yield group
+            group = []
+        group.append(frame)
+        end = max(end, frame[1])
+    if group:
+        yield group
+
+
+def _cut(pack: str, frames: list[Lying]) -> Iterator[tuple[int, Range]]:
+    """The ranges of neighbours, each with the turn of its first frame."""
+    start, end = frames[0][0], max(frame[1] for frame in frames)
+    cuts = [start, *range(start - start % RANGE + RANGE, end, RANGE), end] if end - start > RANGE else [start, end]
+    for begin, stop in pairwise(cuts):
+        inside = [frame for frame in frames if frame[0] < stop and frame[1] > begin]
+        if inside:
+            first = max(begin, inside[0][0])
+            last = min(stop, max(frame[1] for frame in inside))
+            wanted = [*dict.fromkeys(frame[0] for frame in inside)]
+            yield min(frame[2] for frame in inside), Range(pack, first, last - first, wanted)
+
+
+def _joined(parts: list[memoryview]) -> memoryview:
+    return parts[0] if len(parts) == 1 else memoryview(b"".join(parts))
