@@ -18,6 +18,7 @@ from functools import cache
 from typing import Any, Protocol
 
 import numpy as np
+import zstandard
 
 from resurgam.vault.frames import Plane, decompressed, mine, refuse, unreadable
 
@@ -63,18 +64,24 @@ class Direct:
         """See Coder."""
         into, source = self._ffi.from_buffer(room, require_writable=True), self._ffi.from_buffer(plane)
         made = self._lib.ZSTD_compress2(self._making, into, len(room), source, len(plane))
-        return 0 if self._lib.ZSTD_isError(made) else int(made)
+        return int(made) if made <= len(room) else 0  # an error is a number beyond any size
 
     def decompress_into(self, frame: memoryview, out: Plane) -> None:
         """See Coder."""
         source, length = self._ffi.from_buffer(frame), len(frame)
-        if self._lib.ZSTD_getFrameContentSize(source, length) != len(out):
+        try:
+            holds = zstandard.frame_content_size(
+                frame
+            )  # a call of the library would let go of the GIL, and wait for it
+        except zstandard.ZstdError as error:
+            raise unreadable(str(error)) from error
+        if holds != len(out):
             refuse("a frame's content size is not the expected one")
         if self._lib.ZSTD_findFrameCompressedSize(source, length) != length:
             refuse("a frame does not end where it should")
         into = self._ffi.from_buffer(out, require_writable=True)
         made = self._lib.ZSTD_decompressDCtx(self._opening, into, len(out), source, length)
-        if self._lib.ZSTD_isError(made):
+        if made > len(out):
             raise unreadable(self._ffi.string(self._lib.ZSTD_getErrorName(made)).decode())
         if made != len(out):
             refuse("a frame ends early")
