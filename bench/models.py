@@ -2,8 +2,8 @@
 
 Chunks of 1 MiB, one thread, processor time, the fastest of five: encoding with the check that all comes back, and decoding.
 ``zipnn`` gets the same bytes at once, by its own threads=1. Then a family: a base model and five fine-tunes (a fifth of the tensors
-frozen, all others with relative noise of 0.3 % or 3 % on 60 % of their elements), captured one after the other, and restored and
-compared.
+frozen, all others with relative noise of 0.3 % or 3 % on 60 % of their elements), captured one after the other and all at once, and
+restored and compared. ``--family`` for that alone.
 """
 
 from __future__ import annotations
@@ -45,23 +45,33 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.models", description=__doc__)
     parser.add_argument("--megabytes", type=int, default=16, help="of each kind of tensor")
     parser.add_argument("--tensors", type=int, default=10, help="of each model of the family, 2 MB each")
+    parser.add_argument("--family", action="store_true", help="only the family: sizes")
     parser.add_argument("--work", default=None, help="an existing folder with room for the family")
     given = parser.parse_args(arguments)
+    if not given.family:
+        _codings(given.megabytes << 20)
+    for noise in (0.003, 0.03):
+        for at_once in (False, True):
+            with tempfile.TemporaryDirectory(prefix="bench-models-", dir=given.work) as work:
+                whole, stored = _family(work, given.tensors, noise, at_once)
+            told = "at once" if at_once else "one after the other"
+            print(
+                f"family of a base and five fine-tunes, noise {noise:.1%}, {told}: {whole / stored:.2f} times smaller than it is"
+            )
+    return 0
+
+
+def _codings(size: int) -> None:
+    """Print the tables of single tensors, ``size`` bytes of each kind."""
     rng = np.random.default_rng(1)
     zipnn = _zipnn()
     print(f"{'tensor':<28}{'ratio':>7}{'encode':>12}{'decode':>12}   zipnn" + ("" if zipnn else ": absent"))
-    for name, values, dtype in _tensors(rng, given.megabytes << 20):
+    for name, values, dtype in _tensors(rng, size):
         _row(name, values.tobytes(), dtype, zipnn)
     print(f"\n{'delta against its base':<28}{'ratio':>7}{'times':>8}{'encode':>12}{'decode':>12}")
-    for name, base, values in _pairs(rng, given.megabytes << 20):
+    for name, base, values in _pairs(rng, size):
         _delta_row(name, base, values)
-    for noise in (0.003, 0.03):
-        with tempfile.TemporaryDirectory(prefix="bench-models-", dir=given.work) as work:
-            whole, stored = _family(work, given.tensors, noise)
-        print(
-            f"\nfamily of a base and five fine-tunes, noise {noise:.1%}: {whole / stored:.2f} times smaller than it is"
-        )
-    return 0
+    print()
 
 
 def bf16(values: Array) -> Array:
@@ -129,9 +139,12 @@ def _delta_row(name: str, base: Array, values: Array) -> None:
     made = [deltas.encode(raw, old, 2) for raw, old in pairs]
     out, size = np.empty(CHUNK, np.uint8), sum(map(len, made))
     encoding = _seconds(lambda: [deltas.encode(raw, old, 2) for raw, old in pairs])
-    decoding = _seconds(
-        lambda: [deltas.apply(deltas.read(one), old, out) for one, (_, old) in zip(made, pairs, strict=True)]
-    )
+
+    def decode_all() -> None:
+        for one, (_, old) in zip(made, pairs, strict=True):
+            deltas.apply(deltas.read(one, len(old)), old, out)
+
+    decoding = _seconds(decode_all)
     data = values.tobytes()
     print(
         f"{name:<28}{size / len(data):>7.3f}{len(data) / size:>8.1f}{_rate(data, encoding):>12}{_rate(data, decoding):>12}"
@@ -159,8 +172,8 @@ def _zipnn() -> Any:
         return None
 
 
-def _family(work: str, tensors: int, noise: float) -> tuple[int, int]:
-    """Bytes of a family, and what its vault holds once each model was captured in its turn."""
+def _family(work: str, tensors: int, noise: float, at_once: bool) -> tuple[int, int]:
+    """Bytes of a family, and what its vault holds once each model was captured in its turn, or all together."""
     rng, live = np.random.default_rng(7), f"{work}/live"
     base = [bf16(rng.normal(0, 0.02, _TENSOR)) for _ in range(tensors)]
     os.makedirs(f"{work}/vault")
@@ -173,6 +186,8 @@ def _family(work: str, tensors: int, noise: float) -> tuple[int, int]:
         tuned = base if not number else [one if at % 5 == 4 else _tuned(rng, one, noise) for at, one in enumerate(base)]
         os.makedirs(f"{live}/model-{number}")
         _write(f"{live}/model-{number}/model.safetensors", tuned)
+        if at_once and number < 5:
+            continue
         host = HostState(keyring.vault.hex(), system.name, f"{work}/state")
         sealed = capture(system, driver_for, lambda _: (), Repository(store, keyring), host, clock)
     stored = sum(entry.size for entry in store.list("packs/"))

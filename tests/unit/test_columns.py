@@ -17,10 +17,11 @@ from resurgam.vault import columnmemory
 from resurgam.vault.check import check
 from resurgam.vault.chunking import MAX_CHUNK, MIN_CHUNK, Dtype
 from resurgam.vault.columnmemory import RememberedColumns
+from resurgam.vault.columnpatching import of_few
 from resurgam.vault.columns import Column, ColumnCutter, RowReader
 from resurgam.vault.patches import MOST_SOURCES
 from resurgam.vault.repository import Sealed
-from resurgam.vault.snapshots import extents_of, pieces_of
+from resurgam.vault.snapshots import Extent, extents_of, pieces_of
 from tests.lance_files import table, vectors
 from tests.patched import added, entry_of, prune_away
 from tests.support import Files, World
@@ -117,6 +118,15 @@ def test_rows_of_everywhere_are_stored_anew(world: World) -> None:
     point, size = added(world, compacted(ROWS))
     assert size > 0.3 * first
     assert all(number <= MOST_SOURCES + 1 for number in sources(world, point))
+
+
+def test_most_of_what_lies_in_many_chunks_is_kept() -> None:
+    """Those eight chunks in which most of a piece lies; a run of rows that is in two is kept where both are."""
+    names = [bytes([n]) * 32 for n in range(MOST_SOURCES + 2)]
+    known: list[list[Extent]] = [[(name, 0, 1536 * (n + 1))] for n, name in enumerate(names)]
+    known += [[], [(names[0], 0, 1536), (names[-1], 0, 1536)]]
+    assert of_few(known) == [[], [], *known[2:-2], [], []]
+    assert of_few(known[2:-1]) == known[2:-1]
 
 
 def test_equal_bytes_have_equal_digests_laid_out_or_whole(world: World) -> None:

@@ -150,6 +150,13 @@ def test_columns_that_name_the_same_bytes_are_not_walked_through_again() -> None
     assert time.process_time() - began < 0.5
 
 
+def test_what_is_told_is_short_beside_its_file() -> None:
+    """To walk through what pages are takes longer than to store it: of more than 128 KiB beside a small file nothing is read."""
+    rows = [Page(300, [bytes(300 * 1536)])]
+    assert columns_of(lance_file([rows, [Page(1, [])] * 5_000])) is not None
+    assert columns_of(lance_file([rows, [Page(1, [])] * 15_000])) is None
+
+
 def test_rows_that_lie_on_others_are_none() -> None:
     """One buffer that two pages name."""
     data = bytearray(lance_file([[Page(300, [bytes(300 * 1536)]), Page(300, [bytes(300 * 1536)])]]))

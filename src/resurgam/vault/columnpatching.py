@@ -99,7 +99,7 @@ class ColumnPatching:
         lengths = np.diff(turns).astype(np.uint32) * np.uint32(rows.width)
         places = zip(were[turns[:-1]].tolist(), lengths.tolist(), strict=True)
         known = [self._old.extents(was, length) if was >= 0 else [] for was, length in places]
-        return laid_out(lengths, _of_few(known))
+        return laid_out(lengths, of_few(known))
 
     def _column_at(self, offset: int) -> Column | None:
         number = bisect_right(self._starts, offset) - 1
@@ -116,7 +116,7 @@ class ColumnPatching:
         """Nothing is held."""
 
 
-def _of_few(known: list[list[Extent]]) -> list[list[Extent]]:
+def of_few(known: list[list[Extent]]) -> list[list[Extent]]:
     """Those runs of rows that lie in the MOST_SOURCES chunks in which most lies; the others count as new."""
     sources = Counter[bytes]()
     for extents in known:
