@@ -60,7 +60,7 @@ def come_back(coded: Sequence[Coded], span: memoryview, length: int) -> list[boo
     """Whether each of ``coded`` decodes to its piece of ``span``. Raises IntegrityError where one does not decode."""
     maps = [map_of(memoryview(data), length) if apart else _WHOLE for apart, data in coded]
     frames = [memoryview(one.data)[end:] for one, (_, end) in zip(coded, maps, strict=True)]
-    contents = expanded(frames, [length - BLOCK * int(np.count_nonzero(noise)) for noise, _ in maps])
+    contents = expanded(frames, [length - _kept(noise, end) for noise, end in maps])
     pieces = (span[at : at + length] for at in range(0, len(span), length))
     return [
         _is(piece, one, content, noise, end)
@@ -71,7 +71,7 @@ def come_back(coded: Sequence[Coded], span: memoryview, length: int) -> list[boo
 def decode_into(encoded: memoryview, raw: Plane) -> None:
     """Fill ``raw``, which has the raw length. Raises IntegrityError."""
     noise, end = map_of(encoded, len(raw))
-    rest = decompressed(encoded[end:], len(raw) - BLOCK * int(np.count_nonzero(noise)))
+    rest = decompressed(encoded[end:], len(raw) - _kept(noise, end))
     _merge(noise, encoded[:end], rest, raw)
 
 
@@ -79,14 +79,18 @@ def map_of(encoded: memoryview, length: int) -> tuple[Which, int]:
     """Which blocks of ``length`` raw bytes stand as they are, and where they end in ``encoded``. Raises IntegrityError."""
     count = length // BLOCK
     start = -(-count // 8)
-    bits = np.unpackbits(np.frombuffer(encoded[:start], np.uint8), bitorder="little")
-    if len(bits) < count or bits[count:].any():
+    bits = int.from_bytes(encoded[:start], "little")
+    if len(encoded) < start or bits >> count:
         refuse("its map of blocks does not fit its length")
-    noise = bits[:count].view(np.bool_)
-    end = start + BLOCK * int(np.count_nonzero(noise))
+    end = start + BLOCK * bits.bit_count()
     if end >= len(encoded):
         refuse("its blocks end early")
-    return noise, end
+    return np.unpackbits(np.frombuffer(encoded, np.uint8, start), count=count, bitorder="little").view(np.bool_), end
+
+
+def _kept(noise: Which, end: int) -> int:
+    """The bytes of the blocks that stand as they are and end there, behind the map of all."""
+    return end - (len(noise) + 7) // 8
 
 
 def _noise(blocks: memoryview) -> Which:
@@ -141,9 +145,9 @@ def _is(raw: memoryview, one: Coded, content: Buffer, noise: Which, end: int) ->
 
 
 def _merge(noise: Which, kept: memoryview, rest: Buffer, raw: Plane) -> None:
-    """Fill ``raw`` with the blocks that end ``kept`` and with those of ``rest``, which has the tail behind them."""
-    count = len(noise)
-    blocks, others = raw[: count * BLOCK].view(_BLOCK), count - int(np.count_nonzero(noise))
-    blocks[noise] = np.frombuffer(kept[len(kept) - BLOCK * (count - others) :], _BLOCK)
+    """Fill ``raw`` with the blocks of ``kept``, where they stand behind their map, and of ``rest``, which has the tail behind."""
+    count, start = len(noise), (len(noise) + 7) // 8
+    blocks, others = raw[: count * BLOCK].view(_BLOCK), count - (len(kept) - start) // BLOCK
+    blocks[noise] = np.frombuffer(kept[start:], _BLOCK)
     blocks[~noise] = np.frombuffer(rest, _BLOCK, others)
     raw[count * BLOCK :] = np.frombuffer(rest, np.uint8, offset=others * BLOCK)

@@ -86,6 +86,7 @@ class Encoded(NamedTuple):
     exact: bool
 
 
+_LAST = max(Codec)  # once: it goes through all of them
 _PLANES = {Dtype.BF16: Codec.BF16_PLANES, Dtype.F16: Codec.F16_PLANES, Dtype.F32: Codec.F32_PLANES}
 _PAGE = {False: Codec.ZSTD, True: Codec.BLOCKS}  # by whether noise stands apart
 _WIDTH = {Codec.BF16_PLANES: 2, Codec.F16_PLANES: 2, Codec.F32_PLANES: 4}
@@ -168,9 +169,9 @@ def _decode(codec: int, encoded: memoryview, raw_length: int, room: Callable[[in
         if len(encoded) != raw_length:
             refuse("its length is not the raw length")
         return encoded
-    if not 0 <= codec <= max(Codec):
+    if not 0 <= codec <= _LAST:
         raise NewerFormat(
-            f"A chunk is stored with codec {codec}; this release knows 0 to {max(Codec)}.",
+            f"A chunk is stored with codec {codec}; this release knows 0 to {_LAST}.",
             untouched="Nothing was changed.",
             next_step="Upgrade Resurgam and run the same command again.",
         )

@@ -20,7 +20,6 @@ from __future__ import annotations
 import struct
 import threading
 from collections.abc import Iterable, Iterator
-from itertools import islice
 from typing import NamedTuple
 
 import numpy as np
@@ -211,12 +210,16 @@ class Index:
 
     def find(self, chunk: bytes) -> Place | None:
         """Where ``chunk`` lies, or None."""
-        return next(iter(self.places(chunk, 1)), None)
-
-    def places(self, chunk: bytes, most: int | None = None) -> list[Place]:
-        """Everywhere that ``chunk`` lies, as ``find`` first: two writers may have stored the same. No more than ``most``."""
         with self._lock:
-            return list(islice((table.place(row) for table in self.tables for row in table.at(chunk)), most))
+            for table in self.tables:
+                for row in table.at(chunk):
+                    return table.place(row)
+        return None
+
+    def places(self, chunk: bytes) -> list[Place]:
+        """Everywhere that ``chunk`` lies, as ``find`` first: two writers may have stored the same."""
+        with self._lock:
+            return [table.place(row) for table in self.tables for row in table.at(chunk)]
 
     def find_all(self, ids: NDArray[np.uint8]) -> tuple[NDArray[np.bool_], Entries]:
         """Of each of ``ids`` (n times 32 bytes) whether it lies in a pack; and the entries of those that do, in their order,

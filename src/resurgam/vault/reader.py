@@ -31,7 +31,7 @@ from resurgam.vault.sink import ChunkKeys
 from resurgam.vault.snapshots import Entry, Laid, SnapshotRoot, entries, extents_of, read_root
 from resurgam.vault.source import VaultSource, lost
 
-RUN = 1 << 20  # bytes that are written into a file at a time; threads meet at the interpreter's lock at each write
+RUN = 256 << 10  # bytes that are written into a file at a time: as many as stay in a core's cache beside what is read
 AHEAD = 1 << 20  # bytes of a pack that are read at a time where one chunk follows the other
 _CACHED = 16  # decoded chunks kept, of those that small files share and of pages; at most a few MB each
 

@@ -105,19 +105,25 @@ class VaultSource:
             work_on(list(enumerate(_batches(placed))), write, meanwhile=pour.settle)
 
     def _write_all(self, descriptor: int, batch: list[Placed]) -> None:
-        """Neighbours together, small ones by way of this thread's memory."""
+        """Neighbours together, small ones by way of this thread's memory, in which they are made where that can be."""
         run, begin, filled = self._reader.run(), 0, 0
         for start, laid in batch:
-            piece = self._piece(laid)
-            zeros, small = not any_byte(piece), len(piece) <= len(run) // 2
-            if filled and (zeros or not small or filled + len(piece) > len(run)):
+            small = laid.length <= len(run) // 2
+            if filled and (not small or filled + laid.length > len(run)):
                 write_fully(descriptor, run[:filled], begin)
                 filled = 0
-            if small and not zeros:
+            place = run[filled : filled + laid.length] if small else None
+            piece = self._piece(laid, place)
+            if any_byte(piece) and place is not None:
+                if piece.obj is not run.obj:
+                    place[:] = piece
                 begin = begin if filled else start
-                run[filled : filled + len(piece)] = piece
-                filled += len(piece)
-            elif not zeros:
+                filled += laid.length
+                continue
+            if filled:  # zeros stay a hole
+                write_fully(descriptor, run[:filled], begin)
+                filled = 0
+            if place is None and any_byte(piece):
                 write_fully(descriptor, piece, start)
         if filled:
             write_fully(descriptor, run[:filled], begin)
