@@ -249,7 +249,7 @@ def test_packs_are_read_once_and_along_the_parts_of_their_objects(tmp_path: Path
 
 
 def test_answers_lie_in_memory_that_is_used_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """P11: of 100 MB that are read ahead, nearly all come in the same 64 MiB, and all of it is given back."""
+    """P11: of 100 MB that are read ahead, nearly all come in the same 72 MiB, and all of it is given back."""
     arenas: list[Arena] = []
     lend = Arena.lend
 

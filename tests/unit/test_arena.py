@@ -41,6 +41,17 @@ def test_what_does_not_fit_has_memory_of_its_own() -> None:
     assert not isinstance(arena.lend(SIZE).obj, bytearray)
 
 
+def test_a_piece_fits_where_one_of_nearly_its_length_was() -> None:
+    """P11: ranges of 8,191 and 8,192 KiB take turns in the same places."""
+    arena = Arena(SIZE, 1 << 12)
+    pieces = [arena.lend((1 << 14) - number) for number in range(4)]
+    assert arena.lent == SIZE
+    for number in range(20):
+        del pieces[number % 3]
+        pieces.append(arena.lend((1 << 14) - (3 * number) % 5))
+        assert not isinstance(pieces[-1].obj, bytearray)
+
+
 def test_threads_do_not_meet_in_it() -> None:
     arena = Arena(SIZE)
 

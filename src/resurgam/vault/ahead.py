@@ -43,7 +43,7 @@ from resurgam.vault.pack import FRAME, LARGEST_PAGE, NO_SESSION, Kind, parse_fra
 RANGE = 8 << 20
 GAP = 128 << 10  # bytes that are read for nothing rather than asked around
 LOOK = 128 << 20  # bytes of chunks that are put together into ranges at a time
-WINDOW = 40 << 20  # bytes held at most
+WINDOW = 48 << 20  # bytes held at most
 READS = 16  # requests under way
 _ENTRIES = 4096  # entries that wait for their reader; four looks
 _RECENT = 512  # chunks that are not asked for again so soon: their readers keep them
@@ -92,7 +92,7 @@ class _Room:
     def __init__(self) -> None:
         self.changed = threading.Condition()
         self.bytes = 0
-        self.memory = Arena(WINDOW + 3 * RANGE)  # as pieces are given back in no order
+        self.memory = Arena(WINDOW + 3 * RANGE, 1 << 20)  # what was let go is looked at a moment longer
 
 
 class _End:

@@ -6,8 +6,9 @@ finding them took as long as waiting for the store.
 
     |####|      |##########|   |######|              |        lent, and free
 
-A piece is free again when nobody looks at it any more, whoever that was: the last ``memoryview`` of it gives it back. Where no
-piece is long enough, memory of its own is lent; who asks bounds how much there is in all.
+Lengths are rounded up to a ``grain``, so that a piece fits where one of nearly its length was. A piece is free again when nobody
+looks at it any more, whoever that was: the last ``memoryview`` of it gives it back. Where no piece is long enough, memory of its own
+is lent; who asks bounds how much there is in all.
 """
 
 from __future__ import annotations
@@ -22,10 +23,10 @@ from resurgam.vault.pack import new_buffer
 
 
 class Arena:
-    """``size`` bytes that take no room before they are used. Thread-safe."""
+    """``size`` bytes that take no room before they are used, lent by multiples of ``grain``. Thread-safe."""
 
-    def __init__(self, size: int) -> None:
-        self._memory = new_buffer(size)
+    def __init__(self, size: int, grain: int = 1) -> None:
+        self._memory, self._grain = new_buffer(size), grain
         self._lock = threading.Lock()
         self._free = [(0, size)]  # where a free piece begins and ends, in order; no two that touch
         # The last look at a piece may end anywhere, also while this thread holds the lock: it only leaves a note.
@@ -36,11 +37,12 @@ class Arena:
         with self._lock:
             while self._returned:
                 self._take_back(*self._returned.popleft())
-            at = self._found(length)
+            taken = -(-length // self._grain) * self._grain
+            at = self._found(taken)
         if at is None:
             return memoryview(bytearray(length))
         piece = np.frombuffer(self._memory, np.uint8, length, at)
-        weakref.finalize(piece, self._returned.append, (at, at + length)).atexit = False
+        weakref.finalize(piece, self._returned.append, (at, at + taken)).atexit = False
         return memoryview(piece)  # type: ignore[arg-type] # which numpy's annotations do not say
 
     @property
