@@ -16,7 +16,7 @@ from resurgam.errors import IntegrityError
 from resurgam.vault import columnmemory
 from resurgam.vault.check import check
 from resurgam.vault.chunking import MAX_CHUNK, MIN_CHUNK, Dtype
-from resurgam.vault.columnmemory import RememberedColumns
+from resurgam.vault.columnmemory import RememberedColumns, RememberedFile
 from resurgam.vault.columnpatching import of_few
 from resurgam.vault.columns import Column, ColumnCutter, RowReader
 from resurgam.vault.patches import MOST_SOURCES
@@ -209,6 +209,20 @@ def test_more_rows_than_are_looked_through_cost_bytes(world: World, monkeypatch:
     assert sum(len(memory.read_bytes()) for memory in notes(world)) < 16 * 1_300 + 4_000
 
 
+def test_small_files_are_looked_through_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compaction puts small files together, and leaves large ones as they are."""
+    monkeypatch.setattr(columnmemory, "MOST_ROWS", 1_000)
+    old = RememberedColumns([remembered(name, ROWS[: 100 * size]) for name, size in ((b"a", 8), (b"b", 3), (b"c", 4))])
+    assert [old.rows(name * 32) is not None for name in (b"a", b"b", b"c")] == [False, True, True]
+
+
+def remembered(name: bytes, rows: Floats) -> RememberedFile:
+    """A file of one chunk of that name."""
+    digests = RowReader(KEY).digests(memoryview(rows.tobytes()), 1536)
+    count, width = np.array([len(rows)], "<u4"), np.array([1536], "<u4")
+    return RememberedFile(columnmemory._Record("", name * 32, count.tobytes(), width.tobytes(), {}), digests)
+
+
 @pytest.mark.parametrize("then", ["unchanged", "touched", "compacted", "forgotten"])
 def test_what_rests_on_a_pruned_point_stays_whole(world: World, then: str) -> None:
     """P1, P2: the point of the fragments is pruned and swept; the compacted one restores, and so does what is captured after."""
@@ -347,11 +361,8 @@ def test_equal_rows_are_found_together() -> None:
     rows = np.concatenate(
         [ROWS[:50], np.zeros((3, 384), np.float32), ROWS[50:99], np.zeros((1, 384), np.float32), ROWS[99:150]]
     )
-    digests = RowReader(KEY).digests(memoryview(rows.tobytes()), 1536)
-    record = columnmemory._Record(
-        "", bytes(32), np.array([len(rows)], "<u4").tobytes(), np.array([1536], "<u4").tobytes(), {}
-    )
-    old = RememberedColumns([columnmemory.RememberedFile(record, digests)])
+    one = remembered(b"a", rows)
+    digests, old = one.digests, RememberedColumns([one])
     found = old.find(digests[101:])
     assert found.tolist() == [1536 * number for number in range(101, len(rows))]
     assert old.find(digests[:0]).tolist() == []

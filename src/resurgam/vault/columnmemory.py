@@ -36,7 +36,7 @@ from resurgam.vault.pack import ID
 from resurgam.vault.patches import between
 from resurgam.vault.snapshots import Extent
 
-MOST_ROWS = 1 << 22  # that are noted of one file, or looked through in all: 64 MB
+MOST_ROWS = 1 << 21  # that are noted of one file, or looked through in all: 32 MB, and as much to find them by
 _MAGIC = b"RSGROWS1"
 _HEAD = struct.Struct("<8sQ16s")
 _EACH = 16  # bytes of a row
@@ -78,9 +78,11 @@ class RememberedFile:
 
 
 class RememberedColumns:
-    """Those of all ``files`` of a component, as if they lay one behind the other; of more than MOST_ROWS, the first ones."""
+    """Those of all ``files`` of a component, as if they lay one behind the other; of more than MOST_ROWS those of the smallest
+    files, since such are put together."""
 
     def __init__(self, files: Sequence[RememberedFile]) -> None:
+        files = sorted(files, key=lambda one: len(one.digests))
         sizes = accumulate(len(one.digests) for one in files)
         files = [one for one, size in zip(files, sizes, strict=True) if size <= MOST_ROWS]
         nothing = np.empty(0, np.int64)
@@ -93,7 +95,7 @@ class RememberedColumns:
         self._lengths = counts * self._widths
         self._starts = np.cumsum(self._lengths) - self._lengths
         self._digests = np.concatenate([np.empty((0, 2), np.uint64), *(one.digests for one in files)])
-        self._order = np.argsort(self._digests[:, 0], kind="stable").astype(np.uint32)
+        self._order = np.argsort(self._digests[:, 0]).astype(np.uint32)
         self._sorted = self._digests[self._order, 0]
 
     def rows(self, chunk: bytes) -> ChunkRows | None:
