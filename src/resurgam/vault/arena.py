@@ -7,8 +7,8 @@ finding them took as long as waiting for the store.
     |####|      |##########|   |######|              |        lent, and free
 
 Lengths are rounded up to a ``grain``, so that a piece fits where one of nearly its length was. A piece is free again when nobody
-looks at it any more, whoever that was: the last ``memoryview`` of it gives it back. Where no piece is long enough, memory of its own
-is lent; who asks bounds how much there is in all.
+looks at it any more, whoever that was: the last ``memoryview`` of it gives it back. Where no piece is long enough, memory of its
+own is lent; who asks bounds how much there is in all.
 """
 
 from __future__ import annotations
