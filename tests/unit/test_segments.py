@@ -277,7 +277,7 @@ def test_plans_come_over_from_copies_of_the_process(parts: list[tuple[int, int]]
     """A plan that a child made is the plan that is taken."""
     table = np.array(parts, np.int64).reshape(-1, 2)
     room = memoryview(bytearray(1 << 12))
-    hand_over(7, [CodedPiece(bytes(32), 9, None, Moved(table[:, 0], table[:, 1], data))], room)
+    hand_over(7, 1, [CodedPiece(bytes(32), 9, None, Moved(table[:, 0], table[:, 1], data))], room)
     done, (piece,) = (lambda found: (found.done, list(found.pieces)))(coded(room, 512))
     assert done == 7
     assert isinstance(piece.patch, Moved)

@@ -48,7 +48,7 @@ from resurgam.vault.tables import Table
 from resurgam.vault.textpatching import TextPatching, text_patching_of
 
 SMALL = 256 << 10
-COPIED_FROM = 64 << 20  # databases of this size are coded by copies of this process
+COPIED_FROM, NUMBERS_COPIED_FROM = 64 << 20, 256 << 20  # databases, tensors: coded by copies of this process
 ATTEMPTS = 3
 _MAX_WAITING, _MAX_LARGE = 4096, 32  # entries that may wait for their chunks; large ones hold their sources open
 _MAX_KEYS = 20
@@ -277,11 +277,12 @@ class Intake:
             yield from content_spans(blob.source, blob.size, cutter, buffers, pace, self._progress, self._pool, store)
         else:
             spans = list(spans_of(pieces))
-            copied = blob.size >= COPIED_FROM and spans[0][0].dtype is Dtype.PAGES and not self._pace.limited
             patching = patching_of(
                 self._blocks, self._bases, blob, begin, spans, waiting.read, self._sink, self._index, self._keys
             )
             waiting.patching = patching
+            least = COPIED_FROM if spans[0][0].dtype is Dtype.PAGES else NUMBERS_COPIED_FROM
+            copied = blob.size >= least and not self._pace.limited and not (patching and patching.tells)
             work = coders(self._sink, self._keys, blob.source, spans, patching) if copied else None
             if work is not None:
                 yield from take_from(work, spans, self._sink, self._keys, patching, self._pool, self._progress)
@@ -296,7 +297,7 @@ class Intake:
             if span[0].dtype is Dtype.PAGES:
                 # All are as long as the first, but for the last.
                 pieces = self._sink.put_pages(self._keys, view, length, plans_of(patching, span, view))
-                extents = extents_of(pieces, start, patching)
+                extents = extents_of(pieces, span, patching)
             else:
                 there = (piece for piece in span if piece.offset - start + piece.length <= len(view))
                 extents = [self._store_piece(view[p.offset - start :][: p.length], p, patching) for p in there]

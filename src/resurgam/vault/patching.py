@@ -92,6 +92,11 @@ class Patching:
         """The length of the file's blocks."""
         return self._noted.block
 
+    @property
+    def tells(self) -> bool:
+        """Whether pieces may become deltas: ``tell`` stores those itself, so no copy of this process may ask it."""
+        return self._base is not None
+
     def plans(self, offset: int, span: memoryview, length: int, chunks: Sequence[bytes]) -> list[Plan | None]:
         """Of each piece of ``length`` bytes, of which ``span`` at ``offset`` consists (the last may be shorter) and whose ids are
         ``chunks``: what it needs to be patched; None where it is to be a chunk, or is one."""

@@ -113,7 +113,7 @@ class SharedChunks:
 
     def _code(self, data: memoryview, out: memoryview) -> int:
         """In a child."""
-        return hand_over(len(data), [self._sink.coded(self._keys, data)], out)
+        return hand_over(len(data), 1, [self._sink.coded(self._keys, data)], out)
 
     def _store_coded(self, data: memoryview, result: memoryview) -> bytes:
         """In a thread: store what a child has coded, which is named here once more: else memory that is not shared after all

@@ -177,11 +177,15 @@ class Sink:
             coded += encode_pages(span[start : start + count * size], size) if are_new else [None] * count
         return [CodedPiece(c, len(p), e, o) for c, p, e, o in zip(chunks, pieces, coded, patches, strict=True)]
 
-    def coded(self, keys: DomainKeys, data: memoryview) -> CodedPiece:
-        """The chunk ``data``, and what is to be stored of it where it is new: it counts as known from now on."""
+    def coded(
+        self, keys: DomainKeys, data: memoryview, dtype: Dtype = Dtype.BYTES, plans: Plans | None = None
+    ) -> CodedPiece:
+        """The chunk ``data``, and what is to be stored of it where it is new: it counts as known from now on, unless it is to be
+        patched. Good until this thread encodes again."""
         chunk = keys.id_of(Kind.DATA, data)
-        new = encode_verified(data, Dtype.BYTES) if self._index.claim(chunk) else None
-        return CodedPiece(chunk, len(data), new)
+        (plan,) = plans([chunk]) if plans is not None else (None,)
+        new = encode_verified(data, dtype) if plan is None and self._index.claim(chunk) else None
+        return CodedPiece(chunk, len(data), new, plan)
 
     def put_coded(self, keys: DomainKeys, piece: CodedPiece) -> Extent:
         """Store what another process has coded, unless the vault has it meanwhile."""

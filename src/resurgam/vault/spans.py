@@ -1,4 +1,7 @@
-"""Spans of a database's pages, coded by copies of this process, each stored by this one.
+"""Spans of a large file of structure, coded by copies of this process, each stored by this one.
+
+Threads take turns with Python itself: of a chunk of weights each waits for another some ten times, and wakes on another processor.
+Copies of this process do not; what they hand over is encrypted and stored here meanwhile.
 
 What a child hands over of a span (or of one chunk: ``sharing``), little-endian::
 
@@ -25,21 +28,23 @@ import numpy as np
 
 from resurgam.drivers.base import Source, read_fully
 from resurgam.vault.buffers import SPAN
-from resurgam.vault.chunking import PAGE_STEP, Dtype, Piece
+from resurgam.vault.chunking import Dtype, Piece
 from resurgam.vault.codecs import Codec, Encoded
 from resurgam.vault.frames import Buffer
 from resurgam.vault.makers import Makers, makers
+from resurgam.vault.pack import SHORTEST
 from resurgam.vault.patches import Moved, Patch, Plan, count_of
 from resurgam.vault.patching import Patching
-from resurgam.vault.sink import CodedPiece, DomainKeys, Plans, Sink
+from resurgam.vault.sink import CodedPiece, DomainKeys, Plans, Sink, padded
 from resurgam.vault.snapshots import Extent
 
 ROOM = SPAN + (64 << 10)  # a span whose pieces are all stored as they are, and more than their heads
+MOST_PIECES = 1024  # of a span: a file may say that it consists of tensors of a few bytes
 _HEAD = struct.Struct("<II")
 _COUNT = struct.Struct("<Q")
 _PIECE = struct.Struct("<32sIIBBH")
 _NEW, _EXACT, _PATCHED, _MOVED = 1, 2, 4, 8
-assert SPAN // PAGE_STEP * _PIECE.size + _HEAD.size < ROOM - SPAN
+assert MOST_PIECES * (_PIECE.size + SHORTEST) + _HEAD.size < ROOM - SPAN
 
 
 class Coded(NamedTuple):
@@ -50,10 +55,10 @@ class Coded(NamedTuple):
 
 
 def spans_of(pieces: Iterable[Piece]) -> Iterator[list[Piece]]:
-    """Neighbouring pieces, up to SPAN bytes together."""
+    """Neighbouring pieces, up to MOST_PIECES and SPAN bytes together."""
     span: list[Piece] = []
     for piece in pieces:
-        if span and piece.offset + piece.length - span[0].offset > SPAN:
+        if span and (piece.offset + piece.length - span[0].offset > SPAN or len(span) == MOST_PIECES):
             yield span
             span = []
         span.append(piece)
@@ -86,7 +91,7 @@ def end_of(source: Source, size: int) -> int:
 def coders(
     sink: Sink, keys: DomainKeys, source: Source, spans: list[list[Piece]], patching: Patching | None
 ) -> Makers[list[Piece]] | None:
-    """Copies of this process that code ``spans`` of pages; None where there can be none."""
+    """Copies of this process that code ``spans``; None where there can be none."""
     room = bytearray(SPAN)  # each child's own, once it writes there
     return makers(spans, lambda span, out: code(sink, keys, source, span, patching, memoryview(room), out), ROOM)
 
@@ -107,7 +112,7 @@ def take_from(
         if sink.stopping:
             raise CancelledError  # as those threads that had not begun
         done, pieces = coded(result, patching.block if patching else 0)
-        futures[number].set_result(extents_of(pieces, spans[number][0].offset, patching, partial(sink.put_coded, keys)))
+        futures[number].set_result(extents_of(pieces, spans[number], patching, partial(sink.put_coded, keys)))
         progress(done)
 
     def take() -> None:
@@ -124,25 +129,24 @@ def take_from(
 
 def extents_of(
     pieces: Iterable[CodedPiece],
-    offset: int,
+    span: list[Piece],
     patching: Patching | None,
     put: Callable[[CodedPiece], object] = lambda _piece: None,
 ) -> list[Extent]:
-    """Those of the ``pieces`` of a span of pages at ``offset``, each as a chunk; what is to be stored of them is ``put``, or taken
-    for patches."""
+    """Those of the ``pieces`` of a ``span``, as many as were there, each as a chunk; what is to be stored of them is ``put``, or
+    taken for patches."""
     extents: list[Extent] = []
-    for piece in pieces:
+    for piece, cut in zip(pieces, span, strict=False):
         if piece.patch is not None and patching is not None:
-            patching.take(offset, piece.chunk, piece.length, Dtype.PAGES, piece.patch)
+            patching.take(cut.offset, piece.chunk, piece.length, cut.dtype, piece.patch)
         else:
             put(piece)
         extents.append((piece.chunk, 0, piece.length))
-        offset += piece.length
     return extents
 
 
 def plans_of(patching: Patching | None, span: list[Piece], data: memoryview) -> Plans | None:
-    """Which pieces of a span of pages are to be patched."""
+    """Which pieces of a span are to be patched: of pages, or one piece."""
     return partial(patching.plans, span[0].offset, data, span[0].length) if patching else None
 
 
@@ -155,16 +159,26 @@ def code(
     room: memoryview,
     out: memoryview,
 ) -> int:
-    """In a child: read a span of pages into ``room``, and fill ``out`` as above; returns its length."""
+    """In a child: read a span into ``room``, and fill ``out`` as above; returns its length."""
     data = read_span(source, span, room)
-    pieces = sink.coded_pages(keys, data, span[0].length, plans_of(patching, span, data))
-    return hand_over(len(data), pieces, out)
+    if span[0].dtype is Dtype.PAGES:
+        pages = sink.coded_pages(keys, data, span[0].length, plans_of(patching, span, data))
+        return hand_over(len(data), len(pages), pages, out)
+    there = [(piece, data[piece.offset - span[0].offset :][: piece.length]) for piece in span]
+    whole = [(piece, part) for piece, part in there if len(part) == piece.length]
+    return hand_over(len(data), len(whole), (_coded(sink, keys, *each, patching) for each in whole), out)
 
 
-def hand_over(done: int, pieces: list[CodedPiece], out: memoryview) -> int:
-    """In a child: fill ``out`` with what became of ``done`` bytes; returns its length."""
-    _HEAD.pack_into(out, 0, done, len(pieces))
-    at = _HEAD.size + len(pieces) * _PIECE.size
+def _coded(sink: Sink, keys: DomainKeys, piece: Piece, data: memoryview, patching: Patching | None) -> CodedPiece:
+    if len(data) < SHORTEST:
+        return sink.coded(keys, padded(data), piece.dtype)._replace(length=len(data))
+    return sink.coded(keys, data, piece.dtype, plans_of(patching, [piece], data))
+
+
+def hand_over(done: int, count: int, pieces: Iterable[CodedPiece], out: memoryview) -> int:
+    """In a child: fill ``out`` with what became of ``done`` bytes, ``count`` pieces, one after the other; returns its length."""
+    _HEAD.pack_into(out, 0, done, count)
+    at = _HEAD.size + count * _PIECE.size
     for number, (chunk, length, coded, patch) in enumerate(pieces):
         codec, stored, exact = coded or (Codec.RAW, b"", False)
         flags = _NEW * (coded is not None) | _EXACT * exact | _flag_of(patch)
