@@ -22,7 +22,7 @@ from resurgam.vault.columns import Column, ColumnCutter, RowReader
 from resurgam.vault.patches import MOST_SOURCES
 from resurgam.vault.repository import Sealed
 from resurgam.vault.snapshots import Extent, extents_of, pieces_of
-from tests.lance_files import table, vectors
+from tests.lance_files import Page, lance_file, table, vectors
 from tests.patched import added, entry_of, prune_away
 from tests.support import Files, World
 from tests.unit.test_lance import ROWS as ROWS_KEPT
@@ -73,6 +73,17 @@ def test_a_compaction_stores_next_to_nothing(world: World, share: float) -> None
     assert size < 0.005 * first + 12_000, "where parts lie, and the records of a point"
     assert max(sources(world, point), default=0) <= 4, "a restore decodes little more than what it writes"
     assert check(world.repository(), read=True).damage == ()
+
+
+def test_pages_that_are_copied_as_they_are_cost_nothing(world: World) -> None:
+    """P11: texts, too, whatever stands before them in their file."""
+    texts = [random.Random(n).randbytes(200_000 + n) for n in range(4)]
+    files = {f"data/{n}.lance".encode(): table(ROWS[n * 300 :][:300], 300, texts[n]) for n in range(4)}
+    _, first = added(world, files)
+    pages = [(Page(300, [text]), Page(300, [ROWS[n * 300 :][:300].tobytes()])) for n, text in enumerate(texts)]
+    numbers = [Page(300, [bytes(1_000 + n)]) for n in range(4)]
+    _, size = added(world, {b"data/one.lance": lance_file([numbers, *map(list, zip(*pages, strict=True))])})
+    assert size < 0.005 * first + 12_000
 
 
 @pytest.mark.parametrize("version", VERSIONS)

@@ -72,7 +72,7 @@ class ColumnPatching:
         for length in lengths:
             piece, column = padded(view[at : at + length]), self._column_at(offset + at)
             chunk = self._keys.id_of(Kind.DATA, piece)
-            if column is None or length % column.width:
+            if column is None or not column.width or length % column.width:
                 self._sink.put_as(self._keys, Kind.DATA, chunk, piece, Dtype.BYTES)
             else:
                 self._store_rows(chunk, piece, column)

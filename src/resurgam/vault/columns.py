@@ -6,8 +6,8 @@ A store of vectors writes them in files of columns, and compaction writes what i
     now         [ row 0 ][ row 2 ][ row 3 ][ row 4 ]              in another, among other rows
 
 So such a file is cut between rows, where these say so themselves (:class:`ColumnCutter`): rows that stay together are cut as they
-were, in whatever file and wherever in it they lie. What lies between columns is cut by its content. And each row is known again by
-128 bits that a host keeps of it (:class:`RowReader`)::
+were, in whatever file and wherever in it they lie. All else is cut by its content, from where a buffer of it begins. And each row
+is known again by 128 bits that a host keeps of it (:class:`RowReader`)::
 
     digest(row) = sums of the lower and of the upper halves of AES(key, 16 bytes xor the mask of their place in a row)
 
@@ -40,7 +40,8 @@ Words = NDArray[np.uint64]
 
 
 class Column(NamedTuple):
-    """Rows of ``width`` bytes from ``offset`` on, ``length`` bytes together, and what they are made of."""
+    """Rows of ``width`` bytes from ``offset`` on, ``length`` bytes together, and what they are made of; without a width, bytes that
+    move as a whole, if at all."""
 
     offset: int
     length: int
@@ -49,7 +50,8 @@ class Column(NamedTuple):
 
 
 class ColumnCutter:
-    """Cuts a file of ``size`` bytes with ``columns`` between rows, and by its content elsewhere (``chunking``). One per thread."""
+    """Cuts a file of ``size`` bytes where ``columns`` begin and end, between rows, and by its content elsewhere (``chunking``). One
+    per thread."""
 
     def __init__(self, columns: Sequence[Column], size: int, seed: int) -> None:
         self._ends: list[int] = []

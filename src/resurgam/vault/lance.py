@@ -4,7 +4,8 @@
 
 Values of one width, as vectors have, are written row by row, packed by nothing: a page of them is one buffer (or has one beside
 that of what is null) as long as its rows are wide, all together. That is how they are found; how a page says that its values are
-encoded is not asked. What is text, or short, is packed by pages and is no column of rows here.
+encoded is not asked. What is text, or short, is packed by pages; of it is told
+where long buffers begin, so that pages that a compaction copies as they are are cut as they were.
 
 As in ``tensors``, no byte depends on what a file claims. What is read of it is bounded, and whatever is not as the format says
 makes it a file like any other, which is cut by its content.
@@ -43,14 +44,16 @@ _OFFSETS, _SIZES, _LENGTH = 1, 2, 3
 
 
 def lance_columns(size: int, read: Read) -> list[Column] | None:
-    """The rows of one width in a Lance file of ``size`` bytes, in order of offset; None where it is none, lies, or has none."""
+    """The rows of one width in a Lance file of ``size`` bytes, and its other long buffers, in order of offset; None where it is no
+    such file, lies, or has no such rows."""
     tail = _read(read, size - _FOOTER.size, _FOOTER.size) if size >= 2 * _FOOTER.size else b""
     if tail[-len(_MAGIC) :] != _MAGIC:
         return None
     try:
-        return _columns(_FOOTER.unpack(tail), size - _FOOTER.size, read) or None
+        columns = _columns(_FOOTER.unpack(tail), size - _FOOTER.size, read)
     except (Malformed, struct.error):
         return None
+    return columns if any(column.width for column in columns) else None
 
 
 def _columns(footer: tuple[int, ...], end: int, read: Read) -> list[Column]:
@@ -70,7 +73,7 @@ def _columns(footer: tuple[int, ...], end: int, read: Read) -> list[Column]:
             raise Malformed("a column that lies elsewhere")
         for field, page in fields(metadata[offset - start :][:length]):
             if field == _PAGES and isinstance(page, memoryview):
-                found += _rows_of(page, widths)
+                found += _buffers_of(page, widths)
     return _in_order(sorted(found), start)
 
 
@@ -86,7 +89,7 @@ def _widths(places: memoryview, end: int, read: Read) -> dict[int, Dtype]:
     return found
 
 
-def _rows_of(page: memoryview, widths: dict[int, Dtype]) -> Iterator[Column]:
+def _buffers_of(page: memoryview, widths: dict[int, Dtype]) -> Iterator[Column]:
     offsets: list[int] = []
     sizes: list[int] = []
     rows = 0
@@ -98,18 +101,21 @@ def _rows_of(page: memoryview, widths: dict[int, Dtype]) -> Iterator[Column]:
         elif field == _LENGTH and isinstance(value, int):
             rows = value
     for offset, size in zip(offsets, sizes, strict=False):
-        if rows and not size % rows and LEAST <= size // rows <= LONGEST:
-            yield Column(offset, size, size // rows, widths.get(size // rows, Dtype.BYTES))
+        width = size // rows if rows and not size % rows else 0
+        if LEAST <= width <= LONGEST:
+            yield Column(offset, size, width, widths.get(width, Dtype.BYTES))
+        else:
+            yield Column(offset, size, 0, Dtype.BYTES)
 
 
 def _in_order(found: list[Column], end: int) -> list[Column]:
-    """Those worth it, of which such as follow each other are one; none may lie on another, or beyond ``end``. Raises Malformed."""
+    """Those worth it; rows that follow each other are one. None may lie on another, or beyond ``end``. Raises Malformed."""
     columns: list[Column] = []
     at = 0
     for column in found:
         if not at <= column.offset <= column.offset + column.length <= end:
             raise Malformed("rows that do not lie side by side")
-        follows = columns and at == column.offset and columns[-1][2:] == column[2:]
+        follows = columns and at == column.offset and 0 < column.width == columns[-1].width
         before = columns.pop() if follows else column._replace(length=0)
         columns.append(before._replace(length=before.length + column.length))
         at = column.offset + column.length
