@@ -1,4 +1,4 @@
-"""A large database is coded by copies of the process: what is stored is the same, or the capture says why there is none."""
+"""A large file is coded by copies of the process: what is stored is the same, or the capture says why there is none."""
 
 from __future__ import annotations
 
@@ -16,11 +16,15 @@ import pytest
 from resurgam.drivers.base import Blob
 from resurgam.errors import ResurgamError
 from resurgam.stores.local import LocalStore
-from resurgam.vault import workers
+from resurgam.vault import spans, workers
+from resurgam.vault.buffers import SPAN
 from resurgam.vault.check import check
+from resurgam.vault.chunking import Dtype, Piece
+from resurgam.vault.codecs import Codec, Encoded
 from resurgam.vault.keyring import Keyring
 from resurgam.vault.pack import Kind
 from resurgam.vault.repository import Repository
+from resurgam.vault.sink import CodedPiece
 
 # A process of its own: the test runner has threads, and whoever has some is not copied.
 CAPTURE = """
@@ -145,6 +149,17 @@ def test_what_is_stored_is_the_same(tmp_path: Path, source: Path) -> None:
         assert isinstance(blob, Blob)
         assert (blob.read() == source.read_bytes()) is same
     assert check(repository, read=True).ok
+
+
+def test_what_a_file_says_of_itself_makes_no_part_longer_than_its_place() -> None:
+    """P12: tensors of two bytes, a hundred thousand of them: what is told of each is longer than the tensor."""
+    pieces = [Piece(2 * number, 2, Dtype.BYTES) for number in range(100_000)]
+    parts = list(spans.spans_of(pieces))
+    assert [piece for part in parts for piece in part] == pieces
+    room = memoryview(bytearray(spans.ROOM))
+    for part in parts:
+        coded = [CodedPiece(bytes(32), 2, Encoded(Codec.RAW, b"ab", exact=True))] * len(part)
+        assert spans.hand_over(2 * len(part), len(part), coded, room) < spans.ROOM - SPAN
 
 
 def test_what_a_child_could_not_code_is_stored_as_it_was_and_told(tmp_path: Path, source: Path) -> None:

@@ -15,7 +15,7 @@ from resurgam.drivers.base import Source
 from resurgam.errors import IntegrityError, NotFound, Unreachable
 from resurgam.model.point import Position
 from resurgam.model.system import Component
-from resurgam.vault import bases
+from resurgam.vault import bases, intake
 from resurgam.vault.check import check
 from resurgam.vault.chunking import Piece
 from resurgam.vault.needs import as_ids, needs_of
@@ -101,6 +101,19 @@ def test_a_fine_tune_costs_what_differs(tmp_path: Path) -> None:
     sealed = there.capture()
     assert stored_bytes(there.store) - before < (0.68 + 0.2) * base.nbytes
     assert there.restored(sealed) == there.contents()
+
+
+def test_no_copy_of_the_process_is_asked_for_deltas(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """P11: deltas are stored by the process that tells them; a file with a base is left to its threads."""
+    there, base, asked = world(tmp_path), weights(1), list[bool]()
+    monkeypatch.setattr(intake, "NUMBERS_COPIED_FROM", 0)
+    monkeypatch.setattr(intake, "coders", lambda *given: asked.append(given[-1].tells))
+    for name, values in ((b"base", base), (b"tune", weights(2, base))):
+        there.live.files[name] = model(values)
+        before = stored_bytes(there.store)
+        there.capture()
+    assert asked == [False]
+    assert stored_bytes(there.store) - before < 0.1 * base.nbytes
 
 
 def test_a_base_is_read_at_the_pace_of_all_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

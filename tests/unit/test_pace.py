@@ -190,6 +190,7 @@ def test_no_byte_is_read_that_was_not_drawn(full: World, clock: FakeTime, monkey
 
     monkeypatch.setattr(pace.Pace, "spend", noted)
     monkeypatch.setattr(intake, "COPIED_FROM", 0)
+    monkeypatch.setattr(intake, "NUMBERS_COPIED_FROM", 0)
     monkeypatch.setattr(intake, "coders", None)  # calling it would fail
     full.system = msgspec.structs.replace(full.system, limits=Limits(read_mb_s=1))
     point = full.capture()
