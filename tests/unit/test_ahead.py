@@ -165,9 +165,11 @@ def test_a_capture_takes_few_rounds_however_many_packs_and_points(tmp_path: Path
 
 
 def test_memory_is_bounded_by_the_window(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """However far the reading ahead could run, no more than its window is on its way or waiting to be used."""
+    """However far the reading ahead could run, also where it knows more than fits, no more than its window is on its way or waiting
+    to be used: a file is begun when the first of it is on its way, and not when all is that was looked at."""
     monkeypatch.setattr(ahead, "WINDOW", 6 << 20)
-    monkeypatch.setattr(ahead, "LOOK", 2 << 20)
+    monkeypatch.setattr(ahead, "RANGE", 1 << 20)
+    monkeypatch.setattr(ahead, "LOOK", 32 << 20)
     held: list[int] = []
     ask = Ahead._ask
 
