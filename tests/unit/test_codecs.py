@@ -236,6 +236,7 @@ def frame_of(raw: bytes, *, write_content_size: bool = True) -> bytes:
         pytest.param(5, b"\x01" + bytes(100), 600, id="block cut off"),
         pytest.param(5, b"\x01" + bytes(256), 600, id="no frame behind the blocks"),
         pytest.param(5, b"\x01" + bytes(256) + frame_of(bytes(345)), 600, id="too many other blocks"),
+        pytest.param(5, b"\x81" + bytes(512) + frame_of(bytes(88)), 600, id="a kept block beyond the last"),
         pytest.param(5, b"\x00" + frame_of(bytes(1 << 26)), 4096, id="blocks expand beyond"),
         pytest.param(2, (30).to_bytes(4, "little") + (40).to_bytes(4, "little") + bytes(70), 80, id="plane no frame"),
     ],
