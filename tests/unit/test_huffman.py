@@ -72,6 +72,17 @@ REFUSED = {
 }
 
 
+@pytest.mark.parametrize("checksum", [False, True])
+def test_frames_of_other_makers_are_read(*, checksum: bool) -> None:
+    """With a checksum behind, with blocks that are not compressed, and with bytes that repeat."""
+    plain = np.random.default_rng(2).bytes(200_000) + bytes(300_000) + exponents(100_000).tobytes()
+    frame = zstandard.ZstdCompressor(level=3, write_checksum=checksum).compress(plain)
+    for coder in coders():
+        out = np.empty(len(plain), np.uint8)
+        coder.decompress_into(memoryview(frame), out)
+        assert out.tobytes() == plain
+
+
 @pytest.mark.parametrize("frame", REFUSED.values(), ids=REFUSED.keys())
 @pytest.mark.parametrize("number", [0, 1], ids=["direct", "usual"])
 def test_what_is_no_such_frame_is_refused(number: int, frame: bytes) -> None:

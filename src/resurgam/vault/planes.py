@@ -183,8 +183,5 @@ def _join(planes: list[Plane], out: Plane, width: int) -> None:
     np.multiply(exponents, 128, out=some, dtype=np.uint16, casting="unsafe")
     np.bitwise_or(top, some, out=top)
     if width == 4:
-        wide = mine.scratch("wide", _STEP).view("<u4")[: len(rest)]
-        np.copyto(elements, top)
-        np.left_shift(elements, 16, out=elements)
-        np.copyto(wide, planes[2].view("<u2"))
-        np.bitwise_or(elements, wide, out=elements)
+        np.left_shift(top, 16, out=elements, dtype=np.uint32, casting="unsafe")
+        np.bitwise_or(elements, planes[2].view("<u2"), out=elements)
