@@ -80,6 +80,11 @@ class _Held:
     data: Future[memoryview]
     left: set[int]
 
+    def share_of(self, place: Place) -> int:
+        """How many bytes of the frame at ``place`` lie in it."""
+        begin, start = place.offset, self.range.start
+        return min(begin + FRAME + place.stored, start + self.range.length) - max(begin, start)
+
     def part_of(self, place: Place) -> memoryview:
         """What of the frame at ``place`` lies in it, waited for. Raises what the store raised."""
         begin, start = place.offset, self.range.start
@@ -167,14 +172,15 @@ class Ahead(Generic[T]):
                 self._changed.notify_all()
                 self._changed.wait_for(lambda: self._stopping or key not in self._coming)
                 self._awaited.remove(key)
-            ranges = self._where.pop(key, None)
-            if ranges is None:
-                self._passed |= {key} if place.kind == Kind.DATA else set()
-                return None
+            ranges = self._where.pop(key, [])
             for held in ranges:
                 held.left.discard(place.offset)
                 if not held.left:
                     self._let_go(held)
+            if not ranges:
+                self._passed |= {key} if place.kind == Kind.DATA else set()
+            if sum(held.share_of(place) for held in ranges) < FRAME + place.stored:
+                return None  # not foreseen, or one side of a cut was forgotten before the other was asked for
             self._forget_before(ranges[0].at - WINDOW // 2)
         return _joined([held.part_of(place) for held in sorted(ranges, key=lambda held: held.range.start)])
 
