@@ -17,6 +17,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from resurgam.drivers.base import Blob
+from resurgam.model.safetensors import Read
 from resurgam.vault.blockmemory import BlockMemory
 from resurgam.vault.chunking import Dtype
 from resurgam.vault.columnmemory import ChunkRows, NotedColumns, RememberedColumns
@@ -32,10 +33,10 @@ from resurgam.vault.snapshots import Extent
 
 
 def column_patching_of(
-    memory: BlockMemory, blob: Blob, sink: Sink, index: Index, keys: DomainKeys
+    memory: BlockMemory, blob: Blob, read: Read, sink: Sink, index: Index, keys: DomainKeys
 ) -> ColumnPatching | None:
-    """How ``blob`` is patched, which is no file of another structure; None where it has no columns."""
-    columns = lance_columns(blob.size, blob.source.read_into)
+    """How ``blob`` is patched, which ``read`` reads and which is no file of another structure; None where it has no columns."""
+    columns = lance_columns(blob.size, read)
     if columns is None:
         return None
     # P1: nothing is built on what a prune may have taken.

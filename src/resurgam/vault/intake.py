@@ -35,7 +35,7 @@ from resurgam.vault.columnpatching import ColumnPatching, column_patching_of
 from resurgam.vault.contents import content_spans
 from resurgam.vault.filescache import FilesCache, Known, View, key_of, known_of
 from resurgam.vault.index import Index
-from resurgam.vault.pace import Pace
+from resurgam.vault.pace import Pace, Paced
 from resurgam.vault.pack import ID, SHORTEST, Kind
 from resurgam.vault.patching import Patching, patching_of
 from resurgam.vault.rowmemory import RowMemory
@@ -269,7 +269,8 @@ class Intake:
         begin = memoryview(head)[:done]
         pieces = structure_of(begin, blob.size, blob.source.read_into, in_place=blob.in_place)
         if pieces is None:
-            columns = column_patching_of(self._blocks, blob, self._sink, self._index, self._keys)
+            read = Paced(blob.source, self._pace).read_into
+            columns = column_patching_of(self._blocks, blob, read, self._sink, self._index, self._keys)
             cutter = columns.cutter if columns else cutter_of(begin, self._keys.cut_seed)
             moving = columns or text_patching_of(self._blocks, blob, begin, self._sink, self._index, self._keys)
             waiting.patching = moving
