@@ -150,7 +150,7 @@ class ObjectStore:
         done = 0
         for piece in got.stream(min_chunk_size=PIECE):
             data = memoryview(piece)
-            fits = min(len(data), len(room) - done)
+            fits = max(min(len(data), len(room) - done), 0)  # a server may answer more than it was asked for
             room[done : done + fits] = data[:fits]
             done += len(data)
         if done != len(room):
