@@ -342,6 +342,23 @@ def test_rows_that_stay_together_are_cut_as_they_were() -> None:
     assert 4 < len(first) < rows.nbytes / MIN_CHUNK
 
 
+@pytest.mark.parametrize("final", [False, True], ids=["more comes", "the file ends there"])
+@pytest.mark.parametrize("there", [1, 700, 767, 768, 1_535])
+def test_a_window_may_end_within_the_first_row_of_a_column(there: int, *, final: bool) -> None:
+    """P12: nobody says where windows end; and a file that shrank is read again, and no crash."""
+    cutter = ColumnCutter([Column(MAX_CHUNK, 3 * 1536, 1536, Dtype.F32)], MAX_CHUNK + 3 * 1536, 5)
+    data = random.Random(1).randbytes(MAX_CHUNK + there)
+    assert sum(cutter.cut(memoryview(data), final=final)) == MAX_CHUNK + (there if final else 0)
+
+
+def test_rows_of_however_many_widths_take_little_memory() -> None:
+    """P12: what a file says of its columns makes no capture keep masks of tens of thousands of widths."""
+    reader = RowReader(KEY)
+    for width in range(128, 328):
+        assert len(reader.digests(memoryview(bytes(3 * width)), width)) == 3
+    assert reader._under.cache_info().currsize <= 64
+
+
 @settings(max_examples=100, deadline=None)
 @given(st.integers(128, 3_000), st.integers(1, 40), st.randoms(use_true_random=False))
 def test_a_digest_is_of_every_byte_of_a_row_and_of_the_key(width: int, count: int, chance: random.Random) -> None:

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
-from functools import cache
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -34,6 +34,7 @@ from resurgam.vault.tensors import Dtype
 LEAST, LONGEST = 128, 64 << 10  # bytes of a row: what is kept of a shorter one would be an eighth of it and more
 _BLOCK = 16
 _STEP = 256 << 10
+_WIDTHS = 64  # whose masks are kept: a file may say that it has tens of thousands, of 64 KiB each
 
 Digests = NDArray[np.uint64]  # two of each row
 Words = NDArray[np.uint64]
@@ -98,6 +99,8 @@ class ColumnCutter:
 
     def _chosen(self, rows: memoryview, width: int, count: int) -> NDArray[np.int64]:
         """After which of the rows a chunk may end: told by eight bytes from its beginning and from its midst."""
+        if not count:  # what is there of a first row may end before its midst
+            return np.empty(0, np.int64)
         first, middle = (
             np.ndarray((count,), "<u8", rows, at, (width,)).astype(np.uint64) for at in (0, width // 2 & ~7)
         )
@@ -112,7 +115,7 @@ class RowReader:
 
     def __init__(self, key: bytes) -> None:
         self._key = key
-        self._under = cache(self._made)
+        self._under = lru_cache(_WIDTHS)(self._made)
 
     def digests(self, rows: memoryview, width: int) -> Digests:
         """Of each whole row of ``width`` bytes in ``rows``."""
