@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import queue
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -214,6 +215,45 @@ def test_what_is_about_to_be_asked_for_is_waited_for(monkeypatch: pytest.MonkeyP
         for place in (places[0][0], places[2][1], places[1][0]):
             assert reading.take(place) is not None
     finally:
+        reading.close()
+
+
+class Late(queue.SimpleQueue[Any]):
+    """Whoever has got something does not notice before it is told to."""
+
+    def __init__(self) -> None:
+        self.noticed = threading.Event()
+
+    def get(self, block: bool = True, timeout: float | None = None) -> Any:
+        """As there, and later."""
+        found = super().get(block, timeout)
+        assert self.noticed.wait(30)
+        return found
+
+
+def test_a_reader_that_wakes_up_late_does_not_stretch_the_window(monkeypatch: pytest.MonkeyPatch) -> None:
+    """P11: who was given an entry has something to do, and waits for nothing, however busy the machine."""
+    monkeypatch.setattr(ahead, "WINDOW", 1 << 20)
+    begin, looks, late = threading.Event(), Ahead._looks, Late()
+
+    def looked(self: Ahead[Item]) -> Iterator[tuple[list[Item], list[Place]]]:
+        assert begin.wait(30)
+        yield from looks(self)
+
+    monkeypatch.setattr(Ahead, "_looks", looked)
+    reading, _ = ahead_of([1 << 20] * 5)
+    reading._entries = late
+    reader = threading.Thread(target=lambda: next(reading.entries()))
+    try:
+        reader.start()
+        wait_until(lambda: reading._idle)
+        begin.set()
+        wait_until(lambda: reading._asked == 5 << 20 or bool(vars(reading._changed)["_waiters"]))
+        assert reading._asked == 1 << 20
+    finally:
+        begin.set()
+        late.noticed.set()
+        reader.join()
         reading.close()
 
 

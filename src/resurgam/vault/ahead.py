@@ -228,6 +228,9 @@ class Ahead(Generic[T]):
             self._coming = Counter((one.pack, offset) for one in ranges for offset in one.wanted)
         for one in ranges[:1]:
             self._ask(one)
+        if entries:
+            with self._changed:
+                self._idle = False  # from now on, however late it wakes up
         for entry in entries:
             self._entries.put(entry)
         for one in ranges[1:]:
