@@ -365,3 +365,14 @@ def test_what_is_decoded_outlives_the_next_chunk() -> None:
     assert bytes(decode(second.codec, second.data, len(two))) == two
     assert bytes(back) == one
     assert bytes(decode(first.codec, encoded, len(one))) == one
+
+
+@pytest.mark.parametrize("width", [2, 4])
+def test_planes_that_are_no_noise_come_back_however_long_they_are(width: int) -> None:
+    """P12: also those that are longer than what a thread keeps memory for."""
+    values = normal(5 << 20).reshape(-1, 1024)
+    values[::2] = 0
+    raw = memoryview(values.tobytes() if width == 4 else bf16(values.ravel()))
+    encoded, noise = planes.encode(raw, width, 3)
+    assert not noise
+    assert planes.comes_back(memoryview(encoded), raw, width)

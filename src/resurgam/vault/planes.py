@@ -58,7 +58,7 @@ def encode(raw: memoryview, width: int, level: int) -> Coded:
         plane = room[at : at + length]
         fill(plane)
         if samples_shrink(plane.data, SAMPLES, SHRINKS):
-            return Coded(_apart(raw, elements, level), noise=False)
+            return Coded(_apart(raw, elements, exponents, level), noise=False)
         at += length
     tail = raw[elements.nbytes :]
     room[:head] = np.array(lengths, "<u4").view(np.uint8)
@@ -96,10 +96,10 @@ def same(one: Plane, other: Plane) -> bool:
     )
 
 
-def _apart(raw: memoryview, elements: Elements, level: int) -> bytes:
-    """The encoded form of elements whose exponents are in their place, each plane as short as it gets."""
+def _apart(raw: memoryview, elements: Elements, exponents: Plane, level: int) -> bytes:
+    """The encoded form of elements, each plane as short as it gets."""
     count, top = len(elements), _top(elements)
-    planes = [mine.scratch("exponents", count), mine.scratch("rest", count)]
+    planes = [exponents, mine.scratch("rest", count)]
     _rest(top, planes[1])
     if elements.itemsize == 4:
         planes.append(mine.scratch("low", 2 * count))
