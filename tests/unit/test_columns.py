@@ -71,7 +71,7 @@ def test_a_compaction_stores_next_to_nothing(world: World, share: float) -> None
     _, first = added(world, fragments(ROWS))
     point, size = added(world, compacted(without(ROWS, share)))
     assert size < 0.005 * first + 12_000, "where parts lie, and the records of a point"
-    assert max(sources(world, point), default=0) <= 4, "a restore decodes little more than what it writes"
+    assert max(sources(world, point), default=0) <= 6, "of two to four: a restore decodes little more than it writes"
     assert check(world.repository(), read=True).damage == ()
 
 

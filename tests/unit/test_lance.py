@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from resurgam.model.safetensors import Read
+from resurgam.vault import lance
 from resurgam.vault.chunking import Dtype
 from resurgam.vault.columns import Column
 from resurgam.vault.lance import lance_columns
@@ -155,6 +156,17 @@ def test_what_is_told_is_short_beside_its_file() -> None:
     rows = [Page(300, [bytes(300 * 1536)])]
     assert columns_of(lance_file([rows, [Page(1, [])] * 5_000])) is not None
     assert columns_of(lance_file([rows, [Page(1, [])] * 15_000])) is None
+
+
+def test_more_buffers_than_any_file_has_are_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """P12: what is remembered of a footer is bounded, however many buffers of no bytes it names, in one page or in several."""
+    rows = [Page(300, [bytes(300 * 1536)])]
+    for pages in ([Page(1, [b""] * 60)] * 3, [Page(1, [b""] * 150)]):
+        with monkeypatch.context() as few:
+            assert columns_of(lance_file([rows, pages])) is not None
+            few.setattr(lance, "_BUFFERS", 100)
+            assert columns_of(lance_file([rows, pages])) is None
+            assert columns_of(lance_file([rows, pages[:1] if len(pages) > 1 else []])) is not None
 
 
 def test_rows_that_lie_on_others_are_none() -> None:

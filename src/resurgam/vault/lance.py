@@ -18,6 +18,7 @@ from __future__ import annotations
 import re
 import struct
 from collections.abc import Iterator
+from itertools import islice
 
 from resurgam.model.safetensors import Read
 from resurgam.vault.columns import LEAST, LONGEST, Column
@@ -33,6 +34,7 @@ _VERSIONS = {(0, 3), *((2, minor) for minor in range(8))}
 # Bytes of what pages are, beside any file, and beside one that is 256 times as long: to walk through a byte of them takes longer
 # than to store it.
 _LEAST, _MOST = 128 << 10, 8 << 20
+_BUFFERS = 1 << 17  # that are kept, of two bytes of a footer each: as many as a file of hundreds of gigabytes has
 _SCHEMA = 64 << 10
 # A type's length, and its name, as the schema has it.
 _VECTOR = re.compile(rb"([\x10-\x7f])(fixed_size_list:(float|halffloat):)(\d+)")
@@ -74,6 +76,8 @@ def _columns(footer: tuple[int, ...], end: int, read: Read) -> list[Column]:
         for field, page in fields(metadata[offset - start :][:length]):
             if field == _PAGES and isinstance(page, memoryview):
                 found += _buffers_of(page, widths)
+            if len(found) > _BUFFERS:
+                raise Malformed("more buffers than any file has")
     return _in_order(sorted(found), start)
 
 
@@ -95,11 +99,13 @@ def _buffers_of(page: memoryview, widths: dict[int, Dtype]) -> Iterator[Column]:
     rows = 0
     for field, value in fields(page):
         if field == _OFFSETS:
-            offsets += integers(value)
+            offsets += islice(integers(value), _BUFFERS + 1)
         elif field == _SIZES:
-            sizes += integers(value)
+            sizes += islice(integers(value), _BUFFERS + 1)
         elif field == _LENGTH and isinstance(value, int):
             rows = value
+        if max(len(offsets), len(sizes)) > _BUFFERS:
+            raise Malformed("more buffers than any page has")
     for offset, size in zip(offsets, sizes, strict=False):
         width = size // rows if rows and not size % rows else 0
         if LEAST <= width <= LONGEST:
