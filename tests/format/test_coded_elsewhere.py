@@ -141,8 +141,10 @@ def test_what_is_stored_is_the_same(tmp_path: Path, source: Path) -> None:
         for mode in ("copies", "threads")
     )
     assert data_chunks(repository) == data_chunks(other)
-    assert abs(copies["stored"] - threads["stored"]) < 16_384, "ids differ from vault to vault, and so do pages of them"
-    assert abs(copies["again"] - threads["again"]) < 16_384
+    assert abs(copies["stored"] - threads["stored"]) < 65_536, (
+        "ids differ from vault to vault, and where pages of them end"
+    )
+    assert abs(copies["again"] - threads["again"]) < 65_536
     assert copies["again"] < 200_000
     for point, same in ((repository.sealed(copies["point"]), True), (repository.points()[-1], False)):
         (blob,) = repository.snapshot(point.body, "files").items()
