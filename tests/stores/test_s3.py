@@ -6,12 +6,12 @@ import os
 import socket
 import threading
 import tracemalloc
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from itertools import count
 from random import Random
-from typing import Any
+from typing import Any, cast
 
 import obstore
 import pytest
@@ -159,6 +159,23 @@ def test_memory_that_is_a_store_keeps_no_memory_of_others() -> None:
     store.put("a", memory)
     memory[:] = b"b" * 100
     assert store.get("a") == b"a" * 100
+
+
+class Generous:
+    """An answer of more than was asked for, as a server may give that knows no ranges."""
+
+    def stream(self, min_chunk_size: int) -> Iterator[bytes]:
+        """In pieces, of which the last lies beyond the end."""
+        assert min_chunk_size == objects.PIECE
+        yield from (b"a" * 6, b"b" * 6, b"c" * 6)
+
+
+def test_an_answer_of_more_than_was_asked_for_is_refused_in_words() -> None:
+    """P12: and nothing is written beyond the memory that was given."""
+    store, memory = objects.ObjectStore(obstore.store.MemoryStore(), "memory"), bytearray(20)
+    with pytest.raises(Unreachable, match="answered 18 of 10 bytes of a"):
+        store._poured(cast("Any", Generous()), "a", memoryview(memory)[:10])
+    assert memory[10:] == bytes(10)
 
 
 # --- refusals --------------------------------------------------------------------------------------------------------

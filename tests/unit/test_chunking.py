@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import save
 
-from resurgam.model.safetensors import MAX_HEADER, Read
+from resurgam.model.safetensors import MAX_HEADER
 from resurgam.vault.chunking import (
     AVERAGE_CHUNK,
     HEAD,
@@ -30,23 +30,13 @@ from resurgam.vault.chunking import (
     has_lines,
     structure_of,
 )
+from tests.reading import reader
 
 SEED = 0x5EED
 
 
-def reader(data: bytes) -> Read:
-    """``read(offset, buffer)`` over bytes, at most 1,000 of them at a time."""
-
-    def read(offset: int, buffer: memoryview) -> int:
-        part = data[offset : offset + min(len(buffer), 1000)]
-        buffer[: len(part)] = part
-        return len(part)
-
-    return read
-
-
 def pieces(data: bytes, head: int = HEAD) -> list[Piece] | None:
-    found = structure_of(memoryview(data)[:head], len(data), reader(data))
+    found = structure_of(memoryview(data)[:head], len(data), reader(data, 1000))
     return None if found is None else list(found)
 
 

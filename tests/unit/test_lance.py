@@ -11,13 +11,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from resurgam.model.safetensors import Read
 from resurgam.vault import lance
 from resurgam.vault.chunking import Dtype
 from resurgam.vault.columns import Column
 from resurgam.vault.lance import lance_columns
 from resurgam.vault.protobuf import Malformed, fields, integers
 from tests.lance_files import Page, Places, field, lance_file, table, varint, vectors
+from tests.reading import reader
 
 KEPT = Path(__file__).with_name(
     "lance.zip"
@@ -31,17 +31,6 @@ def kept(name: str) -> bytes:
     """A file that LanceDB wrote."""
     with zipfile.ZipFile(KEPT) as archive:
         return archive.read(name)
-
-
-def reader(data: bytes) -> Read:
-    """``read(offset, buffer)`` over bytes, at most 50,000 of them at a time."""
-
-    def read(offset: int, buffer: memoryview) -> int:
-        part = data[offset : offset + min(len(buffer), 50_000)]
-        buffer[: len(part)] = part
-        return len(part)
-
-    return read
 
 
 def columns_of(data: bytes) -> list[Column] | None:

@@ -15,26 +15,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from resurgam.model.safetensors import Read
 from resurgam.vault import thrift
 from resurgam.vault.chunking import HEAD, TENSOR_STEP, ContentCutter, Dtype, Piece, structure_of
 from resurgam.vault.parquet import GROUP
 from resurgam.vault.thrift import DEPTH, Compact, Malformed
+from tests.reading import reader
 from tests.support import World
 
 ROWS = 40_000
 WORDS = ["".join(random.Random(n).choices("etaoinshrdlu", k=2 + n % 9)) for n in range(2_000)]
-
-
-def reader(data: bytes) -> Read:
-    """``read(offset, buffer)`` over bytes, at most 50,000 of them at a time."""
-
-    def read(offset: int, buffer: memoryview) -> int:
-        part = data[offset : offset + min(len(buffer), 50_000)]
-        buffer[: len(part)] = part
-        return len(part)
-
-    return read
 
 
 def pieces(data: bytes) -> list[Piece] | None:

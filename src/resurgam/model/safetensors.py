@@ -35,7 +35,7 @@ class Header(NamedTuple):
     data: int
     entries: dict[str, Entry]
     metadata: msgspec.Raw | None
-    text: bytes | bytearray | memoryview
+    text: bytes | memoryview
 
 
 def read_header(head: memoryview, size: int, read: Read) -> Header | None:
@@ -57,15 +57,18 @@ def read_header(head: memoryview, size: int, read: Read) -> Header | None:
     return Header(8 + length, entries, metadata, text)
 
 
-def _bytes_at(offset: int, length: int, head: memoryview, read: Read) -> bytearray | memoryview | None:
+def _bytes_at(offset: int, length: int, head: memoryview, read: Read) -> bytes | memoryview | None:
     """``length`` bytes from ``offset``, from the head where it reaches so far; None where the file ends before."""
     if offset + length <= len(head):
         return head[offset : offset + length]
+    found = bytes_from(read, offset, length)
+    return found if len(found) == length else None
+
+
+def bytes_from(read: Read, offset: int, length: int) -> bytes:
+    """``length`` bytes from ``offset``; fewer where the file ends early."""
     buffer = bytearray(length)
     done = 0
-    while done < length:
-        step = read(offset + done, memoryview(buffer)[done:])
-        if not step:
-            return None
+    while done < length and (step := read(offset + done, memoryview(buffer)[done:])):
         done += step
-    return buffer
+    return bytes(buffer[:done])

@@ -20,7 +20,7 @@ import struct
 from collections.abc import Iterator
 from itertools import islice
 
-from resurgam.model.safetensors import Read
+from resurgam.model.safetensors import Read, bytes_from
 from resurgam.vault.columns import LEAST, LONGEST, Column
 from resurgam.vault.protobuf import Malformed, fields, integers
 from resurgam.vault.tensors import Dtype
@@ -48,7 +48,7 @@ _OFFSETS, _SIZES, _LENGTH = 1, 2, 3
 def lance_columns(size: int, read: Read) -> list[Column] | None:
     """The rows of one width in a Lance file of ``size`` bytes, and its other long buffers, in order of offset; None where it is no
     such file, lies, or has no such rows."""
-    tail = _read(read, size - _FOOTER.size, _FOOTER.size) if size >= 2 * _FOOTER.size else b""
+    tail = bytes_from(read, size - _FOOTER.size, _FOOTER.size) if size >= 2 * _FOOTER.size else b""
     if tail[-len(_MAGIC) :] != _MAGIC:
         return None
     try:
@@ -64,7 +64,7 @@ def _columns(footer: tuple[int, ...], end: int, read: Read) -> list[Column]:
     bound = min(max(_LEAST, end >> 8), _MOST)
     if (major, minor) not in _VERSIONS or not start <= places <= globals_ <= end or end - start > bound:
         raise Malformed("a footer that does not fit")
-    metadata = memoryview(_read(read, start, end - start))
+    metadata = memoryview(bytes_from(read, start, end - start))
     widths = _widths(metadata[globals_ - start :], end, read) if buffers else {}
     left = places - start  # however often they name the same bytes, no more are walked through
     found: list[Column] = []
@@ -84,7 +84,7 @@ def _columns(footer: tuple[int, ...], end: int, read: Read) -> list[Column]:
 def _widths(places: memoryview, end: int, read: Read) -> dict[int, Dtype]:
     """The widths of rows of floats, by the schema, which is the first global buffer."""
     offset, length = _PLACE.unpack_from(places)
-    schema = _read(read, offset, min(length, _SCHEMA)) if offset < end else b""
+    schema = bytes_from(read, offset, min(length, _SCHEMA)) if offset < end else b""
     found = {}
     for name in _VECTOR.finditer(schema):
         dtype, size = _FLOATS[name[3]]
@@ -126,12 +126,3 @@ def _in_order(found: list[Column], end: int) -> list[Column]:
         columns.append(before._replace(length=before.length + column.length))
         at = column.offset + column.length
     return [column for column in columns if column.length >= LEAST_COLUMN]
-
-
-def _read(read: Read, offset: int, length: int) -> bytes:
-    """``length`` bytes from ``offset``; fewer where the file ends early."""
-    buffer = bytearray(length)
-    done = 0
-    while done < length and (step := read(offset + done, memoryview(buffer)[done:])):
-        done += step
-    return bytes(buffer[:done])

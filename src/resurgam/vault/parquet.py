@@ -24,7 +24,7 @@ import zlib
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from resurgam.model.safetensors import Read
+from resurgam.model.safetensors import Read, bytes_from
 from resurgam.vault.tensors import Dtype, Extent
 from resurgam.vault.thrift import Compact, Kind, Malformed
 
@@ -68,12 +68,12 @@ def parquet_extents(head: memoryview, size: int, read: Read) -> Iterator[Extent]
     """Groups of pages of a Parquet file, which tile it; None where it is none, lies, or is not packed."""
     if bytes(head[:4]) != _MAGIC or size < 2 * _END:
         return None
-    end = _read(read, size - _END, _END)
+    end = bytes_from(read, size - _END, _END)
     footer = int.from_bytes(end[:4], "little")
     if end[4:] != _MAGIC or footer > size - 2 * _END or footer > min(max(_FOOTER, size >> 8), _LONG_FOOTER):
         return None
     try:
-        runs = _runs(_read(read, size - _END - footer, footer))
+        runs = _runs(bytes_from(read, size - _END - footer, footer))
     except Malformed:
         return None
     place = packed = 0
@@ -170,7 +170,7 @@ def _page_ends(start: int, end: int, read: Read) -> Iterator[int]:
 def _page_at(start: int, most: int, read: Read) -> tuple[int, int]:
     """The lengths of the header at ``start``, up to ``most``, and of the page behind it; 0 where there is none."""
     for length in (_HEADER, _LONG_HEADER):
-        data = Compact(_read(read, start, min(length, most)))
+        data = Compact(bytes_from(read, start, min(length, most)))
         try:
             page = _integers(data).get(_COMPRESSED_PAGE_SIZE, -1)
         except Malformed:
@@ -197,13 +197,4 @@ def _groups(units: Iterator[_Unit], read: Read) -> Iterator[Extent]:
 def _ends_group(start: int, end: int, read: Read) -> bool:
     """Whether a group ends with the bytes from ``start`` to ``end``: as often as they are a part of one."""
     tail = min(_TAIL, end - start)
-    return zlib.crc32(_read(read, end - tail, tail)) < (end - start << 32) // GROUP
-
-
-def _read(read: Read, offset: int, length: int) -> bytes:
-    """``length`` bytes from ``offset``; fewer where the file ends early."""
-    buffer = bytearray(length)
-    done = 0
-    while done < length and (step := read(offset + done, memoryview(buffer)[done:])):
-        done += step
-    return bytes(buffer[:done])
+    return zlib.crc32(bytes_from(read, end - tail, tail)) < (end - start << 32) // GROUP
