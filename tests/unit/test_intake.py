@@ -19,8 +19,9 @@ from resurgam.vault import buffers, intake, sink, snapshots
 from resurgam.vault.buffers import SHARED_MAX, SPAN, WINDOW
 from resurgam.vault.chunking import MAX_CHUNK, PAGE_STEP
 from resurgam.vault.compare import compare_points
-from resurgam.vault.intake import ATTEMPTS, SMALL
+from resurgam.vault.intake import ATTEMPTS
 from resurgam.vault.repository import Sealed
+from resurgam.vault.sharing import SMALL
 from resurgam.vault.snapshots import Entry
 from resurgam.vault.source import VaultSource
 from tests.support import CountedSource, Table, World, read_whole

@@ -18,6 +18,7 @@ import pytest
 from resurgam.drivers.base import Rows
 from resurgam.model.system import Limits
 from resurgam.vault import intake, pace, workers
+from resurgam.vault.sharing import SMALL
 from tests.support import Table, World
 
 
@@ -169,14 +170,12 @@ def full(tmp_path: Path) -> World:
     world.live.files = {
         b"array.npy": array.getvalue(),
         b"database": database.serialize(),
-        b"moving": rng.randbytes(intake.SMALL * 2),
+        b"moving": rng.randbytes(SMALL * 2),
         b"moving-small": rng.randbytes(4000),
         b"text": b"words " * 400_000,
         **{b"small-%d" % n: rng.randbytes(2000) for n in range(300)},
     }
-    world.live.moves = {
-        name: [rng.randbytes(5000), rng.randbytes(intake.SMALL * 3)] for name in (b"moving", b"moving-small")
-    }
+    world.live.moves = {name: [rng.randbytes(5000), rng.randbytes(SMALL * 3)] for name in (b"moving", b"moving-small")}
     return world
 
 

@@ -116,16 +116,22 @@ class FilesCache:
     @property
     def exhausted(self) -> bool:
         """Whether nothing is remembered that ``known`` has not passed."""
+        if self._until == b"":
+            self._read_on(b"")
         return self._until is None and not self._near
 
     def known(self, keys: Sequence[bytes]) -> list[Known | None]:
         """What is remembered of each key. They ascend, and none is below the first one of the call before."""
         while self._until is not None and self._until < keys[-1]:
-            batch = next(self._old, None)
-            self._until = batch[-1].key if batch else None
-            self._near = {key: known for key, known in self._near.items() if key >= keys[0]}
-            self._near.update((known.key, known) for known in batch or ())
+            self._read_on(keys[0])
         return list(map(self._near.get, keys))
+
+    def _read_on(self, first: bytes) -> None:
+        """The next batch, in the place of what lies below the key ``first``."""
+        batch = next(self._old, None)
+        self._until = batch[-1].key if batch else None
+        self._near = {key: known for key, known in self._near.items() if key >= first}
+        self._near.update((known.key, known) for known in batch or ())
 
     def remember(self, known: Known) -> None:
         """Keep ``known`` for the next capture. Keys come in ascending order."""

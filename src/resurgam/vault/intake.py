@@ -3,7 +3,7 @@
 Three ways for the bytes of a blob:
 
 * **unchanged**: the host remembers its stamp and the vault still has its chunks: nothing is read (P11);
-* **small** (below ``SMALL``): files share chunks (``sharing``);
+* **small** (below ``SMALL``): files share chunks (``sharing``); many of them are read by children (``zones``);
 * **large**: cut by its structure or by its content, and handed to the threads span by span; of one that changed in places, those
   are stored (``patches``; of texts ``passages``). Entries wait in a queue until their chunks are known, and leave it in the
   driver's order.
@@ -39,20 +39,19 @@ from resurgam.vault.pace import Pace, Paced
 from resurgam.vault.pack import ID, SHORTEST, Kind
 from resurgam.vault.patching import Patching, patching_of
 from resurgam.vault.rowmemory import RowMemory
-from resurgam.vault.sharing import Shared, SharedChunks
+from resurgam.vault.sharing import EMPTY_DIGEST, SMALL, Shared, SharedChunks
 from resurgam.vault.sink import DomainKeys, Sink
 from resurgam.vault.snapshots import FORMAT as SNAPSHOT_FORMAT
 from resurgam.vault.snapshots import ChunkList, EntryTree, Extent, Patched, SnapshotRoot
 from resurgam.vault.spans import coders, end_of, extents_of, plans_of, read_span, spans_of, take_from
 from resurgam.vault.tables import Table
 from resurgam.vault.textpatching import TextPatching, text_patching_of
+from resurgam.vault.zones import Reading, ZoneReaders, zone_readers
 
-SMALL = 256 << 10
 COPIED_FROM, NUMBERS_COPIED_FROM = 64 << 20, 256 << 20  # databases, tensors: coded by copies of this process
 ATTEMPTS = 3
 _MAX_WAITING, _MAX_LARGE = 4096, 32  # entries that may wait for their chunks; large ones hold their sources open
 _MAX_KEYS = 20
-_EMPTY_DIGEST = bytes(16)
 
 BytesDone = Callable[[int], None]  # bytes taken in since the last call
 
@@ -116,6 +115,7 @@ class Intake:
         self._waiting: deque[_Waiting | Known] = deque()
         self._large = 0
         self._shared = SharedChunks(sink, keys, pool, buffers, progress)
+        self._zones: ZoneReaders | None = None
         self._there = b""  # the chunks that were last found in the vault: neighbours share them
         self._findings: list[Finding] = []
         self._view: View | None = None  # of the blob last taken, while it is being decoded
@@ -125,11 +125,26 @@ class Intake:
         self._items = 0
         self._bytes = 0
 
+    def items(self, reading: Reading) -> Iterator[Item | Finding | Known]:
+        """What is read where the driver can leave out what this host knows."""
+        if not self._pace.limited and self._remembered is None:
+            self._zones = zone_readers(self._sink, self._keys, reading, self._tree.ends_after)
+        return reading.items(self.known)
+
+    @property
+    def _remembered(self) -> FilesCache | None:
+        """What the host remembers, as far as there is anything to ask for."""
+        return None if self._cache is None or self._paranoid or self._cache.exhausted else self._cache
+
     def known(self, keys: Sequence[bytes]) -> list[Known | None]:
-        """What the host remembers under each key (path, NUL, stamp) and the vault still has all chunks of (P11)."""
-        if self._cache is None or self._paranoid or self._cache.exhausted:
+        """What the host remembers under each key (path, NUL, stamp) and the vault still has all chunks of (P11); or what
+        children took in of it."""
+        if self._zones is not None:
+            found = self._zones.known(keys)
+        elif self._remembered is None:
             return [None] * len(keys)
-        found = [known if known and self._is_there(known) else None for known in self._cache.known(keys)]
+        else:
+            found = [known if known and self._is_there(known) else None for known in self._remembered.known(keys)]
         self._progress(sum(known.size for known in found if known))
         return found
 
@@ -140,6 +155,8 @@ class Intake:
             self._drain(0)
         finally:
             self._shared.end()
+            if self._zones is not None:
+                self._zones.end()
         root = SnapshotRoot(SNAPSHOT_FORMAT, component, driver, self._tree.root(), self._tables)
         tree = self._put_page(Kind.TREE, to_msgpack(root))
         return Taken(tree, self._list.root(), self._items, self._bytes, self._findings + self._told())
@@ -245,7 +262,7 @@ class Intake:
             if end_of(blob.source, 0) or not blob.source.settled():
                 return self._read_again(blob)
             blob.source.close()
-            return _Waiting(blob, _EMPTY_DIGEST, extents=[])
+            return _Waiting(blob, EMPTY_DIGEST, extents=[])
         self._pace.spend(blob.size)
         with self._shared.room(blob.size) as view:
             still = read_fully(blob.source, 0, view) == blob.size and blob.source.settled()
@@ -403,7 +420,7 @@ class Intake:
         data = data[: read_fully(blob.source, 0, data)]
         self._progress(len(data))
         if not data:
-            return [], _EMPTY_DIGEST, {}
+            return [], EMPTY_DIGEST, {}
         return [self._store(data, Dtype.BYTES)], blake3(data, key=self._keys.chunk_ids[Kind.DATA]).digest(16), {}
 
     def _told(self) -> list[Finding]:

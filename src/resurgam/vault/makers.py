@@ -53,6 +53,11 @@ class Makers(Generic[T]):
             self.end()
             raise
 
+    @property
+    def count(self) -> int:
+        """How many children there are."""
+        return len(self._children)
+
     def take(self, each: Callable[[int, memoryview], None]) -> None:
         """Call ``each`` with the number of every part and its result, in no order; that memory is used again afterwards.
 

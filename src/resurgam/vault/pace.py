@@ -5,7 +5,7 @@ used, by all of this process: its threads, the children it made for coding, live
 Whoever finds a bucket overdrawn sleeps until it is not. So the averages hold whatever the number of threads and children; a pause
 saves up no more than ``_BURST`` seconds' worth, and what a thread does between two draws (a span of 4 MiB) is paid for afterwards.
 
-Children that read for themselves (``spans``) are not made where there is a limit. Those that code what they are handed
+Children that read for themselves (``spans``, ``zones``) are not made where there is a limit. Those that code what they are handed
 (``sharing``) stand still while nobody hands them anything.
 
 Nothing here is asked during a freeze: writers wait then, and a limit would only make them wait longer.

@@ -20,6 +20,8 @@ from resurgam.vault.pack import SHORTEST, Kind
 from resurgam.vault.sink import DomainKeys, Sink
 from resurgam.vault.spans import coded, hand_over
 
+SMALL = 256 << 10  # bytes; blobs below it share chunks
+EMPTY_DIGEST = bytes(16)  # of a blob without bytes
 SHARED_MIN, SHARED_BITS = 256 << 10, 5
 _ROOM = SHARED_MAX + (64 << 10)  # a chunk that is stored as it is, and what is told of it
 
@@ -32,6 +34,11 @@ class Shared:
     length: int = 0
     chunk: Future[bytes] | None = None
     name: bytes = b""  # what ``chunk`` has said
+
+
+def ends_shared(length: int, digest: bytes) -> bool:
+    """Whether a shared chunk of such a ``length`` ends after the file with this digest."""
+    return length >= SHARED_MIN and not digest[0] & ((1 << SHARED_BITS) - 1)
 
 
 class SharedChunks:
@@ -64,7 +71,7 @@ class SharedChunks:
         assert self._open is not None
         shared, start = self._open, self._open.length
         shared.length += size
-        if shared.length >= SHARED_MIN and not digest[0] & ((1 << SHARED_BITS) - 1):
+        if ends_shared(shared.length, digest):
             self._close()
         return shared, start
 

@@ -48,6 +48,7 @@ from resurgam.vault.sink import IN_FLIGHT, DomainKeys, Sink
 
 if TYPE_CHECKING:
     from resurgam.vault.repository import Repository, Sealed
+from resurgam.vault.zones import Reading
 
 THREADS = 2  # more gain nothing: two fill two cores, and each holds a pack of 32 MiB
 _WINDOWS = 4
@@ -361,7 +362,7 @@ def _revoke_own(repository: Repository, host: HostState, signer: SigningKey, clo
 def _items(driver: Driver, component: Component, at: Position, intake: Intake) -> Iterator[Item | Finding | Known]:
     """What the driver reads, without what the host knows already where the driver can leave that out."""
     if isinstance(driver, SkipsKnown):
-        return driver.read_unknown(component, at, intake.known)
+        return intake.items(Reading(driver, component, at))
     return driver.read(component, at)
 
 
