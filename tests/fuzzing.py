@@ -32,7 +32,7 @@ from numpy.typing import NDArray
 from resurgam.errors import IntegrityError, NewerFormat
 from resurgam.vault import blocks, deltas
 from resurgam.vault.chunking import HEAD, structure_of
-from resurgam.vault.codecs import Codec, decode, encode, encode_pages, encode_verified
+from resurgam.vault.codecs import LEVELS, Codec, decode, encode, encode_pages, encode_verified
 from resurgam.vault.tensors import Dtype
 
 MEASURED = 64  # every so manyth lie is told while memory is counted, which takes many times as long
@@ -82,13 +82,13 @@ def case(seed: int, number: int) -> list[str]:
 def a_chunk(rng: random.Random) -> list[str]:
     """P12: what is stored comes back exactly, and is never more than it was."""
     raw, dtype = a_raw(rng), rng.choice(list(Dtype))
-    level = rng.choice((1, 3))
-    codec, encoded = encode(memoryview(raw), dtype, level)
+    levels = LEVELS[rng.choice(sorted(LEVELS))]
+    codec, encoded = encode(memoryview(raw), dtype, levels)
     assert len(encoded) <= len(raw), "a chunk grew"
     assert (codec is Codec.RAW) == (len(encoded) == len(raw))
     assert bytes(decode(codec, encoded, len(raw), lasting=rng.random() < 0.5)) == raw, f"{codec.name} changed a chunk"
     if rng.random() < 0.25:
-        verified = encode_verified(memoryview(raw), dtype, level)
+        verified = encode_verified(memoryview(raw), dtype, levels)
         assert verified.exact
         assert bytes(decode(verified.codec, verified.data, len(raw))) == raw
     return [codec.name]
@@ -102,7 +102,7 @@ def pages(rng: random.Random) -> list[str]:
     while len(made) < length * count:
         made += a_raw(rng) or bytes(length)
     span = bytes(made[: length * count])
-    coded = encode_pages(memoryview(span), length)
+    coded = encode_pages(memoryview(span), length, LEVELS[rng.choice(sorted(LEVELS))])
     assert len(coded) == len(span) // length
     for number, one in enumerate(coded):
         piece = span[number * length : (number + 1) * length]

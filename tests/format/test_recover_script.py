@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 from blake3 import blake3
@@ -59,12 +60,14 @@ def content() -> Files:
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory, content: Files) -> World:
-    """A vault on disk with two points; the second one shares nearly all with the first."""
+    """A vault on disk with two points; the second one, compressed harder, shares nearly all with the first."""
     folder = str(tmp_path_factory.mktemp("recover"))
     world = World(folder, store=LocalStore.create(f"{folder}/vault"))
     world.live.files = dict(content)
     world.capture()
     world.live.files |= changed(content)
+    vault = msgspec.structs.replace(world.system.vault, compression="small")
+    world.system = msgspec.structs.replace(world.system, vault=vault)
     world.capture()
     return world
 

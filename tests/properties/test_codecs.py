@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from resurgam.errors import IntegrityError, NewerFormat
-from resurgam.vault.codecs import Codec, decode, encode, encode_verified
+from resurgam.vault.codecs import LEVELS, Codec, decode, encode, encode_verified
 from resurgam.vault.tensors import Dtype
 
 runs = st.lists(
@@ -24,13 +24,13 @@ raws = st.one_of(
 
 
 @settings(deadline=None, max_examples=400)
-@given(raw=raws, dtype=st.sampled_from(Dtype), level=st.sampled_from([1, 3]))
-def test_round_trip(raw: bytes, dtype: Dtype, level: int) -> None:
-    codec, encoded = encode(memoryview(raw), dtype, level)
+@given(raw=raws, dtype=st.sampled_from(Dtype), word=st.sampled_from(sorted(LEVELS)))
+def test_round_trip(raw: bytes, dtype: Dtype, word: str) -> None:
+    codec, encoded = encode(memoryview(raw), dtype, LEVELS[word])
     assert len(encoded) <= len(raw)
     assert (codec is Codec.RAW) == (len(encoded) == len(raw))
     assert bytes(decode(codec, encoded, len(raw))) == raw
-    assert encode_verified(memoryview(raw), dtype, level).exact
+    assert encode_verified(memoryview(raw), dtype, LEVELS[word]).exact
 
 
 def attempt(codec: int, encoded: bytes, raw_length: int) -> None:

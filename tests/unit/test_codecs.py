@@ -318,8 +318,8 @@ def test_a_miscompressed_page_is_found_among_others(number: int, at: int, monkey
     """P12: that one is stored as it is, and told; the others as ever."""
     kinds, right = pieces(), blocks.encoded
 
-    def flipped(span: memoryview, length: int) -> list[blocks.Coded]:
-        coded = right(span, length)
+    def flipped(span: memoryview, length: int, level: int) -> list[blocks.Coded]:
+        coded = right(span, length, level)
         if len(coded) > 1 or bytes(span) == kinds[number]:
             place = number if len(coded) > 1 else 0
             bad = bytearray(coded[place].data)

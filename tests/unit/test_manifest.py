@@ -27,7 +27,7 @@ GOOD = """\
 resurgam: 1
 system: handbook
 description: A question-answering service over technical documents
-vault: {path: ../vault, keys: "${KEYS}"}
+vault: {path: ../vault, keys: "${KEYS}", compression: small}
 components:
   documents: {driver: sqlite, location: data/handbook.db, owner: docs-team, tier: critical, consistency: transaction,
               options: {rows: true}}
@@ -90,7 +90,9 @@ def test_every_field_arrives_in_the_system(tmp_path: Path) -> None:
     documents, router, _ = system.components
     golden, counts = system.probes
     assert (system.name, system.root, system.isolation) == ("handbook", str(tmp_path), Isolation.BEST_EFFORT)
-    assert system.vault == model.VaultPlace(path=str(tmp_path.parent / "vault"), keys="/etc/resurgam/keys")
+    assert system.vault == model.VaultPlace(
+        path=str(tmp_path.parent / "vault"), keys="/etc/resurgam/keys", compression="small"
+    )
     assert documents.location == str(tmp_path / "data/handbook.db")
     assert (documents.owner, documents.tier, documents.consistency) == ("docs-team", "critical", "transaction")
     assert documents.options == {"rows": True}
@@ -158,6 +160,8 @@ WRONG_TEXT = [
     ("tier: critical", "tier: critical, residency: eu", "residency: |eu, cons", "residency: eu needs a shred_domain of its own"),
     ("tier: critical", "tier: cold", "cold, cons", "tier: cold needs a shred_domain of its own"),
     ("tier: critical", "residency: EU", "EU, cons", "expected a region"),
+    ("compression: small", "compression: smal", "smal}", "Did you mean 'small'? Expected one of: fast, balanced, small."),
+    ("compression: small", "compression: 9", "9}\ncomp", "expected a compression, found a number"),
     ("tier: critical", "tier: on", "tier: |on,", "found true or false; put it in quotes"),
     ("consistency: transaction", "consistency: transactional", "transactional", "Did you mean 'transaction'?"),
     ("best-effort", "besteffort", "besteffort", "Did you mean 'best-effort'? Expected one of: required, best-effort."),

@@ -22,6 +22,7 @@ from resurgam.capture.preflight import (
     Report,
     preflight,
 )
+from resurgam.cli.preflight import _show_preflight
 from resurgam.drivers.registry import driver_for
 from resurgam.model.system import Barrier, Component, Invariant, Isolation, Limits, Probe, System, VaultPlace
 from resurgam.vault.keyring import Keyring
@@ -88,6 +89,15 @@ def test_a_system_in_order_is_ok_with_its_bytes_time_and_locks(place: Path) -> N
     assert not any("busy timeout" in warning for warning in prompts.warnings)
     assert report.keys.can_capture
     assert report.keys.can_read  # P9: this host could read what it captures, and is told so
+
+
+def test_a_compression_that_is_not_the_default_is_told(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for word, said in (("balanced", ""), ("small", ", compression small")):
+        vault = VaultPlace(path=str(place / "vault"), keys=str(place / "keys"), compression=word)
+        report = preflight(system_at(place, vault=vault), driver_for)
+        assert report.vault.compression == word
+        _show_preflight(report)
+        assert f"  vault: {place}/vault{said}\n" in capsys.readouterr().out.replace("\n/", "/")
 
 
 def test_nothing_is_changed_not_even_beside_a_database_that_is_being_written(place: Path) -> None:

@@ -22,7 +22,7 @@ from resurgam.capture.permissions import Missing, missing
 from resurgam.drivers.base import Driver, Facts, Freeze, Queries, Traits
 from resurgam.drivers.files_listing import excluded_by
 from resurgam.errors import ResurgamError
-from resurgam.model.system import REFERENCE, Component, Consistency, Isolation, Json, Limits, System
+from resurgam.model.system import REFERENCE, Component, Compression, Consistency, Isolation, Json, Limits, System
 from resurgam.stores.location import is_url
 from resurgam.stores.lock import Bucket, RoleBound
 from resurgam.stores.registry import open_store
@@ -59,12 +59,13 @@ class ComponentReport(msgspec.Struct, frozen=True, kw_only=True):
 class VaultReport(msgspec.Struct, frozen=True, kw_only=True):
     """The vault's place; a bucket does not tell what is ``free``.
 
-    ``needed`` is what a first capture takes at most; later ones take what changed (P11)."""
+    ``needed`` is what a first capture takes at most; later ones take what changed (P11). ``compression`` is the manifest's word."""
 
     path: str
     reachable: bool
     free: int | None
     needed: int
+    compression: str = Compression.BALANCED
     missing: tuple[Missing, ...] = ()
     troubles: tuple[Trouble, ...] = ()
 
@@ -221,7 +222,8 @@ def _unanswerable(component: Component, system: System, driver: Driver) -> Itera
 
 def _vault(system: System, needed: int) -> VaultReport:
     path = system.vault.path
-    return _bucket(system, needed) if is_url(path) else _folder(path, needed)
+    report = _bucket(system, needed) if is_url(path) else _folder(path, needed)
+    return replace(report, compression=system.vault.compression)
 
 
 def _bucket(system: System, needed: int) -> VaultReport:

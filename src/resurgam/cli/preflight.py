@@ -19,6 +19,7 @@ from resurgam.cli.cost import CHANGE, ChangeOption, CostOption, DrillsOption, Ev
 from resurgam.drivers.registry import driver_for
 from resurgam.errors import Denied, StoreFull, TargetRefused
 from resurgam.model.codec import to_plain
+from resurgam.model.system import Compression
 from resurgam.restore.sandbox import available
 
 
@@ -118,8 +119,10 @@ def _show_preflight(report: Report) -> None:
     output.line(f"{report.system}: {'ready' if report.ok else 'NOT ready'}", style="bold" if report.ok else "bold red")
     for component in report.components:
         _show_component(component)
-    for what, part in (("vault", report.vault), ("keys", report.keys)):
-        output.line(f"  {what}: {part.path}")
+    word = report.vault.compression
+    said = "" if word == Compression.BALANCED else f", compression {word}"
+    for what, part, more in (("vault", report.vault, said), ("keys", report.keys, "")):
+        output.line(f"  {what}: {part.path}{more}")
         _show_troubles(part.troubles)
     _show_troubles(report.barrier)
     for missing in report.vault.missing:

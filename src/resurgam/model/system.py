@@ -265,14 +265,24 @@ class VaultLock(msgspec.Struct, frozen=True, kw_only=True):
     period: float = msgspec.field(name="for")
 
 
+class Compression(StrEnum):
+    """What new chunks are compressed for: it decides how they are coded, not what they are, so a vault may hold all three."""
+
+    FAST = "fast"  # the shortest capture
+    BALANCED = "balanced"
+    SMALL = "small"  # the fewest bytes
+
+
 class VaultPlace(msgspec.Struct, frozen=True, kw_only=True):
     """Where the vault and this host's keys are, never the keys themselves: ``path`` is a path or the URL of a bucket, ``keys`` a
-    path. ``cold`` is the storage class, in the store's own word, of contents of the tier ``cold``; empty for that of all else."""
+    path. ``cold`` is the storage class, in the store's own word, of contents of the tier ``cold``; empty for that of all else.
+    ``compression`` is a word of Compression; a point may be read by a release that does not know it."""
 
     path: str
     keys: str
     lock: VaultLock | None = None
     cold: str = ""
+    compression: str = Compression.BALANCED
 
     @property
     def folders(self) -> tuple[str, ...]:

@@ -19,7 +19,6 @@ from numpy.typing import NDArray
 
 from resurgam.vault.frames import Buffer, Plane, compressed, decompressed, expanded, mine, refuse
 
-LEVEL = 1  # of zstd: 64 KiB of a database is too little for higher ones to find much; 3 stores 2 % less in 1.4 times the time
 BLOCK = 256  # shorter ones find more of a vector of 1,536 bytes, and cost more to count; 512 store 1.5 % more
 COUNTED = 4  # every so manyth word of a block; to count all of them stores as much, and takes four times as long
 NOISE = (16, 48)  # of 64 counted bytes, those with the highest bit set in noise: 32, give or take 4 (one deviation)
@@ -40,8 +39,9 @@ class Coded(NamedTuple):
     data: Buffer
 
 
-def encoded(span: memoryview, length: int) -> list[Coded]:
-    """Each piece of ``length`` bytes, of which ``span`` consists. Where there are several, ``length`` is a multiple of BLOCK."""
+def encoded(span: memoryview, length: int, level: int) -> list[Coded]:
+    """Each piece of ``length`` bytes, of which ``span`` consists, by that ``level`` of zstd. Where there are several, ``length`` is
+    a multiple of BLOCK."""
     count, blocks = len(span) // length, length // BLOCK
     noise = _noise(span[: count * blocks * BLOCK]).reshape(count, blocks)
     every = np.frombuffer(span, _BLOCK, count * blocks)
@@ -52,7 +52,7 @@ def encoded(span: memoryview, length: int) -> list[Coded]:
     sources = [others[n] if apart[n] else span[n * length : (n + 1) * length] for n in range(count)]
     return [
         Coded(apart[n], b"".join((maps[n].data, kept[n], frame)) if apart[n] else frame)
-        for n, frame in enumerate(compressed(LEVEL, sources))
+        for n, frame in enumerate(compressed(level, sources))
     ]
 
 

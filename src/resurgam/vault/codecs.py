@@ -42,8 +42,9 @@ Blocks. The raw bytes are n blocks of 256 bytes and a tail of raw length mod 256
 
 Why, and how blocks are told apart: ``blocks``.
 
-Which codec: the smallest of those worth trying, tried on samples first. A codec never makes a chunk larger, and what does
-not compress costs a few microseconds. All heavy work lets go of the GIL; contexts belong to the thread.
+Which codec: the smallest of those worth trying, tried on samples first. How hard Zstandard tries is the manifest's to say
+(``vault.compression``; docs/adr/0026-compression.md) and leaves no trace but length. A codec never makes a chunk larger, and
+what does not compress costs a few microseconds. All heavy work lets go of the GIL; contexts belong to the thread.
 """
 
 from __future__ import annotations
@@ -55,11 +56,11 @@ from typing import NamedTuple
 import numpy as np
 
 from resurgam.errors import IntegrityError, NewerFormat
+from resurgam.model.system import Compression
 from resurgam.vault import blocks, palettes, planes
 from resurgam.vault.frames import SHRINKS, Buffer, Plane, decompressed, mine, refuse, samples_shrink
 from resurgam.vault.tensors import Dtype
 
-LEVEL = 3  # of zstd; 1 is 1.3 to 1.4 times as fast and stores 5 to 8 % more of text
 PROBED = 256 << 10  # shorter chunks are simply tried: probing pieces of 64 KiB cost a tenth of the speed
 SAMPLES = 8  # spread over a chunk; 2 of them lost 3 % of all savings on mixed files, 8 lose 0.3 %
 REPEATS = 0.6  # floats that zstd alone brings below this hold repeated values: see whether it beats the planes
@@ -77,6 +78,23 @@ class Codec(IntEnum):
     PALETTE = 6
 
 
+class Levels(NamedTuple):
+    """The levels of zstd for database pages, and for all other contents that it may shrink."""
+
+    contents: int
+    pages: int
+
+
+# Contents: 1 is 1.3 to 1.6 times as fast as 3, and stores 3 to 11 % more; 8 takes 4 times as long and stores 3 to 14 % less. Pages:
+# 3 stores 1 to 5 % less than 1, 8 up to 13 %. Beyond that speeds fall to a few MB a second (docs/adr/0026-compression.md).
+LEVELS: dict[str, Levels] = {
+    Compression.FAST: Levels(1, 1),
+    Compression.BALANCED: Levels(3, 1),
+    Compression.SMALL: Levels(8, 8),
+}
+BALANCED = LEVELS[Compression.BALANCED]
+
+
 class Encoded(NamedTuple):
     """What is to be stored. ``exact`` is False where an encoder or decoder failed its own check and RAW was taken instead:
     nothing is lost, but this machine or a library miscomputes, and somebody should be told."""
@@ -92,27 +110,26 @@ _PAGE = {False: Codec.ZSTD, True: Codec.BLOCKS}  # by whether noise stands apart
 _WIDTH = {Codec.BF16_PLANES: 2, Codec.F16_PLANES: 2, Codec.F32_PLANES: 4}
 
 
-def encode(raw: memoryview, dtype: Dtype, level: int = LEVEL) -> tuple[Codec, Buffer]:
+def encode(raw: memoryview, dtype: Dtype, levels: Levels = BALANCED) -> tuple[Codec, Buffer]:
     """The smallest form of ``raw`` among those worth trying for ``dtype``; RAW (``raw`` itself, no copy) where none is smaller.
     Good until this thread encodes again.
 
-    Any ``dtype`` and any length come back exactly; a wrong hint costs compression only. ``level`` is zstd's, but for
-    database pages.
+    Any ``dtype`` and any length come back exactly; a wrong hint costs compression only.
     """
     raw = raw.cast("B")
     if dtype is Dtype.PAGES and raw:
-        (coded,) = blocks.encoded(raw, len(raw))
+        (coded,) = blocks.encoded(raw, len(raw), levels.pages)
         return (_PAGE[coded.apart], coded.data) if len(coded.data) < len(raw) else (Codec.RAW, raw)
     best: tuple[Codec, Buffer] = (Codec.RAW, raw)
-    for codec, encoded in _candidates(raw, dtype, level):
+    for codec, encoded in _candidates(raw, dtype, levels.contents):
         if len(encoded) < len(best[1]):
             best = (codec, encoded)
     return best
 
 
-def encode_verified(raw: memoryview, dtype: Dtype, level: int = LEVEL) -> Encoded:
+def encode_verified(raw: memoryview, dtype: Dtype, levels: Levels = BALANCED) -> Encoded:
     """As ``encode``, then decoded and compared: what is handed out for storing is known to come back exactly (P12)."""
-    codec, data = encode(raw, dtype, level)
+    codec, data = encode(raw, dtype, levels)
     if codec is Codec.RAW:
         return Encoded(codec, data, exact=True)
     try:
@@ -128,15 +145,15 @@ def _comes_back(codec: Codec, encoded: memoryview, raw: memoryview) -> bool:
     return _equal(raw, _decode(codec, encoded, len(raw), mine.back))
 
 
-def encode_pages(span: memoryview, length: int) -> list[Encoded]:
+def encode_pages(span: memoryview, length: int, levels: Levels = BALANCED) -> list[Encoded]:
     """As ``encode_verified`` of each piece of ``length`` bytes, of which ``span`` of database pages consists. Where there are
     several, ``length`` is a multiple of ``blocks.BLOCK``."""
     pieces = [span[at : at + length] for at in range(0, len(span), length)]
-    coded = blocks.encoded(span, length) if pieces else []
+    coded = blocks.encoded(span, length, levels.pages) if pieces else []
     try:
         exact = blocks.come_back(coded, span, length)
     except IntegrityError:  # which of them, is found one by one
-        return [encode_verified(piece, Dtype.PAGES) for piece in pieces]
+        return [encode_verified(piece, Dtype.PAGES, levels) for piece in pieces]
     return [
         Encoded(_PAGE[one.apart], one.data, exact=True)
         if right and len(one.data) < length

@@ -28,7 +28,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from resurgam.model.placement import ANYWHERE, Placement
 from resurgam.stores.base import Buffer
 from resurgam.vault.chunking import Dtype
-from resurgam.vault.codecs import Encoded, encode_pages, encode_verified
+from resurgam.vault.codecs import BALANCED, Encoded, Levels, encode_pages, encode_verified
 from resurgam.vault.index import Entries, Index
 from resurgam.vault.keys import IndexSecret, Session
 from resurgam.vault.pack import (
@@ -111,10 +111,12 @@ class Sink:
         seal_trailer: Callable[[bytes], bytes],
         threads: int,
         in_flight: int,
+        levels: Levels = BALANCED,
     ) -> None:
         self._vault = vault
         self._index = index
         self._put_pack = put_pack
+        self._levels = levels
         self._seal_trailer = seal_trailer
         self._changed = threading.Condition()
         self._last = threading.local()  # the pack of each kind that a thread added to
@@ -174,7 +176,7 @@ class Sink:
         coded: list[Encoded | None] = []
         for (are_new, size), run in groupby(alike):
             start, count = len(coded) * length, sum(1 for _ in run)
-            coded += encode_pages(span[start : start + count * size], size) if are_new else [None] * count
+            coded += encode_pages(span[start : start + count * size], size, self._levels) if are_new else [None] * count
         return [CodedPiece(c, len(p), e, o) for c, p, e, o in zip(chunks, pieces, coded, patches, strict=True)]
 
     def coded(
@@ -184,7 +186,7 @@ class Sink:
         patched. Good until this thread encodes again."""
         chunk = keys.id_of(Kind.DATA, data)
         (plan,) = plans([chunk]) if plans is not None else (None,)
-        new = encode_verified(data, dtype) if plan is None and self._index.claim(chunk) else None
+        new = encode_verified(data, dtype, self._levels) if plan is None and self._index.claim(chunk) else None
         return CodedPiece(chunk, len(data), new, plan)
 
     def put_coded(self, keys: DomainKeys, piece: CodedPiece) -> Extent:
@@ -214,7 +216,7 @@ class Sink:
             raise self._failed
 
     def _store(self, keys: DomainKeys, kind: Kind, chunk: bytes, data: memoryview, dtype: Dtype) -> None:
-        self._add(keys, kind, chunk, len(data), encode_verified(data, dtype))
+        self._add(keys, kind, chunk, len(data), encode_verified(data, dtype, self._levels))
 
     def _add(self, keys: DomainKeys, kind: Kind, chunk: bytes, length: int, coded: Encoded) -> None:
         codec, encoded, exact = coded

@@ -31,6 +31,7 @@ from resurgam.stores.base import AlreadyThere, put_once
 from resurgam.vault.bases import Bases, Reopen
 from resurgam.vault.blockmemory import BlockMemory
 from resurgam.vault.buffers import Buffers
+from resurgam.vault.codecs import BALANCED, LEVELS, Levels
 from resurgam.vault.filescache import FilesCache, Known
 from resurgam.vault.host import HostState, LastPoint, UnderWay
 from resurgam.vault.index import Index, encode_segment
@@ -45,10 +46,10 @@ from resurgam.vault.replicas import quoting, require_newest_list, require_takes_
 from resurgam.vault.rowmemory import RowMemory
 from resurgam.vault.signing import Role, SigningKey
 from resurgam.vault.sink import IN_FLIGHT, DomainKeys, Sink
+from resurgam.vault.zones import Reading
 
 if TYPE_CHECKING:
     from resurgam.vault.repository import Repository, Sealed
-from resurgam.vault.zones import Reading
 
 THREADS = 2  # more gain nothing: two fill two cores, and each holds a pack of 32 MiB
 _WINDOWS = 4
@@ -59,8 +60,9 @@ Progress = Callable[[str, int], None]  # component, bytes taken in since the las
 class Writer:
     """Adds to a vault. ``Repository.writer`` makes one; it is of use within its ``with`` only."""
 
-    def __init__(self, repository: Repository, signer: SigningKey, lease: Lease) -> None:
-        """``lease`` was put before anything is read here: from now on no prune takes away what this session builds on."""
+    def __init__(self, repository: Repository, signer: SigningKey, lease: Lease, levels: Levels = BALANCED) -> None:
+        """``lease`` was put before anything is read here: from now on no prune takes away what this session builds on.
+        ``levels`` are how hard what is new is compressed."""
         self._repository = repository
         self._signer = signer
         self._lease = lease
@@ -75,6 +77,7 @@ class Writer:
             lambda entries: repository.places.seal("trailer", entries, signer),
             THREADS,
             IN_FLIGHT if is_far(repository.store) else 1,
+            levels,
         )
         self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="take")
         self._buffers = Buffers(_WINDOWS)
@@ -144,7 +147,8 @@ class PointWriter(Writer):
         _revoke_own(repository, host, signer, clock)
         self.point = secrets.token_hex(8)
         host.begin(UnderWay(self.point, started, os.getpid()))
-        super().__init__(repository, signer, reserve_point(repository, system.name, signer, clock, self.point))
+        lease = reserve_point(repository, system.name, signer, clock, self.point)
+        super().__init__(repository, signer, lease, LEVELS[system.vault.compression])
         self._system, self._host, self._clock, self._paranoid = system, host, clock, paranoid
         self.quoting = of_all(component.residency for component in system.components)
         self.cold = system.vault.cold
