@@ -11,7 +11,7 @@ import sys
 from bench.data import has_parquet
 from bench.report import GOALS, Row, details, rows, summarize, table, write
 from bench.rounds import Bench
-from bench.tools import BUFFERED, PEERS, TO_INSTALL, Tool, ours
+from bench.tools import BUFFERED, FAST, PEERS, TO_INSTALL, Tool, ours
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 
@@ -21,14 +21,15 @@ def main() -> int:
     options = _options()
     work = os.path.abspath(options.work)
     peers = _installed(PEERS)
-    found, in_cache = list[Row](), list[Row]()
+    found, others = list[Row](), {BUFFERED: list[Row](), FAST: list[Row]()}
     report: list[str] = []
     for name in options.only or GOALS:
         tools = [*ours(name), *peers]
         runs = list(Bench(work, name, options.scale, _tell).runs(tools, options.repeat, random.Random(options.seed)))
         summary = summarize(runs)
         found += rows(name, summary, tools[0].name, [peer.name for peer in peers])
-        in_cache += rows(name, summary, BUFFERED, [peer.name for peer in peers])
+        for mode in others.keys() & {tool.name for tool in tools}:
+            others[mode] += rows(name, summary, mode, [peer.name for peer in peers])
         report.append(details(name, summary, [tool.name for tool in tools]))
         write(os.path.join(HERE, "results.json"), found)
     if options.json:
@@ -37,7 +38,9 @@ def main() -> int:
     print(f"\nscale {options.scale:g}, medians of {options.repeat}; seconds (processor seconds)\n")
     print("\n\n".join(report))
     print(f"\nAgainst the best peer mode of each cell; above 1.00 we are better\n\n{table(found)}")
-    print(f"\nThe same with packs written through the page cache\n\n{table(in_cache)}")
+    print(f"\nThe same with packs written through the page cache\n\n{table(others[BUFFERED])}")
+    if others[FAST]:
+        print(f"\nThe same with `compression: fast`, where there is text\n\n{table(others[FAST])}")
     return 0
 
 
@@ -56,7 +59,7 @@ def _options() -> argparse.Namespace:
 
 def _installed(peers: tuple[Tool, ...]) -> list[Tool]:
     present = []
-    for tool in (*ours("model"), *ours("sqlite"), *peers):
+    for tool in (*ours("dataset"), *ours("sqlite"), *peers):
         version = tool.version()
         _tell(f"{tool.name}: {version or f'absent; to compare with it: {TO_INSTALL}'}")
         if version and tool in peers:

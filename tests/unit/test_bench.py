@@ -13,7 +13,7 @@ import pytest
 from bench import data, measure, neighbour, report
 from bench.measure import Cost
 from bench.rounds import TIMED, Run
-from bench.tools import BUFFERED, ours
+from bench.tools import BUFFERED, FAST, ours
 
 
 def a_run(tool: str, metric: str, wall: float, *, round: int = 0, stored: int = 100, memory: int = 50) -> Run:
@@ -92,6 +92,17 @@ def test_a_neighbours_waits_are_those_of_their_window() -> None:
         assert line.startswith(name)
         waits = [f"{number * kind:.2f}" for kind in (1, 2, 3) for _ in range(3)]
         assert line.removeprefix(name).split() == ["5.0", "167", *waits]
+
+
+def test_the_fast_mode_says_so_in_its_manifest_and_is_not_compared_first(tmp_path: Path) -> None:
+    """The ratios stay those of the defaults; where it is the same work, there is no such mode."""
+    said = {}
+    for tool in ours("dataset"):
+        tool.prepare(str(tmp_path), "source")
+        said[tool.name] = json.loads((tmp_path / "resurgam.yaml").read_text())["vault"].get("compression")
+    assert next(iter(said.items())) == ("resurgam", None)
+    assert said == {"resurgam": None, FAST: "fast", BUFFERED: None}
+    assert FAST not in {tool.name for name in ("model", "vectors", "sqlite") for tool in ours(name)}
 
 
 @pytest.mark.parametrize("name", ["model", "sqlite"])
