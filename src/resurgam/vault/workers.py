@@ -11,6 +11,7 @@ Children end with their parent: they look for it before each part.
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import resource
@@ -198,6 +199,7 @@ def require_well(said: bytes) -> None:
 def _be_child(work: Callable[[], None], pipe: int) -> NoReturn:
     """Do the work and tell how it ended; returns to nobody, so that nothing of the parent's is done twice."""
     said: dict[str, str] = {}
+    gc.freeze()  # else the collector would write to all that was there before, and so copy it
     try:
         work()
     except ResurgamError as error:
