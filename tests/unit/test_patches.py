@@ -27,9 +27,11 @@ from resurgam.vault.patches import (
     MOST_SOURCES,
     NEW,
     SHARE,
+    UNIT,
     block_of,
     differing,
     digests,
+    digests_of_some,
     laid_out,
     patch_of,
 )
@@ -353,6 +355,20 @@ def test_every_flipped_bit_changes_its_digest_and_no_other() -> None:
     swapped = data[BLOCK : 2 * BLOCK] + data[:BLOCK] + data[2 * BLOCK :]
     assert (before != digests(KEY, memoryview(swapped), BLOCK)).sum() == 2
     assert (before != digests(KEY[::-1], memoryview(data), BLOCK)).all()
+
+
+def test_digests_of_some_pieces_are_those_of_all() -> None:
+    """Whichever of a unit's pieces are digested, wherever they lie."""
+    chance = random.Random(3)
+    unit, key = np.frombuffer(chance.randbytes(UNIT), np.uint8), bytes(range(32))
+    for length, block in ((64 << 10, 512), (64 << 10, 64 << 10), (256 << 10, 4096)):
+        made: list[int] = []
+        every = digests(key, unit.data, block).reshape(UNIT // length, -1)
+        some = sorted(chance.sample(range(UNIT // length), 3))
+        pieces = np.ascontiguousarray(unit.reshape(-1, length)[some])
+        found = digests_of_some(key, pieces, some, block, lambda words: made.append(words.nbytes))  # noqa: B023
+        assert np.array_equal(found.reshape(3, -1), every[some])
+        assert made == [3 * length + 16]
 
 
 def test_blocks_are_as_many_as_a_host_can_remember() -> None:

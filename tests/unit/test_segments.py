@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import random
 import sqlite3
+import struct
 from collections.abc import Callable
 from contextlib import closing
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -144,6 +146,40 @@ def test_compacted_again_and_again(world: World, tmp_path: Path) -> None:
         pieces_of(entry, world.repository().chunks(world.repository().points()[-1].body.snapshots[0].domain).get)
     )
     assert max(len({chunk for chunk, _, _ in piece.parts}) for piece in laid) <= MOST_SOURCES + 1, "restores stay quick"
+
+
+def test_what_is_noted_does_not_depend_on_what_was(world: World, tmp_path: Path) -> None:
+    """Where few pieces changed, only those are digested: the host then knows what it would know after a first capture."""
+    path = tmp_path / "db"
+    first = added(world, database(path, documents(range(2400), 600, 1536)))
+    changed = database(path, documents(range(5000, 5010), 600, 1536), touched(7, 1300, 2390))
+    assert added(world, changed) < 0.1 * first
+    known = [memory_of(world)]
+    world.live.files = {b"other": b"small"}
+    world.capture()
+    added(world, changed)
+    known.append(memory_of(world))
+    assert known[0] == known[1]
+    assert len(known[0][1]) > 2000
+
+
+def touched(*rows: int) -> Act:
+    """Writes some rows anew, as long as they were."""
+
+    def touch(connection: sqlite3.Connection) -> None:
+        for row in rows:
+            connection.execute("UPDATE documents SET vector = ? WHERE id = ?", (bytes(1536), row))
+
+    return touch
+
+
+def memory_of(world: World) -> tuple[bytes, list[tuple[int, ...]]]:
+    """The digests of blocks that the host remembers of the only database, and the segments."""
+    (name,) = Path(world.state).rglob(f"*{segmentmemory.SUFFIX}")
+    data = name.with_suffix("").read_bytes()
+    (end,) = struct.unpack_from("<Q", data, 8)
+    segments = segmentmemory.remembered_segments(str(name), msgspec.msgpack.decode(data[end:])[-1])
+    return data[32:end], list(zip(*(column.tolist() for column in segments), strict=True))
 
 
 def test_memory_of_another_capture_is_none(world: World, tmp_path: Path) -> None:

@@ -82,6 +82,8 @@ class Overlay(NamedTuple):
 
     def between(self, first: int, last: int) -> list[tuple[int, int]]:
         """(page, offset) for pages ``first`` to ``last``, both included."""
+        if not len(self.pages):
+            return []
         low, high = np.searchsorted(self.pages, (first, last + 1))
         return list(zip(self.pages[low:high].tolist(), self.offsets[low:high].tolist(), strict=True))
 

@@ -28,11 +28,12 @@ from contextlib import suppress
 import msgspec
 import numpy as np
 from blake3 import blake3
+from numpy.typing import NDArray
 
 from resurgam.vault.columnmemory import NotedColumns, RememberedColumns, RememberedFile, remembered_file
 from resurgam.vault.host import told
 from resurgam.vault.pack import ID
-from resurgam.vault.patches import Digests, count_of
+from resurgam.vault.patches import Digests, Flags, count_of
 from resurgam.vault.segmentmemory import SUFFIX, NotedSegments, remembered_segments
 from resurgam.vault.segments import Segments
 from resurgam.vault.snapshots import Extent
@@ -81,6 +82,20 @@ class Remembered:
         number = int(self._offsets.searchsorted(offset))
         return number if number < len(self._offsets) and self._offsets[number] == offset else None
 
+    def compared(self, offset: int, length: int, chunks: Sequence[bytes]) -> tuple[NDArray[np.int64], Flags]:
+        """Of pieces of ``length`` bytes from ``offset`` on, whose ids are ``chunks``: the number of the piece that began there, -1
+        where none did, and whether it had the same id."""
+        places = offset + length * np.arange(len(chunks))
+        numbers = self._offsets.searchsorted(places)
+        numbers[self._offsets.take(numbers, mode="clip") != places] = -1
+        now = np.frombuffer(b"".join(chunks), np.uint64).reshape(-1, ID // 8)
+        before = np.frombuffer(self._record.ids, np.uint64).reshape(-1, ID // 8)
+        return numbers, (before[numbers] == now).all(axis=1) & (numbers >= 0)
+
+    def is_chunk(self, chunk: bytes) -> bool:
+        """Whether a piece with this id is a chunk of its own, not laid out of others."""
+        return chunk not in self._record.patched
+
     def around(self, offset: int) -> tuple[int, int]:
         """The number of the piece in which ``offset`` lies, and where it begins."""
         number = int(self._offsets.searchsorted(offset, "right")) - 1
@@ -98,6 +113,10 @@ class Remembered:
     def chunk(self, number: int) -> bytes:
         """The id that a piece has or would have."""
         return self._record.ids[number * ID : (number + 1) * ID]
+
+    def place(self, number: int) -> tuple[int, int]:
+        """Where a piece begins, and its length."""
+        return int(self._offsets[number]), int(self._lengths[number])
 
     def length(self, number: int) -> int:
         """The length of a piece."""

@@ -21,8 +21,8 @@ from typing import NamedTuple
 import numpy as np
 
 from resurgam.vault.blockmemory import Noted, Remembered
-from resurgam.vault.patches import MOST_PARTS, MOST_SOURCES, NEW, SHARE, Moved, Words, between
-from resurgam.vault.segments import Knowing, Lookup, Numbers, Pages, Segments, Shapes
+from resurgam.vault.patches import MOST_PARTS, MOST_SOURCES, NEW, SHARE, Flags, Moved, Words, between
+from resurgam.vault.segments import Bytes, Knowing, Lookup, Numbers, Pages, Segments, Shapes, joined
 from resurgam.vault.snapshots import Extent
 
 # That the pieces of a unit are laid out from. Tables that grew side by side lie apart when they were compacted, and a restore
@@ -30,7 +30,7 @@ from resurgam.vault.snapshots import Extent
 MOST_CHUNKS = 32
 
 
-class _Run(NamedTuple):
+class Run(NamedTuple):
     """What lies together, now and before: where it begins in its unit, its length, where it lay in the file, and in which chunk."""
 
     start: int
@@ -78,6 +78,16 @@ class Moving:
         """What was noted of ``length`` bytes at ``offset`` holds."""
         self._noted.note_segments(self._before().between(offset, offset + length))
 
+    def note_some(self, offset: int, length: int, changed: Flags, data: Bytes, encrypted: Words) -> None:
+        """The segments of pieces of ``length`` bytes at ``offset``, of which these ``changed``: of them, ``data``, joined, was so
+        ``encrypted``; of the others holds what was noted."""
+        new = self._knowing.noted(self._knowing.shapes(data, self._pages), encrypted, 0)
+        apart = offset + length * (np.flatnonzero(changed) - np.arange(np.count_nonzero(changed)))
+        new = new._replace(starts=new.starts + apart[new.starts // length])
+        old = self._before().between(offset, offset + length * len(changed))
+        kept = old.where(~changed[(old.starts - offset) // length])
+        self._noted.note_segments(joined([kept, new]))
+
     def units(self, span: memoryview, length: int) -> Iterator[Unit]:
         """Those of ``length`` bytes of which ``span`` consists; the last may be shorter. All are cut at once, which takes half as
         long, when the first is asked for."""
@@ -86,7 +96,7 @@ class Moving:
             high = min(low + length, len(span))
             yield Unit(span[low:high], partial(_between, shapes, low, high))
 
-    def found(self, unit: Unit, length: int) -> Sequence[_Run]:
+    def found(self, unit: Unit, length: int) -> Sequence[Run]:
         """What of the pieces of ``length`` bytes of ``unit`` was in the file before, in order."""
         if not self.knows:
             return []
@@ -95,12 +105,12 @@ class Moving:
         found = self._knowing.found(unit.shapes(), np.frombuffer(unit.data, np.uint8), self._lookup)
         return _of_few([run for place in _runs(*found, length) for run in self._by_chunks(*place)], MOST_CHUNKS)
 
-    def _by_chunks(self, start: int, length: int, was: int) -> Iterator[_Run]:
+    def _by_chunks(self, start: int, length: int, was: int) -> Iterator[Run]:
         for chunk, _, size in self._extents(was, length):
-            yield _Run(start, size, was, chunk)
+            yield Run(start, size, was, chunk)
             start, was = start + size, was + size
 
-    def plan(self, found: Sequence[_Run], unit: Unit, low: int, high: int) -> Moved | None:
+    def plan(self, found: Sequence[Run], unit: Unit, low: int, high: int) -> Moved | None:
         """How the piece from ``low`` to ``high`` of ``unit`` is laid out; None where it is better stored whole."""
         first, end = (bisect_left(found, at, key=itemgetter(0)) for at in (low, high))
         runs = _of_few(found[first:end], MOST_SOURCES)
@@ -147,7 +157,7 @@ def _runs(starts: Numbers, lengths: Numbers, were: Numbers, piece: int) -> Itera
         yield from zip(starts[first].tolist(), sums.tolist(), were[first].tolist(), strict=True)
 
 
-def _of_few(runs: Sequence[_Run], most: int) -> Sequence[_Run]:
+def _of_few(runs: Sequence[Run], most: int) -> Sequence[Run]:
     """Those that lie in the ``most`` chunks in which most lies."""
     sources = Counter[bytes]()
     for run in runs:
@@ -158,12 +168,12 @@ def _of_few(runs: Sequence[_Run], most: int) -> Sequence[_Run]:
     return [run for run in runs if run.chunk in kept]
 
 
-def _laid(runs: Sequence[_Run], unit: memoryview, low: int, high: int) -> Moved:
+def _laid(runs: Sequence[Run], unit: memoryview, low: int, high: int) -> Moved:
     """What lies between ``runs`` is new."""
     parts: list[tuple[int, int]] = []
     new: list[memoryview] = []
     at = low
-    for start, length, was, _ in [*runs, _Run(high, 0, 0, NEW)]:
+    for start, length, was, _ in [*runs, Run(high, 0, 0, NEW)]:
         if start > at:
             parts.append((-1, start - at))
             new.append(unit[at:start])

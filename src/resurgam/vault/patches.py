@@ -27,6 +27,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from itertools import accumulate, pairwise
 from typing import NamedTuple
 
@@ -45,6 +46,9 @@ SHARE = 0.5  # of a piece: when more than that is patched, it is stored whole
 MOST_PARTS = 512  # of a piece
 MOST_SOURCES = 8  # chunks that hold parts of one piece: when there are more, its patches are stored anew, together
 NEW = b""  # the chunk, not named yet, that holds what changed
+
+_BLOCK, _DOUBLINGS = 16, 32
+_ONE, _LAST, _OVER = np.uint64(1), np.uint64(63), np.uint64(0x87)
 
 Flags = NDArray[np.bool_]
 Digests = NDArray[np.uint64]
@@ -98,6 +102,49 @@ def digests(key: bytes, data: memoryview, block: int, each: Callable[[Words], ob
             each(room[: len(unit) + 16].view(np.uint64))
         np.einsum("ij->i", words, out=found[first : first + per])  # np.add.reduce takes twice as long for short rows
     return found
+
+
+def digests_of_some(
+    key: bytes, pieces: NDArray[np.uint8], places: Sequence[int], block: int, each: Callable[[Words], object]
+) -> Digests:
+    """As ``digests``, of pieces of equal length, a row each, of which a whole number make a UNIT; ``places`` are their numbers in
+    their units. ``each`` is called once, with what was made of all, and two words more."""
+    masks = tweaks(key).reshape(-1, pieces.shape[1] // 8)
+    masked = mine.scratch("masked pieces", pieces.nbytes).view(np.uint64).reshape(len(pieces), -1)
+    room = mine.scratch("some patches", pieces.nbytes + _BLOCK)
+    made = room[: pieces.nbytes].view(np.uint64).reshape(masked.shape)
+    for row, piece, place in zip(masked, pieces.view(np.uint64), places, strict=True):
+        np.bitwise_xor(piece, masks[place], out=row)
+    blocks_under(key[:16]).encryptor().update_into(masked.data.cast("B"), room.data)
+    for row, place in zip(made, places, strict=True):
+        np.bitwise_xor(row, masks[place], out=row)
+    each(room.view(np.uint64))
+    found: Digests = np.einsum("ij->i", made.reshape(-1, block // 8))
+    return found
+
+
+def blocks_under(key: bytes) -> Cipher[modes.ECB]:
+    """AES under ``key`` (16 bytes) as a permutation of each 16 bytes."""
+    return Cipher(algorithms.AES(key), modes.ECB())  # noqa: S305 - of single blocks
+
+
+@lru_cache(2)
+def tweaks(key: bytes) -> Words:
+    """What XTS under ``key`` (32 bytes) masks each 16 bytes of a unit with, a row for each: the one before, doubled in GF(2^128)
+    (IEEE 1619)."""
+    one = int.from_bytes(blocks_under(key[16:]).encryptor().update(bytes(_BLOCK)), "little")
+    firsts = bytearray()
+    for _ in range(UNIT // _BLOCK // _DOUBLINGS):
+        firsts += one.to_bytes(_BLOCK, "little")
+        over = one >> 128 - _DOUBLINGS
+        one = (one << _DOUBLINGS) % (1 << 128) ^ over ^ over << 1 ^ over << 2 ^ over << 7
+    every = np.empty((UNIT // _BLOCK // _DOUBLINGS, _DOUBLINGS, 2), np.uint64)
+    every[:, 0] = np.frombuffer(firsts, "<u8").reshape(-1, 2)
+    for number in range(1, _DOUBLINGS):
+        low, high = every[:, number - 1, 0], every[:, number - 1, 1]
+        every[:, number, 0] = low << _ONE ^ (high >> _LAST) * _OVER
+        every[:, number, 1] = high << _ONE ^ low >> _LAST
+    return every.reshape(-1, 2)
 
 
 def differing(before: Digests, now: Digests, count: int) -> Flags:

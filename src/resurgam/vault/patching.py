@@ -13,23 +13,29 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from functools import partial
 
+import numpy as np
+
 from resurgam.drivers.base import Blob
 from resurgam.vault.bases import Base, Bases, Pieces
 from resurgam.vault.blockmemory import BlockMemory, Noted, Remembered
 from resurgam.vault.chunking import Dtype, Piece
+from resurgam.vault.frames import mine
 from resurgam.vault.gathering import Gathering
 from resurgam.vault.index import Index
-from resurgam.vault.moving import Moving, Unit
+from resurgam.vault.moving import Moving, Run, Unit
 from resurgam.vault.pack import Kind
 from resurgam.vault.patches import (
     UNIT,
     Digests,
+    Flags,
     Moved,
+    Patch,
     Plan,
     block_of,
     count_of,
     differing,
     digests,
+    digests_of_some,
     laid_out,
     patch_of,
 )
@@ -38,6 +44,7 @@ from resurgam.vault.sink import DomainKeys, Sink
 from resurgam.vault.snapshots import Extent
 
 LITTLE = 0.25  # of a piece: where more changed in its place, it may have come from elsewhere
+MANY = 0.5  # of a span's pieces: when as many are as before, only the others are digested
 PATCHED_FROM = 1 << 20  # bytes of a file: of smaller ones, whole pieces are stored
 # What is packed moves all that follows wherever it changes.
 _IN_PLACE = frozenset({Dtype.BYTES, Dtype.BF16, Dtype.F16, Dtype.F32, Dtype.PAGES})
@@ -100,57 +107,87 @@ class Patching:
     def plans(self, offset: int, span: memoryview, length: int, chunks: Sequence[bytes]) -> list[Plan | None]:
         """Of each piece of ``length`` bytes, of which ``span`` at ``offset`` consists (the last may be shorter) and whose ids are
         ``chunks``: what it needs to be patched; None where it is to be a chunk, or is one."""
-        plans: list[Plan | None] = []
-        many = max(UNIT // length, 1)
-        for first, unit in enumerate(self._units(span, many * length)):
-            start, some = first * many * length, chunks[first * many : (first + 1) * many]
-            plans += self._plans(offset + start, unit, length, some)
+        old, units = self._old, list(self._units(span, length))
+        if old is None:
+            self._noted_of(offset, units, length, np.zeros(len(chunks), np.bool_))
+            return [None] * len(chunks)
+        numbers, same = old.compared(offset, length, chunks)
+        now = self._noted_of(offset, units, length, same)
+        many, found = max(UNIT // length, 1), dict[int, Sequence[Run]]()
+        plans: list[Plan | None] = [None] * len(chunks)
+        for n, (number, is_same, chunk) in enumerate(zip(numbers.tolist(), same.tolist(), chunks, strict=True)):
+            if (is_same and old.is_chunk(chunk)) or self._index.knows(chunk):
+                continue
+            low, high = n * length, min((n + 1) * length, len(span))
+            plan: Plan | None = None
+            if number >= 0:
+                plan = self._patch(old, number, is_same, span[low:high], now[low // self.block :])
+            if self._moving is not None and (plan is None or len(plan.data) > LITTLE * (high - low)):
+                at, start = n // many, n // many * many * length
+                if at not in found:
+                    found[at] = self._moving.found(units[at], length)
+                moved = self._moving.plan(found[at], units[at], low - start, high - start)
+                plan = moved if moved and (plan is None or len(moved.data) < len(plan.data)) else plan
+            plans[n] = plan
         return plans
 
+    def _patch(self, old: Remembered, number: int, is_same: bool, data: memoryview, now: Digests) -> Patch | None:
+        """How ``data``, whose blocks' digests ``now`` begins with, comes out of piece ``number`` before it."""
+        begin, length = old.place(number)
+        changed = differing(old.digests(begin, length), now, count_of(len(data), self.block))
+        if is_same:  # as it was, and patched already: also the end of it, which has no digest
+            changed[:] = False
+        return patch_of(old.parts(number), changed, data, self.block)
+
     def _units(self, span: memoryview, length: int) -> Iterator[Unit]:
+        """What is digested together: as many pieces of ``length`` bytes as make a UNIT."""
+        length *= max(UNIT // length, 1)
         if self._moving is not None:
             yield from self._moving.units(span, length)
         else:
             yield from (Unit(span[low : low + length]) for low in range(0, len(span), length))
 
-    def _plans(self, offset: int, unit: Unit, length: int, chunks: Sequence[bytes]) -> list[Plan | None]:
-        """Of pieces whose blocks are digested together."""
-        old = self._old
-        numbers = [old.at(offset + n * length) if old else None for n in range(len(chunks))]
-        same = [old is not None and n is not None and old.chunk(n) == c for n, c in zip(numbers, chunks, strict=True)]
-        now = self._noted_of(offset, unit, known=all(same))
-        if old is None:
-            return [None] * len(chunks)
-        plans: list[Plan | None] = []
-        found = None
-        for n, (number, chunk) in enumerate(zip(numbers, chunks, strict=True)):
-            low, high = n * length, min((n + 1) * length, len(unit.data))
-            plan: Plan | None = None
-            new = not self._index.knows(chunk)
-            if number is not None and new:
-                before = old.digests(offset + low, old.length(number))
-                changed = differing(before, now[low // self.block :], count_of(high - low, self.block))
-                if same[n]:  # as it was, and patched already: also the end of it, which has no digest
-                    changed[:] = False
-                plan = patch_of(old.parts(number), changed, unit.data[low:high], self.block)
-            if self._moving is not None and new and (plan is None or len(plan.data) > LITTLE * (high - low)):
-                found = self._moving.found(unit, length) if found is None else found
-                moved = self._moving.plan(found, unit, low, high)
-                plan = moved if moved and (plan is None or len(moved.data) < len(plan.data)) else plan
-            plans.append(plan)
-        return plans
-
-    def _noted_of(self, offset: int, unit: Unit, *, known: bool) -> Digests:
-        """The digests of a unit, which are noted, as are its segments. ``known``: all of it is as it was."""
-        old, moving = self._old, self._moving
-        if old is not None and known and (moving is None or moving.knows):
-            now = old.digests(offset, len(unit.data))
+    def _noted_of(self, offset: int, units: Sequence[Unit], length: int, same: Flags) -> Digests:
+        """The digests of a span, which are noted, as are its segments. Of its pieces of ``length`` bytes some are the ``same`` as
+        before: what is known of those is not made again, where it pays."""
+        old, moving, size = self._old, self._moving, sum(len(unit.data) for unit in units)
+        believed = old is not None and (moving is None or moving.knows)
+        if old is not None and believed and same.all():
+            now = old.digests(offset, size)
             if moving is not None:
-                moving.keep(offset, len(unit.data))
+                moving.keep(offset, size)
+        elif old is not None and moving is not None and believed and np.count_nonzero(same) >= MANY * len(same):
+            now = self._digests_of_some(old, moving, offset, units, length, same)
         else:
-            each = partial(moving.note, offset, unit) if moving is not None else None
-            now = digests(self._keys.block_key, unit.data, self.block, each)
+            now = np.concatenate(list(self._digests_of_all(offset, units)))
         self._noted.note(offset, now)
+        return now
+
+    def _digests_of_all(self, offset: int, units: Sequence[Unit]) -> Iterator[Digests]:
+        for unit in units:
+            each = partial(self._moving.note, offset, unit) if self._moving is not None else None
+            yield digests(self._keys.block_key, unit.data, self.block, each)
+            offset += len(unit.data)
+
+    def _digests_of_some(
+        self, old: Remembered, moving: Moving, offset: int, units: Sequence[Unit], length: int, same: Flags
+    ) -> Digests:
+        """Those of pages of which few pieces are not the ``same``: all such of a span together, in few steps."""
+        size, per, many = sum(len(unit.data) for unit in units), length // self.block, max(UNIT // length, 1)
+        which = np.flatnonzero(~same).tolist()
+        parts = [units[n // many].data[n % many * length :][:length] for n in which]
+        pieces = mine.scratch("changed pieces", len(which) * length).reshape(len(which), length)
+        for row, part in zip(pieces, parts, strict=True):
+            row[: len(part)] = np.frombuffer(part, np.uint8)
+        joined = pieces.ravel()[: sum(map(len, parts))]
+        each = partial(moving.note_some, offset, length, ~same, joined)
+        made = digests_of_some(self._keys.block_key, pieces, [n % many for n in which], self.block, each)
+        now = np.zeros(size // self.block, np.uint64)
+        before = old.digests(offset, size)
+        now[: len(before)] = before
+        for n, fresh in zip(which, made.reshape(-1, per), strict=True):
+            place = now[n * per : (n + 1) * per]
+            place[:] = fresh[: len(place)]
         return now
 
     def take(self, offset: int, chunk: bytes, length: int, dtype: Dtype, patch: Plan) -> None:
