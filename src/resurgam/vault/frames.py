@@ -33,6 +33,7 @@ class Mine(threading.local):
         )
         self.entropy = zstandard.ZstdCompressor(compression_params=entropy_only)
         self.coder: Any = None  # of ``huffman``
+        self.place: memoryview | None = None  # where what is coded next is wanted
 
     def level(self, level: int) -> zstandard.ZstdCompressor:
         """This thread's compressor of ``level``."""
@@ -54,6 +55,12 @@ class Mine(threading.local):
         if len(self._whole) != length:
             self._whole = bytearray(length)
         return self._whole
+
+    def encoded(self, length: int) -> Plane:
+        """Where an encoded form is made that takes ``length`` bytes at most: at its ``place``, if there is as much room."""
+        if self.place is not None and len(self.place) >= length:
+            return np.frombuffer(self.place, np.uint8)
+        return self.scratch("encoded", length)
 
     def back(self, length: int) -> Plane:
         """Where planes are joined again."""

@@ -47,7 +47,7 @@ def encode(raw: memoryview, width: int, level: int) -> Coded:
     exponents = mine.scratch("exponents", count)
     np.right_shift(top, 7, out=exponents, casting="unsafe")
     lengths = [0, count, 2 * count][: width // 2 + 1]
-    room = mine.scratch("encoded", len(raw) + _SPARE)
+    room = mine.encoded(len(raw) + _SPARE)
     head = 4 * len(lengths)
     lengths[0] = coder().compress_into(exponents, room[head:])
     if not 0 < lengths[0] < count:

@@ -30,7 +30,7 @@ from resurgam.drivers.base import Source, read_fully
 from resurgam.vault.buffers import SPAN
 from resurgam.vault.chunking import Dtype, Piece
 from resurgam.vault.codecs import Codec, Encoded
-from resurgam.vault.frames import Buffer
+from resurgam.vault.frames import Buffer, mine
 from resurgam.vault.makers import Makers, makers
 from resurgam.vault.pack import SHORTEST
 from resurgam.vault.patches import Moved, Patch, Plan, count_of
@@ -48,7 +48,7 @@ assert MOST_PIECES * (_PIECE.size + SHORTEST) + _HEAD.size < ROOM - SPAN
 
 
 class Coded(NamedTuple):
-    """How many bytes of a span were there, and its pieces as far as they were."""
+    """How many bytes a span has, and its pieces as far as they were there."""
 
     done: int
     pieces: Iterator[CodedPiece]
@@ -160,13 +160,24 @@ def code(
     out: memoryview,
 ) -> int:
     """In a child: read a span into ``room``, and fill ``out`` as above; returns its length."""
-    data = read_span(source, span, room)
     if span[0].dtype is Dtype.PAGES:
+        data = read_span(source, span, room)
         pages = sink.coded_pages(keys, data, span[0].length, plans_of(patching, span, data))
         return hand_over(len(data), len(pages), pages, out)
-    there = [(piece, data[piece.offset - span[0].offset :][: piece.length]) for piece in span]
-    whole = [(piece, part) for piece, part in there if len(part) == piece.length]
-    return hand_over(len(data), len(whole), (_coded(sink, keys, *each, patching) for each in whole), out)
+    whole = span[-1].offset + span[-1].length - span[0].offset
+    return hand_over(whole, len(span), _each(sink, keys, source, span, patching, room), out)
+
+
+def _each(
+    sink: Sink, keys: DomainKeys, source: Source, span: list[Piece], patching: Patching | None, room: memoryview
+) -> Iterator[CodedPiece]:
+    """Pieces as far as they are there, one by one in the same memory: most of one is in the processor's cache still when it is
+    coded, and not all of a span."""
+    for piece in span:
+        data = room[: piece.length]
+        if read_fully(source, piece.offset, data) < len(data):
+            return
+        yield _coded(sink, keys, piece, data, patching)
 
 
 def _coded(sink: Sink, keys: DomainKeys, piece: Piece, data: memoryview, patching: Patching | None) -> CodedPiece:
@@ -176,18 +187,39 @@ def _coded(sink: Sink, keys: DomainKeys, piece: Piece, data: memoryview, patchin
 
 
 def hand_over(done: int, count: int, pieces: Iterable[CodedPiece], out: memoryview) -> int:
-    """In a child: fill ``out`` with what became of ``done`` bytes, ``count`` pieces, one after the other; returns its length."""
-    _HEAD.pack_into(out, 0, done, count)
-    at = _HEAD.size + count * _PIECE.size
-    for number, (chunk, length, coded, patch) in enumerate(pieces):
-        codec, stored, exact = coded or (Codec.RAW, b"", False)
-        flags = _NEW * (coded is not None) | _EXACT * exact | _flag_of(patch)
-        if patch is not None:
-            stored = b"".join(_columns(patch))
-        _PIECE.pack_into(out, _HEAD.size + number * _PIECE.size, chunk, length, len(stored), codec, flags, 0)
-        out[at : at + len(stored)] = stored
-        at += len(stored)
-    return at
+    """In a child: fill ``out`` with what became of ``done`` bytes, ``count`` pieces at most, one after the other; returns its
+    length. What planes are coded to while ``pieces`` are asked for is made where it belongs, and not copied."""
+    came, start = 0, _HEAD.size + count * _PIECE.size
+    at = start
+    coming = iter(pieces)
+    try:
+        while True:
+            mine.place = out[at:]
+            piece = next(coming, None)
+            if piece is None:
+                break
+            at += _put(piece, came, at, out)
+            came += 1
+    finally:
+        mine.place = None
+    _HEAD.pack_into(out, 0, done, came)
+    length = at - start
+    if came < count:  # the source ended early
+        start = _HEAD.size + came * _PIECE.size
+        out[start : start + length] = out[at - length : at]
+    return start + length
+
+
+def _put(piece: CodedPiece, number: int, at: int, out: memoryview) -> int:
+    """Its head, and at ``at`` what is to be stored of it; returns the length of that."""
+    chunk, length, coded, patch = piece
+    codec, stored, exact = coded or (Codec.RAW, b"", False)
+    flags = _NEW * (coded is not None) | _EXACT * exact | _flag_of(patch)
+    if patch is not None:
+        stored = b"".join(_columns(patch))
+    _PIECE.pack_into(out, _HEAD.size + number * _PIECE.size, chunk, length, len(stored), codec, flags, 0)
+    out[at : at + len(stored)] = stored  # nothing is moved where it was made there
+    return len(stored)
 
 
 def coded(result: memoryview, block: int = 0) -> Coded:
