@@ -60,10 +60,14 @@ class Place:
             "resurgam": 1,
             "system": "many",
             "vault": {"path": str(here / "vault"), "keys": str(here / "keys")},
-            "components": {"data": {"driver": "files", "location": str(self.live)}},
+            "components": {
+                "alone": {"driver": "files", "location": str(here / "file")},  # threads store it
+                "data": {"driver": "files", "location": str(self.live)},
+            },
             "limits": limits,
         }
         self.live.mkdir()
+        (here / "file").write_bytes(Random(1).randbytes(600_000))
         (here / "resurgam.yaml").write_text(json.dumps(manifest))
         self.run("-m", "resurgam", "vault", "init")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import mmap
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Executor, Future
 from typing import Protocol
 
 from resurgam.drivers.base import Source, read_fully
@@ -31,7 +31,7 @@ def content_spans(
     buffers: Buffers,
     pace: Pace,
     progress: Callable[[int], None],
-    pool: ThreadPoolExecutor,
+    pool: Executor,
     store: Store,
 ) -> Iterator[Future[list[Extent]]]:
     """The extents to be of ``size`` bytes. ``store``, in threads of ``pool``, gets its bytes."""

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import accumulate
@@ -46,6 +46,7 @@ from resurgam.vault.snapshots import ChunkList, EntryTree, Extent, Patched, Snap
 from resurgam.vault.spans import coders, end_of, extents_of, plans_of, read_span, spans_of, take_from
 from resurgam.vault.tables import Table
 from resurgam.vault.textpatching import TextPatching, text_patching_of
+from resurgam.vault.threads import Threads
 from resurgam.vault.zones import Reading, ZoneReaders, zone_readers
 
 COPIED_FROM, NUMBERS_COPIED_FROM = 64 << 20, 256 << 20  # databases, tensors: coded by copies of this process
@@ -96,7 +97,7 @@ class Intake:
         sink: Sink,
         index: Index,
         keys: DomainKeys,
-        pool: ThreadPoolExecutor,
+        pool: Threads,
         buffers: Buffers,
         cache: FilesCache | None,
         rows: RowMemory,
@@ -120,10 +121,9 @@ class Intake:
         self._findings: list[Finding] = []
         self._view: View | None = None  # of the blob last taken, while it is being decoded
         self._viewed: Blob | None = None  # that blob
-        self._restless: list[str] = []
-        self._lost: list[str] = []
-        self._items = 0
-        self._bytes = 0
+        self._restless, self._lost = list[str](), list[str]()
+        self._items = self._bytes = 0
+        sink.rest(pool)
 
     def items(self, reading: Reading) -> Iterator[Item | Finding | Known]:
         """What is read where the driver can leave out what this host knows."""
@@ -301,7 +301,7 @@ class Intake:
             waiting.patching = patching
             least = COPIED_FROM if spans[0][0].dtype is Dtype.PAGES else NUMBERS_COPIED_FROM
             copied = blob.size >= least and not self._pace.limited and not (patching and patching.tells)
-            work = coders(self._sink, self._keys, blob.source, spans, patching) if copied else None
+            work = coders(self._sink, self._keys, blob.source, spans, patching, self._pool) if copied else None
             if work is not None:
                 yield from take_from(work, spans, self._sink, self._keys, patching, self._pool, self._progress)
             else:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import mmap
 from collections.abc import Callable
-from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Executor, Future
 from dataclasses import dataclass
 
 from resurgam.errors import IntegrityError
@@ -48,7 +48,7 @@ class SharedChunks:
         self,
         sink: Sink,
         keys: DomainKeys,
-        pool: ThreadPoolExecutor,
+        pool: Executor,
         buffers: Buffers,
         progress: Callable[[int], None],
     ) -> None:

@@ -18,7 +18,7 @@ import mmap
 import os
 import threading
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, wait
 from itertools import groupby
 from typing import NamedTuple
 
@@ -48,6 +48,7 @@ from resurgam.vault.pack import (
 )
 from resurgam.vault.patches import Plan
 from resurgam.vault.snapshots import Extent
+from resurgam.vault.threads import Threads
 
 IN_FLIGHT = 3  # packs that are being put at a time, where the store is far; a disk is no quicker for several
 META_SIZE = 8 << 20  # pages lie in packs of their own, so that reading metadata touches no data
@@ -126,7 +127,7 @@ class Sink:
         self._free: dict[int, list[mmap.mmap]] = {}
         for size, count in ((PACK_SIZE, threads + in_flight), (META_SIZE, 1 + in_flight)):
             self._free[size] = [new_buffer(size) for _ in range(count)]
-        self._shippers = ThreadPoolExecutor(in_flight, thread_name_prefix="ship")
+        self._shippers, self._near = Threads(in_flight, "ship"), in_flight == 1
         self._shipping: list[Future[None]] = []
         self.finished: list[tuple[str, Entries]] = []
         self.stored = 0  # bytes of new chunks with their frames
@@ -204,6 +205,14 @@ class Sink:
         wait(shipping)
         self.require_shipped()
         self._index.settle()
+
+    def rest(self, others: Threads) -> None:
+        """Wait for all that is under way, here and with ``others``, and leave no thread, so that this process can be copied.
+
+        Nothing where the store is far: what sends to it has threads of its own, and would be waited for."""
+        if self._near:
+            others.rest()
+            self._shippers.rest()
 
     def close(self) -> None:
         """Stop the threads; what was not flushed is dropped."""

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Executor, Future
 from functools import partial
 from typing import NamedTuple
 
@@ -37,6 +37,7 @@ from resurgam.vault.patches import Moved, Patch, Plan, count_of
 from resurgam.vault.patching import Patching
 from resurgam.vault.sink import CodedPiece, DomainKeys, Plans, Sink, padded
 from resurgam.vault.snapshots import Extent
+from resurgam.vault.threads import Threads
 
 ROOM = SPAN + (64 << 10)  # a span whose pieces are all stored as they are, and more than their heads
 MOST_PIECES = 1024  # of a span: a file may say that it consists of tensors of a few bytes
@@ -89,9 +90,15 @@ def end_of(source: Source, size: int) -> int:
 
 
 def coders(
-    sink: Sink, keys: DomainKeys, source: Source, spans: list[list[Piece]], patching: Patching | None
+    sink: Sink,
+    keys: DomainKeys,
+    source: Source,
+    spans: list[list[Piece]],
+    patching: Patching | None,
+    pool: Threads,
 ) -> Makers[list[Piece]] | None:
-    """Copies of this process that code ``spans``; None where there can be none."""
+    """Copies of this process that code ``spans``, once ``pool`` has done what it was given; None where there can be none."""
+    sink.rest(pool)
     room = bytearray(SPAN)  # each child's own, once it writes there
     return makers(spans, lambda span, out: code(sink, keys, source, span, patching, memoryview(room), out), ROOM)
 
@@ -102,7 +109,7 @@ def take_from(
     sink: Sink,
     keys: DomainKeys,
     patching: Patching | None,
-    pool: ThreadPoolExecutor,
+    pool: Executor,
     progress: Callable[[int], None],
 ) -> list[Future[list[Extent]]]:
     """The extents of each span to be, which one thread of ``pool`` stores as they come."""

@@ -12,7 +12,6 @@ from __future__ import annotations
 import os
 import secrets
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
@@ -46,6 +45,7 @@ from resurgam.vault.replicas import quoting, require_newest_list, require_takes_
 from resurgam.vault.rowmemory import RowMemory
 from resurgam.vault.signing import Role, SigningKey
 from resurgam.vault.sink import IN_FLIGHT, DomainKeys, Sink
+from resurgam.vault.threads import Threads
 from resurgam.vault.zones import Reading
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ class Writer:
             IN_FLIGHT if is_far(repository.store) else 1,
             levels,
         )
-        self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="take")
+        self._pool = Threads(THREADS, "take")
         self._buffers = Buffers(_WINDOWS)
 
     def __enter__(self) -> Self:

@@ -1,0 +1,34 @@
+"""Threads that can be ended in between: a process that has none but its first can be copied (``workers``)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from typing import ParamSpec, TypeVar
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class Threads(Executor):
+    """At most ``count`` threads, begun when there is work for them."""
+
+    def __init__(self, count: int, name: str) -> None:
+        self._count, self._name = count, name
+        self._pool = self._new()
+
+    def submit(self, work: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        """See Executor."""
+        return self._pool.submit(work, *args, **kwargs)
+
+    def rest(self) -> None:
+        """Wait for all that was submitted, and leave no thread until there is more. Nobody may submit meanwhile."""
+        self._pool.shutdown(wait=True)
+        self._pool = self._new()
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """See Executor."""
+        self._pool.shutdown(wait, cancel_futures=cancel_futures)
+
+    def _new(self) -> ThreadPoolExecutor:
+        return ThreadPoolExecutor(self._count, self._name)
