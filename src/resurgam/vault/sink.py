@@ -126,7 +126,7 @@ class Sink:
         self._failed: BaseException | None = None
         self._free: dict[int, list[mmap.mmap]] = {}
         for size, count in ((PACK_SIZE, threads + in_flight), (META_SIZE, 1 + in_flight)):
-            self._free[size] = [new_buffer(size) for _ in range(count)]
+            self._free[size] = [_pack_memory(size) for _ in range(count)]
         self._shippers, self._near = Threads(in_flight, "ship"), in_flight == 1
         self._shipping: list[Future[None]] = []
         self.finished: list[tuple[str, Entries]] = []
@@ -283,7 +283,7 @@ class Sink:
         """Memory for a pack of ``size``, None where all is in use; for the rare chunk that is larger, as much as it needs."""
         needed = stored + _ROOM
         if needed > size:
-            return new_buffer(-(-needed // ALIGN) * ALIGN)
+            return _pack_memory(-(-needed // ALIGN) * ALIGN)
         return self._free[size].pop() if self._free[size] else None
 
     def _ship(self, builder: PackBuilder) -> None:
@@ -305,6 +305,14 @@ class Sink:
                 if len(memory) in self._free:
                     self._free[len(memory)].append(memory)
                 self._changed.notify_all()
+
+
+def _pack_memory(size: int) -> mmap.mmap:
+    """Of this process alone. Copies of it fill no pack; while they had the memory too, each page written here would be copied."""
+    memory = new_buffer(size)
+    if hasattr(mmap, "MADV_DONTFORK"):
+        memory.madvise(mmap.MADV_DONTFORK)
+    return memory
 
 
 def padded(data: memoryview | bytes) -> memoryview:
