@@ -340,6 +340,25 @@ def test_p1_a_database_that_was_cut_off_in_its_head(world: World, monkeypatch: p
     assert world.restored(point) == {"files": {b"image": image[:19]}}
 
 
+@pytest.mark.parametrize("kept", [SPAN, SPAN + 70_001, SPAN + (2 << 16)])
+def test_p1_a_database_that_ends_spans_before_its_listed_end(
+    world: World, monkeypatch: pytest.MonkeyPatch, kept: int
+) -> None:
+    """Compacted meanwhile: whole spans of what was listed are not there, at the first capture and at the next."""
+    read, rng = CountedSource.read_into, Random(1)
+    image = b"SQLite format 3\0" + (4096).to_bytes(2, "big") + rng.randbytes(3 * SPAN)
+
+    def cut(self: CountedSource, offset: int, buffer: memoryview) -> int:
+        self._data = self._data[:kept]
+        return read(self, offset, buffer)
+
+    monkeypatch.setattr(CountedSource, "read_into", cut)
+    for _ in range(2):
+        world.live.files = {b"image": image}
+        point = world.capture()
+        assert world.restored(point) == {"files": {b"image": image[:kept]}}
+
+
 class Impatient:
     """Queues in which nobody waits: what is not there does not come."""
 

@@ -107,6 +107,8 @@ class Patching:
     def plans(self, offset: int, span: memoryview, length: int, chunks: Sequence[bytes]) -> list[Plan | None]:
         """Of each piece of ``length`` bytes, of which ``span`` at ``offset`` consists (the last may be shorter) and whose ids are
         ``chunks``: what it needs to be patched; None where it is to be a chunk, or is one."""
+        if not chunks:  # the file ended before it
+            return []
         old, units = self._old, list(self._units(span, length))
         if old is None:
             self._noted_of(offset, units, length, np.zeros(len(chunks), np.bool_))
