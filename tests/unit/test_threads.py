@@ -41,3 +41,19 @@ def test_an_error_is_its_own_future_s() -> None:
     with pytest.raises(OSError, match="full"):
         future.result()
     pool.shutdown()
+
+
+def test_others_submit_while_it_rests() -> None:
+    """The thread of a crew stores chunks, and ships packs, while a large file waits for what is under way."""
+    pool, come = Threads(1, "beside"), threading.Event()
+    pool.submit(come.wait)
+    resting = threading.Thread(target=pool.rest)
+    resting.start()
+    try:
+        while not come.wait(0.001):
+            pool.submit(come.set)
+    finally:
+        come.set()
+        resting.join()
+        pool.shutdown()
+    assert not named("beside")

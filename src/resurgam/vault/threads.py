@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from typing import ParamSpec, TypeVar
@@ -15,16 +16,20 @@ class Threads(Executor):
 
     def __init__(self, count: int, name: str) -> None:
         self._count, self._name = count, name
+        self._lock = threading.Lock()
         self._pool = self._new()
 
     def submit(self, work: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         """See Executor."""
-        return self._pool.submit(work, *args, **kwargs)
+        with self._lock:
+            return self._pool.submit(work, *args, **kwargs)
 
     def rest(self) -> None:
-        """Wait for all that was submitted, and leave no thread until there is more. Nobody may submit meanwhile."""
-        self._pool.shutdown(wait=True)
-        self._pool = self._new()
+        """Wait for all that was submitted, and leave no thread until there is more: what others submit meanwhile is done by new
+        ones, beside those that are waited for."""
+        with self._lock:
+            resting, self._pool = self._pool, self._new()
+        resting.shutdown(wait=True)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """See Executor."""
