@@ -97,7 +97,7 @@ class ZoneReaders:
         self._starts = [0, *self._ends[:-1]]
         self._reached = list(self._starts)  # of each zone: up to which key all are answered
         self._zone = 0  # the first of which not all are
-        self._asked = 0  # keys that were asked for
+        self._asked = 0  # up to which key all were asked for; some are twice
         self._ahead: dict[bytes, Known] = {}
         self._room = memoryview(bytearray(SHARED_MAX))  # each child's own, once it writes there
         self._work: Makers[_Filled] | None = sharers(len(self._ends), self._share, self._make, _ROOM)
@@ -109,7 +109,7 @@ class ZoneReaders:
 
     def known(self, keys: Sequence[bytes]) -> list[Known | None]:
         """What the children took in of the next keys; waits for it. Raises what went wrong with one of them, or with the store."""
-        self._asked += len(keys)
+        self._asked = max(self._asked, bisect_right(self._listed, keys[-1]))
         while self._work is not None and self._zone < len(self._ends) and self._reached[self._zone] < self._asked:
             if not self._take_some(self._work):
                 self.end()
