@@ -1,9 +1,9 @@
 """Chunks that small files share: filled here, coded by copies of this process or by its threads.
 
 A shared chunk ends after a file whose digest says so, so that one more file among a hundred thousand does not shift the rest.
-The one thread that reads the files is what a capture of them waits for. Threads that code beside it take the interpreter's lock
-from it at every step, so they are children (``crew``) where that can be. They are made when a first chunk is full: what
-fits into one is not worth them.
+Where one thread reads the files (else: ``zones``), that is what a capture of them waits for. Threads that code beside it take the
+interpreter's lock from it at every step, so they are children (``crew``) where that can be. They are made when a first
+chunk is full: what fits into one is not worth them.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ Copies of this process do not; what they hand over is encrypted and stored here 
 What a child hands over of a span (or of one chunk: ``sharing``), little-endian::
 
     offset  bytes  what
-    0       8      u32 bytes that were read, u32 number of pieces
+    0       8      u32 bytes of the span, u32 number of pieces that were there
     8       44 n   for each: chunk id (32), u32 raw length, u32 stored length, u8 codec, u8 flags, u16 zero
     then           what is to be stored of the pieces, in their order
 
