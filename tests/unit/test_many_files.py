@@ -173,7 +173,7 @@ def test_one_file_more_shifts_few_chunks(place: Place) -> None:
     place.forget()
     _, taken = place.capture()
     assert taken == FILES
-    assert place.stored() - before < before / 4
+    assert place.stored() - before < before / 2
 
 
 def test_few_files_and_limits_need_no_children(place: Place, tmp_path: Path) -> None:
@@ -214,7 +214,7 @@ def test_a_child_that_is_killed_ends_the_capture(place: Place) -> None:
         "share = zones.ZoneReaders._share\n"
         "def killed(self, number, count):\n"
         "    for turn, filled in enumerate(share(self, number, count)):\n"
-        "        if number == 1 and turn == 1: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "        if number == 1 and turn == 0: os.kill(os.getpid(), signal.SIGKILL)\n"
         "        yield filled\n"
         "zones.ZoneReaders._share = killed"
     )
@@ -231,6 +231,12 @@ def test_nothing_is_waited_for_that_was_not_asked_for(place: Place) -> None:
     assert 0 < taken < FILES / 2
     assert "sealed" in said
     assert place.restored() == held(place.live)
+
+
+def test_a_folder_that_answers_slowly_has_children_too(place: Place) -> None:
+    """On a busy machine a folder is taken for a distant store; that says nothing of threads that forbid a copy."""
+    before = "from resurgam.stores import abreast; abreast.QUICK = 0"
+    assert place.capture(before=before)[1] == FILES - 1
 
 
 def test_children_far_ahead_wait(place: Place) -> None:

@@ -110,6 +110,8 @@ class Writers:
         self._timer.cancel()
         with self._lock:
             self._connection.close()  # rolls back; nothing was written
+        if threading.current_thread() is not self._timer:
+            self._timer.join()  # nobody waits any more; a thread that stayed would forbid copies of this process
 
     def _expire(self) -> None:
         self._expired = True

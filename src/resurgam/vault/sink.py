@@ -27,6 +27,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from resurgam.model.placement import ANYWHERE, Placement
 from resurgam.stores.base import Buffer
+from resurgam.vault import workers
 from resurgam.vault.chunking import Dtype
 from resurgam.vault.codecs import BALANCED, Encoded, Levels, encode_pages, encode_verified
 from resurgam.vault.index import Entries, Index
@@ -127,7 +128,7 @@ class Sink:
         self._free: dict[int, list[mmap.mmap]] = {}
         for size, count in ((PACK_SIZE, threads + in_flight), (META_SIZE, 1 + in_flight)):
             self._free[size] = [_pack_memory(size) for _ in range(count)]
-        self._shippers, self._near = Threads(in_flight, "ship"), in_flight == 1
+        self._shippers = Threads(in_flight, "ship")
         self._shipping: list[Future[None]] = []
         self.finished: list[tuple[str, Entries]] = []
         self.stored = 0  # bytes of new chunks with their frames
@@ -209,8 +210,8 @@ class Sink:
     def rest(self, others: Threads) -> None:
         """Wait for all that is under way, here and with ``others``, and leave no thread, so that this process can be copied.
 
-        Nothing where the store is far: what sends to it has threads of its own, and would be waited for."""
-        if self._near:
+        Nothing where a library has threads of its own, as one that sends to a bucket has: it can be copied in no case."""
+        if not workers.strangers():
             others.rest()
             self._shippers.rest()
 

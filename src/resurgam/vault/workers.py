@@ -32,13 +32,13 @@ from resurgam.errors import ResurgamError
 
 THREADS = 4
 PROCESSES = 4  # at most; one for each processor
-_LINGERING = 0.25  # seconds
+_LINGERING = 1.0  # seconds
 TICK = 0.05  # seconds between two calls of ``meanwhile``
 _TASKS = "/proc/self/task"
 _ENDED = "A process that shared the work was ended"
 
 T = TypeVar("T")
-_strangers = 0  # threads, the first one among them, that were no Python's and stayed
+_strangers = 0  # threads that were no Python's, and stayed
 _at_work: set[int] = set()  # the children that were not waited for
 
 
@@ -88,18 +88,24 @@ def shares() -> bool:
 
 
 def alone() -> bool:
-    """Whether this process has no other thread, be it Python's or a library's.
+    """Whether this process has no other thread, be it Python's or a library's."""
+    return threading.active_count() == 1 and not strangers()
+
+
+def strangers() -> bool:
+    """Whether this process has threads of a library's; True where that cannot be seen.
 
     One that has ended for Python is there for the system a moment longer: that long is waited, and no second time for as many."""
     global _strangers
     deadline = time.monotonic() + _LINGERING
-    with suppress(OSError):  # no such folder: another system, or not mounted
-        while (tasks := len(os.listdir(_TASKS))) > 1:
-            if threading.active_count() > 1 or tasks == _strangers:
-                return False
+    try:
+        while (more := len(os.listdir(_TASKS)) - threading.active_count()) > 0:
+            if more == _strangers:
+                return True
             if time.monotonic() > deadline:
-                _strangers = tasks
-            time.sleep(_LINGERING / 500)
+                _strangers = more
+            time.sleep(_LINGERING / 2000)
+    except OSError:  # no such folder: another system, or not mounted
         return True
     return False
 
