@@ -29,7 +29,7 @@ from resurgam.clock import Clock
 from resurgam.model.point import Cut, Particulars, Snapshot, Witness
 from resurgam.model.system import Component, System, VaultPlace
 from resurgam.stores.base import Store
-from resurgam.vault import sink, writer
+from resurgam.vault import threads
 from resurgam.vault.host import HostState
 from resurgam.vault.keyring import Keyring
 from resurgam.vault.records import sign_roles
@@ -200,8 +200,7 @@ def chance(seed: int) -> Iterator[None]:
     ):  # Python 3.11 has one lock for all repositories; theirs are processes of their own
         vars(Repository)[name].lock = nullcontext()
     with (
-        patch.object(writer, "ThreadPoolExecutor", AtOnce),
-        patch.object(sink, "ThreadPoolExecutor", AtOnce),
+        patch.object(threads, "ThreadPoolExecutor", AtOnce),
         patch.object(os, "urandom", drawn),
         patch.object(secrets, "token_bytes", lambda length=32: drawn(length)),
         patch.object(secrets, "token_hex", lambda length=32: drawn(length).hex()),
