@@ -8,8 +8,16 @@ from collections.abc import Iterator
 import botocore.session
 import pytest
 
+from resurgam.vault import workers
 from tests.stores.s3_server import serving
 from tests.stores.seaweed import Seaweed
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """One more than there are processors: many tests wait for disks, servers and deadlines, a quarter of the time."""
+    del config
+    return workers.processors() + 1
 
 
 @pytest.fixture(scope="session", autouse=True)

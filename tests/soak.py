@@ -13,6 +13,7 @@ Every machine runs once whole, whatever the time; then all run again with other 
     memory     a capture of 2 GB in a process of its own stays below 400 MB
     codecs     chunks, damaged chunks and damaged headers, each of a seed and a number                P12
     servers    the exam of every store on Ceph's gateway and on Azurite, where they are installed       P1, P2
+    drivers    300 captures of Chroma beside a writer, and the sizes of which docs/drivers has figures  P1
 
 The seed is printed first, what was done last. The exit code is 0 when nothing was found; a finding is a traceback and 1.
 """
@@ -208,13 +209,24 @@ def servers(_folder: Path, _seed: int) -> dict[str, int]:
     here = {"Ceph": not ceph.missing(), "Azurite": shutil.which(azurite.PROGRAM) is not None}
     words = " or ".join(name for name, is_here in here.items() if is_here)
     if words:
-        argv = [sys.executable, "-m", "pytest", "-q", "-x", "tests/stores/exam_elsewhere.py", "-k", words]
-        done = subprocess.run(argv, capture_output=True, text=True, timeout=3600, check=False)
-        assert done.returncode == 0, done.stdout[-5000:]
-        passed = re.search(r"(\d+) passed", done.stdout)
-        assert passed is not None, done.stdout[-5000:]
-        return {name: int(is_here) for name, is_here in here.items()} | {"passed": int(passed[1])}
+        counts = {name: int(is_here) for name, is_here in here.items()}
+        return counts | {"passed": _passed("tests/stores/exam_elsewhere.py", "-k", words)}
     return dict.fromkeys(here, 0)
+
+
+def drivers(_folder: Path, _seed: int) -> dict[str, int]:
+    """P1: what is marked as too long for `make test`: beside writers for long, and at the sizes of the figures in docs/drivers."""
+    return {"passed": _passed("tests/drivers", "-m", "soak")}
+
+
+def _passed(*words: str) -> int:
+    """How many tests of those passed; none failed."""
+    argv = [sys.executable, "-m", "pytest", "-q", "-x", *words]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=3600, check=False)
+    passed = re.search(r"(\d+) passed", done.stdout)
+    assert done.returncode == 0, done.stdout[-5000:]
+    assert passed is not None, done.stdout[-5000:]
+    return int(passed[1])
 
 
 MACHINES: dict[str, Machine] = {
@@ -229,6 +241,7 @@ MACHINES: dict[str, Machine] = {
     "memory": memory,
     "codecs": codecs,
     "servers": servers,
+    "drivers": drivers,
 }
 
 

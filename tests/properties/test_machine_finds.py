@@ -129,10 +129,10 @@ class Mistake:
 
 
 MISTAKES = [
-    Mistake(reads_before_its_lease, "quarrels"),
+    Mistake(reads_before_its_lease, "quarrels", 3),
     Mistake(waits_for_nobody, "sleepers", 4),
     Mistake(does_not_mark_anew, "sleepers", 4),
-    Mistake(reuses_marked_packs, "quarrels"),
+    Mistake(reuses_marked_packs, "quarrels", 10),
     Mistake(deletes_before_its_end, "deciders", 10),
     Mistake(forgets_evidence, "deciders", 2),
     Mistake(asks_once, "deciders", 28),

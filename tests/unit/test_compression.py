@@ -123,7 +123,10 @@ def test_words_change_sizes_and_no_ids(what: str, processors: int, tmp_path: Pat
     assert [forks > 0 for *_, forks in told.values()] == [processors > 1] * 3
     assert fast[:2] == balanced[:2] == small[:2]
     assert balanced[2] > 1.07 * small[2]
-    assert fast[2] == balanced[2] if what == "pages" else fast[2] > 1.02 * balanced[2]
+    if what == "pages":  # but for those of the tree, which are contents: little but ids
+        assert abs(fast[2] - balanced[2]) < 256
+    else:
+        assert fast[2] > 1.02 * balanced[2]
 
 
 def test_points_of_all_words_share_chunks(tmp_path: Path) -> None:
