@@ -107,7 +107,9 @@ def test_no_copy_of_the_process_is_asked_for_deltas(tmp_path: Path, monkeypatch:
     """P11: deltas are stored by the process that tells them; a file with a base is left to its threads."""
     there, base, asked = world(tmp_path), weights(1), list[bool]()
     monkeypatch.setattr(intake, "NUMBERS_COPIED_FROM", 0)
-    monkeypatch.setattr(intake, "coders", lambda *given: asked.append(given[4].tells))
+    monkeypatch.setattr(
+        intake, "coders", lambda _sink, _keys, _source, _spans, patching, _pool: asked.append(patching.tells)
+    )
     for name, values in ((b"base", base), (b"tune", weights(2, base))):
         there.live.files[name] = model(values)
         before = stored_bytes(there.store)
