@@ -24,7 +24,7 @@ from resurgam.restore.sandbox import Sandbox
 isolated = pytest.mark.skipif(not sandbox.available()[0], reason=f"no namespaces here: {sandbox.available()[1]}")
 
 SERVER = """
-import http.server, json, os, subprocess, sys
+import http.server, json, os, subprocess, sys, threading
 said = open(sys.argv[1]).read()
 if os.environ.get("CHILD"):
     child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
@@ -39,6 +39,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
             return self.say(200, json.dumps([self.headers["Authorization"], os.environ.get("TOKEN")]).encode())
         if self.path == "/bytes":
             return self.say(200, b"\\xff\\x00", "application/octet-stream")
+        if self.path == "/hangs" and Handler.tries > 1:
+            threading.Event().wait()
         if self.path == "/huge":
             return self.say(200, b"x" * (17 << 20), "text/plain")
         self.say(200 if self.path in ("/", "/slow-start") else 404, json.dumps({"said": said, "path": self.path}).encode())
@@ -135,7 +137,8 @@ def test_it_waits_until_the_server_says_that_it_is_ready(live: System) -> None:
     [
         ({"serve": (sys.executable, "-c", "raise SystemExit('no model')")}, ["exit code 1 before", "no model"]),
         ({"serve": ("no-such-program",)}, ["cannot be run"]),
-        ({"ready": "/none", "timeout": 3.0}, ["not ready in time", "status 404"]),
+        ({"ready": "/none", "timeout": 8.0}, ["not ready in time", "status 404"]),
+        ({"ready": "/hangs", "timeout": 8.0}, ["not ready in time", "status 404"]),
         ({"ask": {"huge": "/huge"}}, ["more than 16 MiB"]),
     ],
 )

@@ -155,8 +155,8 @@ def _server(request: dict[str, Json], until: float) -> Iterator[str]:
 
 
 def _wait(server: subprocess.Popen[bytes], asker: Asker, ready: str, until: float) -> None:
-    """Until the path ``ready`` answers with a status of success."""
-    last = "nothing listens"
+    """Until the path ``ready`` answers with a status of success; what the server last said tells most where it does not."""
+    said, heard = "", "nothing listens"
     while time.monotonic() < until:
         with contextlib.suppress(subprocess.TimeoutExpired):
             raise Refused(f"the server ended with exit code {server.wait(TICK)} before it was ready")
@@ -165,12 +165,12 @@ def _wait(server: subprocess.Popen[bytes], asker: Asker, ready: str, until: floa
         except Refused:  # its time is over
             break
         except (OSError, http.client.HTTPException) as error:
-            last = str(error) or type(error).__name__
+            heard = str(error) or type(error).__name__
             continue
         if 200 <= status < 300:
             return
-        last = f"status {status}"
-    raise Refused(f"the server was not ready in time: {ready}: {last}")
+        said = f"status {status}"
+    raise Refused(f"the server was not ready in time: {ready}: {said or heard}")
 
 
 def _free_port() -> int:
