@@ -25,7 +25,7 @@ demo: .venv/ready  ## the main job: capture a system, lose it, bring it back, ju
 	@$(BIN)/resurgam demo
 
 test: .venv/ready  ## every test, with a seeded slice of the long machines
-	@$(BIN)/python -m pytest -n auto --dist loadfile -m "not soak"
+	@$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder -m "not soak"
 
 check: .venv/ready  ## format, lint, types, floors of the house
 	@$(BIN)/ruff format --check .

@@ -20,6 +20,11 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     return workers.processors() + 1
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Journeys first: one file of them can take minutes, and last it would leave all workers but one without work."""
+    items.sort(key=lambda item: "journeys" not in item.path.parts)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _one_form_of_each_api() -> Iterator[None]:
     """Each session of boto3 reads the forms of the APIs anew, a quarter of a second each time: here they are read once."""

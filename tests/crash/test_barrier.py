@@ -247,7 +247,7 @@ def test_a_hold_that_fails_is_released_and_nothing_is_frozen(
     system: System, tmp_path: Path, hold: str, error: type[Exception], said: str
 ) -> None:
     """P12: also where it hangs; it is killed, and then `release` runs."""
-    system = commanded(system, [write("began", ""), hold], [write("state", "free")], timeout=0.5)
+    system = commanded(system, [write("began", ""), hold], [write("state", "free")], timeout=5.0)
     drivers: list[str] = []
     with pytest.raises(error, match=said):
         take(system, lambda kind: drivers.append(kind) or driver_for(kind), SystemClock())  # type: ignore[func-returns-value]
@@ -258,7 +258,7 @@ def test_a_hold_that_fails_is_released_and_nothing_is_frozen(
 def test_a_release_that_fails_is_a_finding(system: System) -> None:
     """The cut stands; that the application may still be held must be heard."""
     for text, said in (("raise SystemExit('no way')", "no way"), ("import time; time.sleep(60)", "did not end")):
-        cut, _, _ = one_cut(commanded(system, ["pass"], [text], timeout=1.0))
+        cut, _, _ = one_cut(commanded(system, ["pass"], [text], timeout=5.0))
         (finding,) = findings(system, cut)
         assert finding.severity is Severity.WARNING
         assert said in finding.what

@@ -531,9 +531,13 @@ def test_a_probe_that(world: World, how: str) -> None:
     script, says = PROBES[how]
     world.system.write("bin/bad.py", script)
     run = f"[{json.dumps(sys.executable)}, bin/bad.py]" if script else "[./nowhere]"
+    limit = "1s" if how == "hangs" else "60s"
     world.manifest(
         BEST_EFFORT,
-        ("probes:\n", f"probes:\n  bad: {{kind: command, run: {run}, reads: [config], witness: true, timeout: 1s}}\n"),
+        (
+            "probes:\n",
+            f"probes:\n  bad: {{kind: command, run: {run}, reads: [config], witness: true, timeout: {limit}}}\n",
+        ),
     )
     world.capture()
     verified = world.run("verify", "latest")

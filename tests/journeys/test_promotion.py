@@ -370,7 +370,7 @@ def test_a_switch_that_fails_after_carrying_takes_the_copies_back(world: World) 
 
 def commands(world: World, **words: tuple[str, ...]) -> Any:
     plain = {"fence": world.logs("fence"), "reload": world.logs("reload")}
-    promotion = msgspec.structs.replace(Promotion(timeout=1.0), **(plain | words))
+    promotion = msgspec.structs.replace(Promotion(timeout=5.0), **(plain | words))
     return msgspec.structs.replace(world.system, promotion=promotion)
 
 

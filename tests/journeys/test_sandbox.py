@@ -383,9 +383,9 @@ with open(sys.argv[1], 'a') as file:
 def test_a_forking_command_dies_entirely_when_its_time_is_over(world: World) -> None:
     beat = f"{world.directory}/beat"
     began = time.monotonic()
-    done = world.python(FORKING, beat, timeout=1.0)
+    done = world.python(FORKING, beat, timeout=5.0)
     assert done.timed_out
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 30
     assert os.path.getsize(beat) > 0
     _until(lambda: _stands_still(beat))
 

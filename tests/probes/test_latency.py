@@ -89,8 +89,8 @@ def test_what_cannot_answer_has_no_times(tmp_path: Path) -> None:
 def test_times_are_judged_by_their_ratio(tmp_path: Path) -> None:
     """A slower copy is different, one as fast equivalent; nothing is judged exactly."""
     pytest.importorskip("scipy")
-    live = msgspec.structs.replace(ask(system(tmp_path, repeat=12)), seconds=1.0)
-    spec = msgspec.structs.replace(system(tmp_path, repeat=12).probes[-1], witness=True)
+    live = msgspec.structs.replace(ask(system(tmp_path, "0.05", repeat=12)), seconds=1.0)
+    spec = msgspec.structs.replace(system(tmp_path, "0.05", repeat=12).probes[-1], witness=True)
     asked = msgspec.structs.replace(system(tmp_path), probes=(spec,), components=())
 
     def judged(factor: float) -> Judgement:

@@ -110,8 +110,8 @@ with open("child", "w") as file:
 def test_a_hang_is_killed_with_its_children(tmp_path: Path) -> None:
     """P12: a probe that hangs ends, and so does what it started."""
     began = time.monotonic()
-    done = python(FORKING + "print('here', flush=True); time.sleep(600)", tmp_path, timeout=1.0)
-    assert time.monotonic() - began < 15
+    done = python(FORKING + "print('here', flush=True); time.sleep(600)", tmp_path, timeout=5.0)
+    assert time.monotonic() - began < 30
     assert done.timed_out
     assert done.output == b"here\n"
     assert wait_until_gone(int((tmp_path / "child").read_text()))
