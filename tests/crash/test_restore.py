@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import fcntl
 import os
-from collections.abc import Iterator
+import shutil
+import sys
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from itertools import count
 from pathlib import Path
 from random import Random
+from types import FrameType
+from typing import Any
 
 import pytest
 
 from resurgam.drivers.base import Blob, Item
 from resurgam.errors import IntegrityError, NotFound, StoreFull, TargetRefused
 from resurgam.model.system import Component
+from resurgam.restore import run
 from resurgam.restore.run import restore
 from resurgam.restore.state import Restored, load
 from resurgam.testing.faults import Crash, CrashStore
@@ -122,6 +128,50 @@ def test_a_target_that_fails(world: World, error: BaseException) -> None:
         into(world, sealed, f"{world.folder}/target")
     assert caught.value is error
     assert not [name for name in os.listdir(world.folder) if name.startswith("target")]
+
+
+def test_ctrl_c_at_any_line_leaves_a_whole_target_or_nothing(world: World) -> None:
+    """P5: between making the folder and locking it, between that and the first byte, while it is given its name."""
+    sealed = world.capture()
+    repository = world.repository()
+    target = f"{world.folder}/target"
+    for line in count(1):
+        signal = Signal(line)
+        sys.settrace(signal.calls)
+        try:
+            into(world, sealed, target, repository)
+        except KeyboardInterrupt:
+            pass
+        finally:
+            sys.settrace(None)
+        names = [name for name in os.listdir(world.folder) if name.startswith("target")]
+        assert names in ([], ["target"]), signal.at
+        if names:
+            assert load(target).point == sealed.body.id, signal.at
+            shutil.rmtree(target)
+        if signal.at is None:
+            break
+    assert line > 40, "the restore's lines were not seen"
+
+
+class Signal:
+    """Raises KeyboardInterrupt at one of the lines that ``restore.run`` passes, as the interpreter does between any two steps."""
+
+    def __init__(self, line: int) -> None:
+        self._left = line
+        self.at: str | None = None
+
+    def calls(self, frame: FrameType, event: str, _argument: object) -> Callable[..., Any] | None:
+        """For ``sys.settrace``: the lines of that module alone."""
+        return self._lines if frame.f_code.co_filename == run.__file__ else None
+
+    def _lines(self, frame: FrameType, event: str, _argument: object) -> Callable[..., Any]:
+        if event == "line" and self.at is None:
+            self._left -= 1
+            if self._left == 0:
+                self.at = f"line {frame.f_lineno} of {frame.f_code.co_name}"
+                raise KeyboardInterrupt
+        return self._lines
 
 
 @pytest.mark.parametrize("kind", ["file", "full", "live", "inside", "around", "link"])

@@ -82,7 +82,7 @@ def test_p4_when_the_time_is_over_nothing_is_recorded_and_the_copies_are_found_a
     """The second run asks the very files that the first one restored; then they are gone."""
     gate = with_a_probe_that_waits(world)
     point = world.capture()
-    over = world.run(*NEXT, "--within", "4s")
+    over = world.run(*NEXT, "--within", "8s")
     assert (over.code, over.json["error"]["kind"]) == (11, "LimitExceeded"), over
     assert kept(world) == [point]
     assert world.run("points", "--json").json[0]["state"]["verdict"] is None
@@ -102,7 +102,7 @@ def test_p4_when_the_time_is_over_nothing_is_recorded_and_the_copies_are_found_a
 def test_p4_kept_copies_that_were_changed_are_restored_anew(world: World) -> None:
     gate = with_a_probe_that_waits(world)
     point = world.capture()
-    assert world.run(*NEXT, "--within", "4s").code == 11
+    assert world.run(*NEXT, "--within", "8s").code == 11
     (folder,) = [path for path in Path(world.path("state")).rglob(point) if path.is_dir()]
     (folder / "prompts" / "prompts" / "answer.txt").write_text("From the rumours: {body}")
     Path(gate).touch()
@@ -124,7 +124,7 @@ def test_a_restore_that_the_time_cuts_off_leaves_nothing(world: World) -> None:
 def test_copies_of_a_point_that_was_judged_meanwhile_are_removed(world: World) -> None:
     gate = with_a_probe_that_waits(world)
     point = world.capture()
-    assert world.run(*NEXT, "--within", "4s").code == 11
+    assert world.run(*NEXT, "--within", "8s").code == 11
     Path(gate).touch()
     assert [world.run("verify", point).code for _ in range(2)] == [21, 0]
     assert kept(world) == [point]

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -19,6 +18,8 @@ from typing import Any
 import boto3
 from botocore.config import Config
 
+from tests.stores.ports import free_ports
+
 SECRET = "a-secret-of-the-tests"
 READY = 60.0  # seconds
 
@@ -27,9 +28,7 @@ class Sleepy:
     """The server, on a free port of the loopback."""
 
     def __init__(self, folder: str) -> None:
-        with socket.socket() as one:
-            one.bind(("127.0.0.1", 0))
-            self._port: int = one.getsockname()[1]
+        (self._port,) = free_ports(1)
         self._folder = folder
         self.endpoint = f"http://127.0.0.1:{self._port}"
         self._process: subprocess.Popen[bytes] | None = None

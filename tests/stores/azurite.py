@@ -20,7 +20,8 @@ import obstore
 from obstore.exceptions import BaseError
 from obstore.store import AzureStore
 
-from tests.stores.seaweed import free_ports, killed
+from tests.stores.ports import free_ports
+from tests.stores.seaweed import killed
 
 ACCOUNT = "devstoreaccount1"
 KEY = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="  # every Azurite's

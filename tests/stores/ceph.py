@@ -13,8 +13,9 @@ import subprocess
 import time
 import uuid
 
+from tests.stores.ports import free_ports
 from tests.stores.s3_server import SECRET, S3Server
-from tests.stores.seaweed import free_ports, killed
+from tests.stores.seaweed import killed
 
 TOOLS = ("ceph", "ceph-mon", "ceph-osd", "monmaptool", "radosgw", "radosgw-admin")
 _CONFIGURATION = """[global]

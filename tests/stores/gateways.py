@@ -177,14 +177,6 @@ def client(url: str, token: str, patience: float = 5.0) -> GatewayStore:
             os.environ["RESURGAM_VAULT_TOKEN"] = before
 
 
-def free_port() -> int:
-    """One that was free a moment ago."""
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        port: int = one.getsockname()[1]
-        return port
-
-
 def wait_for(what: object, until: float = 20.0) -> None:
     """Until ``what()`` is true; fails after a deadline."""
     assert callable(what)

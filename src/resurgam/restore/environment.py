@@ -12,11 +12,8 @@ answers; only its probes can tell. *Identical* is said of what is compared here,
 
 from __future__ import annotations
 
-import fcntl
 import os
-import re
 import secrets
-import shutil
 from collections.abc import Callable, Iterator
 from enum import StrEnum
 
@@ -31,9 +28,8 @@ from resurgam.model.plan import Plan, Step
 from resurgam.model.point import Particulars, PointBody
 from resurgam.model.system import Component
 from resurgam.model.verdict import Judgement
-from resurgam.private import sweep
 from resurgam.restore import installing
-from resurgam.restore.run import require_target
+from resurgam.restore.run import claimed, require_target, sweep_partial
 from resurgam.restore.switch import fsync_folder, outside
 from resurgam.vault.repository import Repository
 
@@ -147,20 +143,19 @@ def rebuild(
     require_target(into, particulars.system)
     installer = installing.installer(python)
     began = clock.monotonic()
-    partial, lock = _claimed(into)
+    partial = f"{into}.partial-{secrets.token_hex(8)}"
     try:
-        failures = installing.make(environment, python, installer, partial, into, tell)
-        tell("comparing")
-        made = captured(Component(name=component.name, driver=component.driver, location=partial))
-        lines = tuple(compare(environment, made, failures))
-        whole = not any(line.likeness is Likeness.MISSING for line in lines)
-        if whole or incomplete:
-            _become(partial, into)
+        sweep_partial(into)
+        with claimed(partial):
+            failures = installing.make(environment, python, installer, partial, into, tell)
+            tell("comparing")
+            made = captured(Component(name=component.name, driver=component.driver, location=partial))
+            lines = tuple(compare(environment, made, failures))
+            whole = not any(line.likeness is Likeness.MISSING for line in lines)
+            if whole or incomplete:
+                _become(partial, into)
     except OSError as error:
         raise outside(error, f"build {partial}") from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-        os.close(lock)
     return Rebuilt(
         point=point,
         component=component.name,
@@ -231,21 +226,6 @@ def _short(package: Package) -> str:
 def _few(names: set[str]) -> str:
     more = f" and {len(names) - MAX_SHOWN} more" if len(names) > MAX_SHOWN else ""
     return " ".join(sorted(names)[:MAX_SHOWN]) + more
-
-
-def _claimed(into: str) -> tuple[str, int]:
-    """A new folder beside ``into``, locked while we live; what killed ones have left there is removed."""
-    folder, name = os.path.split(into)
-    partial = f"{into}.partial-{secrets.token_hex(8)}"
-    try:
-        os.makedirs(folder, exist_ok=True)
-        sweep(folder, re.compile(re.escape(name) + r"\.partial-[0-9a-f]{16}"))
-        os.mkdir(partial, mode=0o700)
-        lock = os.open(partial, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError as error:
-        raise outside(error, f"make {partial}") from error
-    fcntl.flock(lock, fcntl.LOCK_EX)
-    return partial, lock
 
 
 def _become(partial: str, into: str) -> None:

@@ -12,7 +12,7 @@ import re
 import secrets
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, contextmanager
 
 from resurgam.clock import Clock
 from resurgam.drivers.base import Blob, Drivers, Item
@@ -61,8 +61,7 @@ def restore(
     restored = Restored(id=secrets.token_hex(8), point=body.id, system=system.name, copies={}).after(Event.START)
     partial = f"{target}.partial-{restored.id}"
     sweep_partial(target)
-    lock = claimed(partial)
-    try:
+    with claimed(partial):
         copies = dict(build(repository, body, system, names, partial, drivers, clock, progress))
         seconds = clock.monotonic() - began
         done = Restored(
@@ -72,11 +71,6 @@ def restore(
         if furnish is not None:
             furnish(partial, done)
         _become(partial, target)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
-    finally:
-        os.close(lock)
     return done
 
 
@@ -194,11 +188,23 @@ def _become(partial: str, target: str) -> None:
         raise outside(error, f"rename {partial} to {target}") from error
 
 
-def claimed(partial: str) -> int:
-    """Make the folder ``partial`` and lock it, so that other restores into this target leave it alone while we live.
+@contextmanager
+def claimed(partial: str) -> Iterator[None]:
+    """Make the folder ``partial``, and lock it so that other restores into this target leave it alone. With the block it goes, if
+    it did not get another name in it: whatever ends that, a signal between any two steps too. Raises Busy, Denied, StoreFull."""
+    lock = None
+    try:
+        lock = _locked(partial)
+        yield
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+        if lock is not None:
+            os.close(lock)
 
-    Between the two, another one may take it for a dead one's and remove it: then it is made again.
-    """
+
+def _locked(partial: str) -> int:
+    """The lock of the new folder ``partial``. Before we have it, another restore may take that for a dead one's and remove it: then
+    it is made again."""
     for _ in range(_CLAIMS):
         try:
             os.makedirs(partial, mode=0o700, exist_ok=True)

@@ -61,6 +61,7 @@ def prove(sealed: Sealed, notes: str, within: float | None, verify: Callable[[st
             with _at_most(within) if within is not None else nullcontext():
                 proof = verify(directory)
         except _TimeOver:
+            _clear(notes, keep=sealed.body.id)  # it may have rung again while what is half built was removed
             raise _too_short(sealed, directory, within or 0.0) from None
         shutil.rmtree(directory, ignore_errors=True)
         return replace(proof, directory=None)
@@ -84,10 +85,13 @@ def _at_most(seconds: float) -> Iterator[None]:
         raise _TimeOver
 
     before = signal.signal(signal.SIGALRM, over)
-    signal.setitimer(signal.ITIMER_REAL, seconds, AGAIN)
     try:
-        yield
-    finally:
+        signal.setitimer(signal.ITIMER_REAL, seconds, AGAIN)
+        try:
+            yield
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+    finally:  # also where it rang while it was turned off: it rings again, and must not when this is over
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
 

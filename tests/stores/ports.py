@@ -1,0 +1,20 @@
+"""Ports for the tests' servers."""
+
+from __future__ import annotations
+
+import socket
+from contextlib import suppress
+from random import SystemRandom
+
+OURS = range(10_000, 32_000)  # below those that Linux gives to connections, by ip_local_port_range: 32768 and up
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports that are free, all different, and that no connection is given while a server is down: it may start again with them."""
+    found: set[int] = set()
+    while len(found) < count:
+        port = SystemRandom().choice(OURS)
+        with socket.socket() as one, suppress(OSError):
+            one.bind(("127.0.0.1", port))
+            found.add(port)
+    return list(found)
