@@ -20,6 +20,8 @@ from tests.vault_workers import ROLES, contents_stand, opened, prune, settle
 
 SEED = 20260104
 SECONDS = 8.0
+KILLS, POINTS = 4, 3  # at least; a busy machine is given more seconds for them
+PATIENCE = 20  # times as many
 ROOT = str(Path(__file__).parents[2])
 
 
@@ -32,12 +34,12 @@ class Workers:
         self.running: dict[str, subprocess.Popen[str]] = {}
 
     def run(self, seconds: float) -> None:
-        """Kill one after the other, until the time is over."""
+        """Kill one after the other, until the time is over and enough has come about."""
         try:
             for role in ROLES:
                 self._start(role)
-            ends = time.monotonic() + seconds
-            while time.monotonic() < ends:
+            began = time.monotonic()
+            while (passed := time.monotonic() - began) < seconds or (self._early() and passed < seconds * PATIENCE):
                 self._look(self.rng.uniform(0.1, 2.0))
                 self._kill(self.rng.choice(ROLES))
         finally:
@@ -46,6 +48,10 @@ class Workers:
                 process.wait()
                 if process.stderr is not None:
                     process.stderr.close()
+
+    def _early(self) -> bool:
+        with open(f"{self.folder}/sealed", "rb") as file:
+            return self.killed < KILLS or len(file.readlines()) < POINTS
 
     def _start(self, role: str) -> None:
         argv = [sys.executable, "-m", "tests.vault_workers", role, self.folder, str(self.rng.random())]
@@ -97,5 +103,5 @@ def test_killed_processes_lose_no_chunk(tmp_path: Path) -> None:
     """P1, P10: a few seconds of what the soak does for minutes."""
     done = killed_at_random(tmp_path / "vault", SEED, SECONDS)
     print(done)
-    assert done["kills"] >= 4
-    assert done["points"] >= 3
+    assert done["kills"] >= KILLS
+    assert done["points"] >= POINTS

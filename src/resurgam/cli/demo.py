@@ -23,7 +23,7 @@ import typer
 
 from resurgam.cli import output
 from resurgam.cli.context import JsonOption
-from resurgam.cli.demo_acts import PAGE, Healthy, Row, can_draw, golden, play, play_all, show_diff
+from resurgam.cli.demo_acts import LANES, PAGE, Healthy, Row, can_draw, golden, play, play_all, show_diff
 from resurgam.cli.demo_cast import Cast, Trace, remember
 from resurgam.cli.demo_handbook import HANDBOOK
 from resurgam.cli.demo_helpdesk import HELPDESK
@@ -157,7 +157,7 @@ def _acts(stage: Stage, cast: Cast, healthy: Healthy, isolated: bool, quick: boo
     beside = [act for act in chosen if not (act.level and act.captured)]
     alone = [act for act in chosen if act not in beside]
     stage.heading(
-        f"6  {len(beside)} things that befall copies of it, two at a time: damages first, then what must not alarm"
+        f"6  {len(beside)} things that befall copies of it, {LANES} at a time: damages first, then what must not alarm"
     )
     rows = play_all(stage, cast, beside, healthy)
     if not isolated:

@@ -3,7 +3,7 @@
     copy -> strike -> naive checks -> verdict of the damaged live system -> recover -> the golden questions again
                                       (or: capture -> verdict of the point, by the reference)
 
-Acts are played two at a time, each on a copy of its own as on a machine of its own; they share a vault as machines do. What is
+Acts are played some at a time, each on a copy of its own as on a machine of its own; they share a vault as machines do. What is
 captured as if it were healthy is played last and alone, since it would be the newest point for the others.
 """
 
@@ -26,8 +26,9 @@ from resurgam.model.system import Json
 from resurgam.model.verdict import Judgement, Part, Verdict
 from resurgam.probes.runner import LiveRunner
 from resurgam.proof.observe import observe
+from resurgam.vault import workers
 
-LANES = 2  # acts at a time: much of each is one process that waits for another
+LANES = min(workers.processors() + 1, 6)  # acts at a time: each waits now and then, and takes a few hundred megabytes
 LEVELS = ("rows", "retrieval", "model", "answers")  # of what probes ask for, the lowest first
 PAGE = "verdict.html"  # in the demo's folder: the verdict on what was captured as if it were healthy
 SHOWN = 150  # characters of a deviation
