@@ -39,7 +39,9 @@ class Workers:
             for role in ROLES:
                 self._start(role)
             began = time.monotonic()
-            while (passed := time.monotonic() - began) < seconds or (self._early() and passed < seconds * PATIENCE):
+            while (passed := time.monotonic() - began) < seconds or (
+                self._too_little() and passed < seconds * PATIENCE
+            ):
                 self._look(self.rng.uniform(0.1, 2.0))
                 self._kill(self.rng.choice(ROLES))
         finally:
@@ -49,7 +51,7 @@ class Workers:
                 if process.stderr is not None:
                     process.stderr.close()
 
-    def _early(self) -> bool:
+    def _too_little(self) -> bool:
         with open(f"{self.folder}/sealed", "rb") as file:
             return self.killed < KILLS or len(file.readlines()) < POINTS
 

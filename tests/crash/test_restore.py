@@ -5,9 +5,12 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
+import signal
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
 from random import Random
@@ -20,7 +23,7 @@ from resurgam.drivers.base import Blob, Item
 from resurgam.errors import IntegrityError, NotFound, StoreFull, TargetRefused
 from resurgam.model.system import Component
 from resurgam.restore import run
-from resurgam.restore.run import restore
+from resurgam.restore.run import claimed, restore
 from resurgam.restore.state import Restored, load
 from resurgam.testing.faults import Crash, CrashStore
 from resurgam.vault.repository import Repository, Sealed
@@ -136,25 +139,66 @@ def test_ctrl_c_at_any_line_leaves_a_whole_target_or_nothing(world: World) -> No
     repository = world.repository()
     target = f"{world.folder}/target"
     for line in count(1):
-        signal = Signal(line)
-        sys.settrace(signal.calls)
+        interrupt = Interrupt(line)
+        sys.settrace(interrupt.calls)
         try:
             into(world, sealed, target, repository)
         except KeyboardInterrupt:
-            pass
+            if interrupt.at is None:  # the developer's own
+                raise
         finally:
             sys.settrace(None)
         names = [name for name in os.listdir(world.folder) if name.startswith("target")]
-        assert names in ([], ["target"]), signal.at
+        assert names in ([], ["target"]), interrupt.at
         if names:
-            assert load(target).point == sealed.body.id, signal.at
+            assert load(target).point == sealed.body.id, interrupt.at
             shutil.rmtree(target)
-        if signal.at is None:
+        if interrupt.at is None:
             break
     assert line > 40, "the restore's lines were not seen"
 
 
-class Signal:
+HOLDS = """
+import sys
+from resurgam.restore.run import claimed
+with claimed(sys.argv[1]):
+    open(sys.argv[1] + "/half", "x").close()
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_ctrl_c_while_another_one_works_leaves_its_folder_alone(tmp_path: Path) -> None:
+    """P5: two that add to one restore build in one folder; the second waits, and what ends its waiting does not end the first."""
+    partial = f"{tmp_path}/target.partial-{'0' * 16}"
+    argv = [sys.executable, "-c", HOLDS, partial]
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "held\n"
+        with pytest.raises(TimeoutError), alarmed(0.2), claimed(partial):
+            raise AssertionError("it was had by two")
+        assert os.listdir(partial) == ["half"]
+        holder.communicate()
+    assert (holder.returncode, os.listdir(tmp_path)) == (0, [])
+
+
+@contextmanager
+def alarmed(seconds: float) -> Iterator[None]:
+    """TimeoutError in the block, by a signal as Ctrl-C is one."""
+
+    def over(_number: int, _frame: FrameType | None) -> None:
+        raise TimeoutError
+
+    before = signal.signal(signal.SIGALRM, over)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+class Interrupt:
     """Raises KeyboardInterrupt at one of the lines that ``restore.run`` passes, as the interpreter does between any two steps."""
 
     def __init__(self, line: int) -> None:

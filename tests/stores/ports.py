@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import errno
 import socket
-from contextlib import suppress
 from random import SystemRandom
 
 OURS = range(10_000, 32_000)  # below those that Linux gives to connections, by ip_local_port_range: 32768 and up
@@ -14,7 +14,12 @@ def free_ports(count: int) -> list[int]:
     found: set[int] = set()
     while len(found) < count:
         port = SystemRandom().choice(OURS)
-        with socket.socket() as one, suppress(OSError):
-            one.bind(("127.0.0.1", port))
-            found.add(port)
+        with socket.socket() as one:
+            try:
+                one.bind(("127.0.0.1", port))
+            except OSError as error:
+                if error.errno != errno.EADDRINUSE:
+                    raise
+            else:
+                found.add(port)
     return list(found)

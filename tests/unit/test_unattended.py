@@ -22,6 +22,7 @@ from resurgam.restore.verify import Proof
 from resurgam.vault.repository import Sealed
 from tests.support import World
 
+ROOT = Path(__file__).parents[2]
 ROUNDS = """
 import sys
 from random import Random
@@ -58,39 +59,43 @@ def rounds(folder: str, rng: Random) -> None:
     """Proofs that are cut off by the real alarm, each at another moment; AssertionError where one leaves what it must not."""
     world, notes = a_world(folder), f"{folder}/notes"
     sealed = world.capture()
-    began = time.monotonic()
-    prove(sealed, notes, None, lambda directory: built(world, sealed, directory))
-    whole, rings = time.monotonic() - began, signal.getsignal(signal.SIGALRM)
+    rings, cut, took = signal.getsignal(signal.SIGALRM), 0, []
+    for _ in range(3):
+        began = time.monotonic()
+        prove(sealed, notes, None, lambda directory: built(world, sealed, directory))
+        took.append(time.monotonic() - began)
     for number in range(60):
         said = ""
         try:
-            prove(sealed, notes, rng.uniform(1e-4, whole), lambda directory: built(world, sealed, directory))
+            prove(sealed, notes, rng.uniform(1e-4, min(took)), lambda directory: built(world, sealed, directory))
         except LimitExceeded as error:
-            said = error.untouched
+            said, cut = error.untouched, cut + 1
         kept = os.listdir(f"{notes}/{FOLDER}")
         assert kept == ([sealed.body.id] if "its whole copies stay" in said else []), said
         if kept:
             assert load(f"{notes}/{FOLDER}/{sealed.body.id}").point == sealed.body.id
             os.rename(f"{notes}/{FOLDER}/{sealed.body.id}", f"{folder}/kept-{number}")
         assert (signal.getsignal(signal.SIGALRM), signal.getitimer(signal.ITIMER_REAL)) == (rings, (0.0, 0.0))
+    assert cut > 10, "few were cut off"
 
 
 @pytest.mark.parametrize("seed", [1, 20261122])
 def test_p5_cut_off_at_any_moment_it_leaves_whole_copies_or_none(tmp_path: Path, seed: int) -> None:
     """In a process of its own: a file that was being opened at that moment is closed by nobody but the end."""
     command = [sys.executable, "-W", "ignore", "-c", ROUNDS, str(tmp_path), str(seed)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, f"seed {seed}: {done.stderr}"
 
 
-def test_p5_what_was_cut_off_a_second_time_while_it_cleaned_up_is_removed(tmp_path: Path) -> None:
+def test_p5_what_could_not_be_cleaned_up_in_time_is_removed(tmp_path: Path) -> None:
+    """The alarm rings again where it was not heard, and may do so while what is half built is being removed."""
     sealed, notes = a_world(str(tmp_path)).capture(), tmp_path / "notes"
 
     def left(directory: str) -> Proof:
         os.makedirs(f"{directory}.partial-0123456789abcdef/documents")
-        time.sleep(60)
+        signal.pause()
         raise AssertionError("it was not cut off")
 
-    with pytest.raises(LimitExceeded, match=re.escape("could not be judged within 0.05 s")):
-        prove(sealed, str(notes), 0.05, left)
+    with pytest.raises(LimitExceeded, match=re.escape("could not be judged within 0.5 s")):
+        prove(sealed, str(notes), 0.5, left)
     assert os.listdir(notes / FOLDER) == []

@@ -157,7 +157,8 @@ def _acts(stage: Stage, cast: Cast, healthy: Healthy, isolated: bool, quick: boo
     beside = [act for act in chosen if not (act.level and act.captured)]
     alone = [act for act in chosen if act not in beside]
     stage.heading(
-        f"6  {len(beside)} things that befall copies of it, {LANES} at a time: damages first, then what must not alarm"
+        f"6  {len(beside)} things that befall copies of it, {min(LANES, len(beside))} at a time: damages first, "
+        "then what must not alarm"
     )
     rows = play_all(stage, cast, beside, healthy)
     if not isolated:

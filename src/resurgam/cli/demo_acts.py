@@ -3,7 +3,7 @@
     copy -> strike -> naive checks -> verdict of the damaged live system -> recover -> the golden questions again
                                       (or: capture -> verdict of the point, by the reference)
 
-Acts are played some at a time, each on a copy of its own as on a machine of its own; they share a vault as machines do. What is
+Acts are played several at a time, each on a copy of its own as on a machine of its own; they share a vault as machines do. What is
 captured as if it were healthy is played last and alone, since it would be the newest point for the others.
 """
 

@@ -42,12 +42,12 @@ def add(
     Archived.
     """
     target = os.path.abspath(target)
-    restored = _require_growing(load(target), body, target)
-    names = [name for name in wanted(particulars.system, components) if name not in restored.copies]
-    require_awake(repository, body, particulars.system, names)
-    partial = f"{target}.partial-{restored.id}"
+    partial = f"{target}.partial-{_require_growing(load(target), body, target).id}"
     sweep_partial(target)
     with claimed(partial):
+        restored = _require_growing(load(target), body, target)  # by now another one may have added to it
+        names = [name for name in wanted(particulars.system, components) if name not in restored.copies]
+        require_awake(repository, body, particulars.system, names)
         began = clock.monotonic()
         for name, copy in build(repository, body, particulars.system, names, partial, drivers, clock, progress):
             _bring(partial, target, name)

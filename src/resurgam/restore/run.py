@@ -12,7 +12,7 @@ import re
 import secrets
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 
 from resurgam.clock import Clock
 from resurgam.drivers.base import Blob, Drivers, Item
@@ -190,16 +190,23 @@ def _become(partial: str, target: str) -> None:
 
 @contextmanager
 def claimed(partial: str) -> Iterator[None]:
-    """Make the folder ``partial``, and lock it so that other restores into this target leave it alone. With the block it goes, if
-    it did not get another name in it: whatever ends that, a signal between any two steps too. Raises Busy, Denied, StoreFull."""
+    """Make the folder ``partial``, and lock it so that other restores into this target leave it alone; waits for one that has it.
+    With the block it goes, if it did not get another name in it. Raises Busy, Denied, StoreFull."""
     lock = None
     try:
         lock = _locked(partial)
         yield
     finally:
-        shutil.rmtree(partial, ignore_errors=True)
-        if lock is not None:
-            os.close(lock)
+        try:
+            if lock is not None:
+                shutil.rmtree(partial, ignore_errors=True)
+            else:  # cut off before it was ours: another one may be at work in it
+                folder, name = os.path.split(partial)
+                with suppress(OSError):
+                    _sweep(folder, re.escape(name))
+        finally:
+            if lock is not None:
+                os.close(lock)
 
 
 def _locked(partial: str) -> int:
@@ -216,9 +223,13 @@ def _locked(partial: str) -> int:
             continue
         except OSError as error:
             raise outside(error, f"open {partial}") from error
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if os.path.isdir(partial):
-            return lock
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if os.path.isdir(partial):
+                return lock
+        except BaseException:
+            os.close(lock)
+            raise
         os.close(lock)
     raise Busy(
         f"{partial} was removed {_CLAIMS} times over by somebody else.",
@@ -230,9 +241,12 @@ def _locked(partial: str) -> int:
 def sweep_partial(target: str) -> None:
     """Remove what killed restores into the same target have left; one that still runs holds its folder's lock."""
     folder, name = os.path.split(target)
-    if not os.path.isdir(folder):
-        return
-    sweep(folder, re.compile(re.escape(name) + r"\.partial-[0-9a-f]{16}"))
+    _sweep(folder, re.escape(name) + r"\.partial-[0-9a-f]{16}")
+
+
+def _sweep(folder: str, names: str) -> None:
+    if os.path.isdir(folder):
+        sweep(folder, re.compile(names))
 
 
 def _size(path: str) -> int:

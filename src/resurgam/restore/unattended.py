@@ -61,7 +61,9 @@ def prove(sealed: Sealed, notes: str, within: float | None, verify: Callable[[st
             with _at_most(within) if within is not None else nullcontext():
                 proof = verify(directory)
         except _TimeOver:
-            _clear(notes, keep=sealed.body.id)  # it may have rung again while what is half built was removed
+            # It may have rung while the block was left, or while what was half built was being removed.
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            _clear(notes, keep=sealed.body.id)
             raise _too_short(sealed, directory, within or 0.0) from None
         shutil.rmtree(directory, ignore_errors=True)
         return replace(proof, directory=None)
