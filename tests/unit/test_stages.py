@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import glob
 import os
+import threading
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from random import Random
 
@@ -15,9 +19,10 @@ from resurgam.drivers.base import Drivers, Item
 from resurgam.errors import NotFound, TargetRefused, UsageError
 from resurgam.model.point import Particulars
 from resurgam.model.system import Component, System, VaultPlace
+from resurgam.restore import adding
 from resurgam.restore.adding import add
 from resurgam.restore.plan import restore_order
-from resurgam.restore.run import restore
+from resurgam.restore.run import restore, sweep_partial
 from resurgam.restore.stages import Stage, of_stages, seconds_of, stages
 from resurgam.restore.state import FILE, State, load, save
 from resurgam.vault.repository import Repository, Sealed
@@ -137,6 +142,39 @@ def test_p5_cut_off_anywhere_the_same_command_goes_on(world: World, dies: str, m
     restored, _ = add(repository, sealed.body, particulars, target, drivers, clock)
     assert set(restored.copies) == {"hot", "rest", "more"}
     assert [name for name in os.listdir(world.folder) if ".partial-" in name] == []
+
+
+def test_p5_of_two_that_add_at_once_one_adds_and_the_other_sees_it(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second waits for the first, and then looks anew: what is there by then is not made again under whoever reads it."""
+    sealed, repository, particulars, target, drivers, clock = begun(world)
+    write, both = world.driver.write, threading.Barrier(2)
+    written: list[str] = []
+
+    def told(items: Iterator[Item], to: Component) -> Component:
+        if not written:
+            both.wait(30)
+        written.append(to.name)
+        return write(items, to)
+
+    def sweeping(place: str) -> None:
+        sweep_partial(place)
+        if os.path.isdir(f"{place}.partial-{load(place).id}"):  # the second one's: the first is at work
+            both.wait(30)
+
+    monkeypatch.setattr(world.driver, "write", told)
+    monkeypatch.setattr(adding, "sweep_partial", sweeping)
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(add, repository, sealed.body, particulars, target, drivers, clock)
+        until = time.monotonic() + 30
+        while not glob.glob(f"{target}.partial-*/rest"):
+            assert time.monotonic() < until
+            time.sleep(0.001)
+        second = pool.submit(add, repository, sealed.body, particulars, target, drivers, clock)
+        assert [first.result(30)[1], second.result(30)[1]] == [("rest", "more"), ()]
+    assert written == ["rest", "more"]
+    assert set(load(target).copies) == {"hot", "rest", "more"}
 
 
 def test_p4_what_was_judged_does_not_grow(world: World) -> None:
