@@ -21,6 +21,7 @@ import msgspec
 
 from resurgam.drivers.environment_form import Interpreter, Machine
 from resurgam.errors import ResurgamError
+from resurgam.model.codec import json_decoder
 
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS", "VECLIB_MAXIMUM_THREADS",
            "TOKENIZERS_PARALLELISM", "RAYON_NUM_THREADS", "CUBLAS_WORKSPACE_CONFIG", "CUDA_VISIBLE_DEVICES",
@@ -113,7 +114,7 @@ def _asked(program: str) -> _Said:
     except (OSError, subprocess.TimeoutExpired) as error:
         raise _mute(program, str(error)) from error
     try:
-        return msgspec.json.decode(done.stdout, type=_Said)
+        return json_decoder(_Said).decode(done.stdout)
     except msgspec.DecodeError as error:
         raise _mute(program, f"it ended with code {done.returncode}") from error
 

@@ -26,6 +26,7 @@ from msgspec.structs import replace
 
 from resurgam.drivers.environment_form import Package, scrubbed
 from resurgam.errors import LimitExceeded
+from resurgam.model.codec import json_decoder
 
 MAX_CHANGED = 20
 _NOTES = frozenset({"INSTALLER", "REQUESTED", "RECORD", "direct_url.json", "uv_cache.json", "uv_build.json"})
@@ -221,7 +222,7 @@ def _origin(direct_url: bytes | None) -> tuple[str, str]:
     if direct_url is None:
         return "index", ""
     try:
-        said = msgspec.json.decode(direct_url, type=_DirectUrl)
+        said = json_decoder(_DirectUrl).decode(direct_url)
     except msgspec.DecodeError:  # also what is JSON of another form
         return "archive", "(direct_url.json cannot be read)"
     url = scrubbed(said.url)[0]

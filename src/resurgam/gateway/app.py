@@ -31,6 +31,7 @@ from resurgam.gateway.account import Account, Asked
 from resurgam.gateway.keeping import Keeping
 from resurgam.gateway.tokens import Tokens
 from resurgam.gateway.upload import STALL, Gone, Message, Receive, Upload
+from resurgam.model.codec import json_decoder
 from resurgam.stores import wire
 from resurgam.stores.base import Entry, checked_name
 from resurgam.stores.local import LocalStore
@@ -283,7 +284,7 @@ class Gateway:
         def act() -> float | None:
             entry = self._store.entry(name)
             if body is not None:
-                until = msgspec.json.decode(body, type=wire.Lock).until
+                until = json_decoder(wire.Lock).decode(body).until
                 self._keeping.extend(entry, until or 0.0)
             return self._keeping.until(entry)
 

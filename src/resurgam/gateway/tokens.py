@@ -24,6 +24,7 @@ import msgspec
 
 from resurgam.clock import Clock
 from resurgam.errors import Denied, IntegrityError, NotFound, UsageError
+from resurgam.model.codec import json_decoder
 from resurgam.vault.rights import ROLES
 
 MONITOR = "monitor"  # a role of its own, that may read /metrics and nothing of the vault
@@ -134,7 +135,7 @@ class Tokens:
                 next_step=f"chmod 600 {self.path}; if somebody may have written there, make all tokens anew.",
             )
         with suppress(msgspec.DecodeError):
-            found = msgspec.json.decode(data, type=_File)
+            found = json_decoder(_File).decode(data)
             if found.version == _VERSION:
                 return found.tokens
         raise IntegrityError(

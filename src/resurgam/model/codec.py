@@ -6,6 +6,8 @@ equal digests. Unknown fields are ignored on reading; they are never lost, since
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from threading import Lock
 from typing import Any, TypeVar
 
 import msgspec
@@ -16,6 +18,30 @@ T = TypeVar("T")
 
 _json = msgspec.json.Encoder(order="sorted")
 _msgpack = msgspec.msgpack.Encoder(order="sorted")
+_DECODERS: dict[tuple[Any, Any], Any] = {}
+_LEARNING = Lock()
+
+
+def json_decoder(kind: type[T]) -> msgspec.json.Decoder[T]:
+    """What decodes JSON as ``kind``, in any thread. Raises in ``decode`` what msgspec raises."""
+    found: msgspec.json.Decoder[T] = _ready(msgspec.json.Decoder, kind)
+    return found
+
+
+def msgpack_decoder(kind: type[T]) -> msgspec.msgpack.Decoder[T]:
+    """What decodes MessagePack as ``kind``, in any thread. Raises in ``decode`` what msgspec raises."""
+    found: msgspec.msgpack.Decoder[T] = _ready(msgspec.msgpack.Decoder, kind)
+    return found
+
+
+def _ready(of: Callable[[Any], Any], kind: Any) -> Any:
+    """Made once, by one thread at a time: msgspec 0.22 learns a type when that is first decoded. Where two threads do so at once,
+    the second uses what is half learned, which ends the process (SIGSEGV)."""
+    found = _DECODERS.get((of, kind))
+    if found is None:
+        with _LEARNING:
+            found = _DECODERS[of, kind] = of(kind)
+    return found
 
 
 def to_json(value: object) -> bytes:
@@ -29,7 +55,7 @@ def from_json(data: bytes | memoryview, kind: type[T], *, what: str) -> T:
     Raises IntegrityError where the bytes are not such a value.
     """
     try:
-        return msgspec.json.decode(data, type=kind)
+        return json_decoder(kind).decode(data)
     except (msgspec.DecodeError, msgspec.ValidationError, UnicodeDecodeError) as error:
         raise _unreadable(what, error) from error
 
@@ -58,7 +84,7 @@ def from_msgpack(data: bytes | memoryview, kind: type[T], *, what: str) -> T:
     Raises IntegrityError where the bytes are not such a value.
     """
     try:
-        return msgspec.msgpack.decode(data, type=kind)
+        return msgpack_decoder(kind).decode(data)
     except (msgspec.DecodeError, msgspec.ValidationError, UnicodeDecodeError) as error:
         raise _unreadable(what, error) from error
 

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from resurgam.model.codec import json_decoder
 from resurgam.model.system import Json
 
 Read = Callable[[int, memoryview], int]
@@ -49,9 +50,9 @@ def read_header(head: memoryview, size: int, read: Read) -> Header | None:
     if text is None:
         return None
     try:
-        raw = msgspec.json.decode(text, type=dict[str, msgspec.Raw])
+        raw = json_decoder(dict[str, msgspec.Raw]).decode(text)
         metadata = raw.pop("__metadata__", None)
-        entries = {name: msgspec.json.decode(entry, type=Entry) for name, entry in raw.items()}
+        entries = {name: json_decoder(Entry).decode(entry) for name, entry in raw.items()}
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
     return Header(8 + length, entries, metadata, text)

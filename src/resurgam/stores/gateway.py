@@ -34,6 +34,7 @@ from urllib.parse import quote, urlsplit
 import msgspec
 
 from resurgam.errors import Busy, Denied, IntegrityError, NotFound, ResurgamError, Unreachable
+from resurgam.model.codec import json_decoder
 from resurgam.model.system import LockMode
 from resurgam.stores import wire
 from resurgam.stores.base import Buffer, Entry, checked_name
@@ -249,7 +250,7 @@ class GatewayStore:
     def _refused(self, answer: _Answer) -> ResurgamError:
         """The port's word for an answer that is none."""
         with suppress(msgspec.DecodeError):
-            refusal = msgspec.json.decode(answer.data, type=wire.Refusal)
+            refusal = json_decoder(wire.Refusal).decode(answer.data)
             problem = refusal.error(self._where)
             return (
                 Unreachable(problem.message, untouched=problem.untouched, next_step=problem.next_step)
@@ -273,7 +274,7 @@ class GatewayStore:
 
     def _decoded(self, answer: _Answer, kind: type[T]) -> T:
         try:
-            return msgspec.json.decode(answer.data, type=kind)
+            return json_decoder(kind).decode(answer.data)
         except msgspec.DecodeError:
             raise self._not_said() from None
 

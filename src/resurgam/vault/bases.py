@@ -31,6 +31,7 @@ from blake3 import blake3
 
 from resurgam.drivers.base import Source, read_fully
 from resurgam.errors import IntegrityError, NotFound, ResurgamError
+from resurgam.model.codec import msgpack_decoder
 from resurgam.model.safetensors import Entry as Tensor
 from resurgam.model.safetensors import Header, read_header
 from resurgam.vault import deltas
@@ -243,7 +244,7 @@ class Bases:
             with suppress(OSError, msgspec.DecodeError), open(self._path, "rb") as file:
                 check, data = file.read(_CHECK), file.read()
                 if blake3(data).digest(_CHECK) == check:
-                    remembered = msgspec.msgpack.decode(data, type=_Remembered)
+                    remembered = msgpack_decoder(_Remembered).decode(data)
                     self._last = remembered.families if remembered.owner == self._owner else {}
         return self._last
 

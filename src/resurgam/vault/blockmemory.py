@@ -30,6 +30,7 @@ import numpy as np
 from blake3 import blake3
 from numpy.typing import NDArray
 
+from resurgam.model.codec import msgpack_decoder
 from resurgam.vault.columnmemory import NotedColumns, RememberedColumns, RememberedFile, remembered_file
 from resurgam.vault.host import told
 from resurgam.vault.pack import ID
@@ -198,7 +199,7 @@ class BlockMemory:
             data = file.read()
             if magic != _MAGIC or blake3(data).digest(16) != check:
                 return None
-            record = msgspec.msgpack.decode(data, type=_Record)
+            record = msgpack_decoder(_Record).decode(data)
             if (record.owner, record.path) != (self._owner, path):
                 return None
             whole = mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ)

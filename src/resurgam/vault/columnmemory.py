@@ -30,6 +30,7 @@ import numpy as np
 from blake3 import blake3
 from numpy.typing import NDArray
 
+from resurgam.model.codec import msgpack_decoder
 from resurgam.vault.columns import Digests
 from resurgam.vault.host import told
 from resurgam.vault.pack import ID
@@ -185,7 +186,7 @@ def remembered_file(place: str, owner: str) -> RememberedFile | None:
         record = bytes(data[_EACH * count :])
         if blake3(record).digest(16) != check:
             return None
-        made = msgspec.msgpack.decode(record, type=_Record)
+        made = msgpack_decoder(_Record).decode(record)
         if made.owner == owner:
             return RememberedFile(made, np.frombuffer(data, "<u8", 2 * count).reshape(-1, 2))
     return None

@@ -20,7 +20,7 @@ import msgspec
 from blake3 import blake3
 
 from resurgam.drivers.base import Blob
-from resurgam.model.codec import from_msgpack, to_msgpack
+from resurgam.model.codec import from_msgpack, msgpack_decoder, to_msgpack
 from resurgam.model.point import Finding
 from resurgam.vault.host import told
 from resurgam.vault.pages import Put
@@ -56,7 +56,7 @@ class Known(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
     def pieces(self) -> list[Extent]:
         """Those that it was cut into."""
-        return msgspec.msgpack.decode(self.many, type=list[Extent]) or self._decoded().extents
+        return msgpack_decoder(list[Extent]).decode(self.many) or self._decoded().extents
 
     def again(self, blob: Blob, view: View | None) -> Known:
         """The same, of a ``blob`` of the same bytes."""
@@ -180,6 +180,6 @@ class FilesCache:
                     data = file.read(min(_LENGTH.unpack(length)[0], most))
                     if blake3(data).digest(_CHECK) != check:
                         return
-                    yield msgspec.msgpack.decode(data, type=list[Known])
+                    yield msgpack_decoder(list[Known]).decode(data)
         except (OSError, struct.error, msgspec.DecodeError, msgspec.ValidationError, UnicodeDecodeError):
             return

@@ -13,7 +13,7 @@ from typing import Final, TypeVar
 import msgspec
 
 from resurgam.errors import IntegrityError
-from resurgam.model.codec import require_format, to_json
+from resurgam.model.codec import json_decoder, require_format, to_json
 from resurgam.vault.age import Identity
 from resurgam.vault.keys import EVIDENCE_DOMAIN, KEY, VAULT_ID, IndexSecret
 from resurgam.vault.signing import Role, SigningKey
@@ -117,7 +117,7 @@ def trust_in(text: str, path: str) -> Trust:
 def decoded(data: bytes, kind: type[T], path: str) -> T:
     """The values of a JSON key file. Raises IntegrityError, NewerFormat."""
     try:
-        value = msgspec.json.decode(data, type=kind)
+        value = json_decoder(kind).decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise unreadable(path, f"it is not a file of this kind, or is cut off ({type(error).__name__})") from None
     require_format(getattr(value, "format", FORMAT), FORMAT, what=path)

@@ -17,6 +17,7 @@ from collections.abc import Iterable
 import msgspec
 from blake3 import blake3
 
+from resurgam.model.codec import msgpack_decoder
 from resurgam.model.system import LockMode
 from resurgam.stores.lock import Retention
 from resurgam.vault.host import HostState, told
@@ -109,5 +110,5 @@ class LockNotes:
                 return _Note()
         if not hmac.compare_digest(blake3(data[_MAC:], key=self._key).digest(), data[:_MAC]):
             return _Note()
-        note = msgspec.msgpack.decode(data[_MAC:], type=_Note)
+        note = msgpack_decoder(_Note).decode(data[_MAC:])
         return note if note.format == FORMAT else _Note()

@@ -22,6 +22,7 @@ from blake3 import blake3
 
 from resurgam.drivers.base import Rows
 from resurgam.drivers.pieces import BLOCK, Flags, Numbers, Survey
+from resurgam.model.codec import msgpack_decoder
 from resurgam.model.system import Json
 from resurgam.vault.host import told
 from resurgam.vault.pages import Put
@@ -165,7 +166,7 @@ class RowMemory:
             image = msgspec.convert(fields, _Image)
             self._images[image.path] = image.blocks
         else:
-            table = msgspec.msgpack.decode(data, type=_Remembered)
+            table = msgpack_decoder(_Remembered).decode(data)
             self._tables[table.image, table.name] = table
 
 

@@ -32,6 +32,7 @@ import numpy as np
 from blake3 import blake3
 from numpy.typing import NDArray
 
+from resurgam.model.codec import msgpack_decoder
 from resurgam.vault.host import told
 from resurgam.vault.pack import ID
 from resurgam.vault.passages import Passages
@@ -162,7 +163,7 @@ def remembered_text(place: str, owner: str, path: bytes) -> RememberedText | Non
         data = memoryview(mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ))[_HEAD.size :]
         if blake3(data).digest(16) != check or not count:
             return None
-        record = msgspec.msgpack.decode(data[_EACH * count :], type=_Record)
+        record = msgpack_decoder(_Record).decode(data[_EACH * count :])
         if (record.owner, record.path) == (owner, path):
             return RememberedText(record, data, count)
     return None

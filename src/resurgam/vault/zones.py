@@ -23,12 +23,11 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from typing import NamedTuple
 
-import msgspec
 from blake3 import blake3
 
 from resurgam.drivers.base import Blob, Item, K, SkipsKnown, read_fully
 from resurgam.errors import ResurgamError
-from resurgam.model.codec import to_msgpack
+from resurgam.model.codec import msgpack_decoder, to_msgpack
 from resurgam.model.point import Finding, Position
 from resurgam.model.system import Component
 from resurgam.vault import workers
@@ -130,7 +129,7 @@ class ZoneReaders:
     def _take(self, _number: int, result: memoryview) -> None:
         zone, until, told = _HEAD.unpack_from(result)
         rest = result[_HEAD.size :]
-        for known in msgspec.msgpack.decode(bytes(rest[:told]), type=list[Known]):  # which keep parts of it
+        for known in msgpack_decoder(list[Known]).decode(bytes(rest[:told])):  # which keep parts of it
             self._ahead[known.key] = known
         for piece in coded(rest[told:]).pieces:
             self._sink.put_coded(self._keys, piece)
