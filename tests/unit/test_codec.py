@@ -32,6 +32,29 @@ for number in range(40):
     assert [one.f29["a"].f1 for one in found] == ["x"] * 4
 """
 
+FORKED = """
+import os, signal, threading, time
+from resurgam.model import codec
+
+held = threading.Event()
+
+def learn():
+    with codec._LEARNING:
+        held.set()
+        time.sleep(0.5)
+
+thread = threading.Thread(target=learn)
+thread.start()
+held.wait()
+child = os.fork()
+if not child:
+    signal.alarm(20)
+    assert codec.from_json(b"[1]", list[int], what="it") == [1]
+    os._exit(0)
+thread.join()
+raise SystemExit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+
 
 @pytest.mark.parametrize("form", ["json", "msgpack"])
 def test_threads_that_meet_a_type_at_once_do_not_end_the_process(form: str) -> None:
@@ -39,4 +62,10 @@ def test_threads_that_meet_a_type_at_once_do_not_end_the_process(form: str) -> N
     done = subprocess.run(
         [sys.executable, "-c", LEARNING, form], capture_output=True, text=True, timeout=120, check=False
     )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_copy_of_the_process_learns_types_though_another_thread_was_at_it() -> None:
+    """Copies are made in the midst of a capture, whose threads may be reading."""
+    done = subprocess.run([sys.executable, "-c", FORKED], capture_output=True, text=True, timeout=120, check=False)
     assert (done.returncode, done.stderr) == (0, "")

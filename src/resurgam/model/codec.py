@@ -6,6 +6,7 @@ equal digests. Unknown fields are ignored on reading; they are never lost, since
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from threading import Lock
 from typing import Any, TypeVar
@@ -20,6 +21,8 @@ _json = msgspec.json.Encoder(order="sorted")
 _msgpack = msgspec.msgpack.Encoder(order="sorted")
 _DECODERS: dict[tuple[Any, Any], Any] = {}
 _LEARNING = Lock()
+# A copy of this process has one thread: it must find no lock that another one held, and no type that another one was learning.
+os.register_at_fork(before=_LEARNING.acquire, after_in_parent=_LEARNING.release, after_in_child=_LEARNING.release)
 
 
 def json_decoder(kind: type[T]) -> msgspec.json.Decoder[T]:
